@@ -1,0 +1,16 @@
+std = "lua54"
+max_line_length = 150
+cache = false
+
+files["mod_client_proxy"] = {
+	read_globals = { "prosody" },
+	globals = { "module" },
+}
+files["spec"] = {
+	std = "+busted",
+}
+files["spec/support/modules"] = {
+	globals = { "module" },
+}
+-- generated
+exclude_files = { ".build", "spec/vectors" }

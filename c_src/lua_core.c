@@ -1,0 +1,458 @@
+/*
+ * require "mod_client_proxy.core": the three units as Lua objects. Each
+ * function checks its arguments, calls the unit, pushes what it returned. A
+ * caller's mistake raises; a failure to be expected returns nil and a code.
+ *
+ * A unit's object lives in a userdata that holds one pointer, NULL until the
+ * object is made, so that a collection at any moment finds nothing half made.
+ */
+#include <lauxlib.h>
+#include <lua.h>
+#include <sodium.h>
+
+#include "jat.h"
+#include "pending.h"
+#include "pool.h"
+
+#define JAT_TYPE "mod_client_proxy.jat"
+#define POOL_TYPE "mod_client_proxy.pool"
+#define PENDING_TYPE "mod_client_proxy.pending"
+
+static void **new_object(lua_State *L, const char *type)
+{
+	void **object = lua_newuserdatauv(L, sizeof *object, 0);
+
+	*object = NULL;
+	luaL_setmetatable(L, type);
+	return object;
+}
+
+static void *check_object(lua_State *L, const char *type)
+{
+	void *object = *(void **)luaL_checkudata(L, 1, type);
+
+	luaL_argcheck(L, object != NULL, 1, "already collected");
+	return object;
+}
+
+static const uint8_t *check_bytes(lua_State *L, int arg, size_t expected)
+{
+	size_t len;
+	const char *bytes = luaL_checklstring(L, arg, &len);
+
+	if (len != expected) {
+		luaL_error(L, "bad argument #%d (%d bytes expected, got %d)", arg, (int)expected, (int)len);
+	}
+	return (const uint8_t *)bytes;
+}
+
+static int fail(lua_State *L, const char *code)
+{
+	lua_pushnil(L);
+	lua_pushstring(L, code);
+	return 2;
+}
+
+/* nil, "no-memory": the one failure every object can meet. */
+static int no_memory(lua_State *L)
+{
+	return fail(L, "no-memory");
+}
+
+/*
+ * jat: the token codec
+ */
+
+static const char *jat_code(enum jat_status status)
+{
+	switch (status) {
+	case JAT_DIGEST:
+		return "digest";
+	case JAT_NO_KEY:
+		return "no-key";
+	case JAT_BAD_JID:
+		return "bad-jid";
+	case JAT_UNKNOWN_KEY:
+		return "unknown-key";
+	case JAT_FORGED:
+		return "forged";
+	case JAT_OK:
+	case JAT_BAD_TOKEN:
+		break;
+	}
+	return "bad-token";
+}
+
+/* core.jat(host) -> jat | nil, "no-memory": a codec for the proxy host `host`, without a key */
+static int l_jat_new(lua_State *L)
+{
+	size_t host_len;
+	const char *host = luaL_checklstring(L, 1, &host_len);
+	void **object = new_object(L, JAT_TYPE);
+
+	*object = jat_new(host, host_len);
+	return *object == NULL ? no_memory(L) : 1;
+}
+
+static int l_jat_gc(lua_State *L)
+{
+	void **object = luaL_checkudata(L, 1, JAT_TYPE);
+
+	jat_free(*object);
+	*object = NULL;
+	return 0;
+}
+
+/*
+ * jat:add_key(key_id, key): the 32 bytes of `key` are the current key from now
+ * on, under the name `key_id` (0 to 255); the current one is the previous one
+ */
+static int l_jat_add_key(lua_State *L)
+{
+	struct jat *jat = check_object(L, JAT_TYPE);
+	lua_Integer key_id = luaL_checkinteger(L, 2);
+	const uint8_t *key = check_bytes(L, 3, JAT_KEYBYTES);
+
+	luaL_argcheck(L, key_id >= 0 && key_id <= UINT8_MAX, 2, "0 to 255 expected");
+	jat_add_key(jat, (uint8_t)key_id, key);
+	return 0;
+}
+
+/* jat:encode(jid) -> token | nil, "no-key" | "bad-jid": the requester's token */
+static int l_jat_encode(lua_State *L)
+{
+	const struct jat *jat = check_object(L, JAT_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	char token[JAT_TOKEN_MAX];
+	size_t token_len;
+	enum jat_status status = jat_encode(jat, JAT_REQUESTER, jid, jid_len, token, &token_len);
+
+	if (status != JAT_OK) {
+		return fail(L, jat_code(status));
+	}
+	lua_pushlstring(L, token, token_len);
+	return 1;
+}
+
+/*
+ * jat:decode(token) -> jid | nil, "digest" | "bad-token" | "unknown-key" | "forged"
+ * A digest is a token, too, but does not tell its requester.
+ */
+static int l_jat_decode(lua_State *L)
+{
+	const struct jat *jat = check_object(L, JAT_TYPE);
+	size_t token_len;
+	const char *token = luaL_checklstring(L, 2, &token_len);
+	enum jat_kind kind;
+	char jid[JAT_JID_MAX];
+	size_t jid_len;
+	enum jat_status status = jat_decode(jat, token, token_len, &kind, jid, &jid_len);
+
+	if (status != JAT_OK) {
+		return fail(L, jat_code(status));
+	}
+	lua_pushlstring(L, jid, jid_len);
+	return 1;
+}
+
+/*
+ * pool: the set of backends, and the choice among them
+ */
+
+/* core.pool(seed) -> pool | nil, "no-memory": an empty pool; `seed`: POOL_SEEDBYTES random bytes */
+static int l_pool_new(lua_State *L)
+{
+	const uint8_t *seed = check_bytes(L, 1, POOL_SEEDBYTES);
+	void **object = new_object(L, POOL_TYPE);
+
+	*object = pool_new(seed);
+	return *object == NULL ? no_memory(L) : 1;
+}
+
+static int l_pool_gc(lua_State *L)
+{
+	void **object = luaL_checkudata(L, 1, POOL_TYPE);
+
+	pool_free(*object);
+	*object = NULL;
+	return 0;
+}
+
+/* pool:add(jid) -> true | false | nil, "no-memory": false if it was a backend already */
+static int l_pool_add(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	int added = pool_add(pool, jid, jid_len);
+
+	if (added < 0) {
+		return no_memory(L);
+	}
+	lua_pushboolean(L, added);
+	return 1;
+}
+
+/* pool:remove(jid) -> boolean: whether it was a backend */
+static int l_pool_remove(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+
+	lua_pushboolean(L, pool_remove(pool, jid, jid_len));
+	return 1;
+}
+
+/* pool:clear(): no backend is left */
+static int l_pool_clear(lua_State *L)
+{
+	pool_clear(check_object(L, POOL_TYPE));
+	return 0;
+}
+
+/* pool:pick([except]) -> jid | nil: one backend at random, never `except` */
+static int l_pool_pick(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	size_t except_len = 0;
+	const char *except = luaL_optlstring(L, 2, NULL, &except_len);
+	size_t jid_len;
+	const char *jid = pool_pick(pool, except, except_len, &jid_len);
+
+	if (jid == NULL) {
+		lua_pushnil(L);
+	} else {
+		lua_pushlstring(L, jid, jid_len);
+	}
+	return 1;
+}
+
+/* #pool -> integer: how many backends there are */
+static int l_pool_len(lua_State *L)
+{
+	lua_pushinteger(L, (lua_Integer)pool_count(check_object(L, POOL_TYPE)));
+	return 1;
+}
+
+/*
+ * pending: the pending-request table. Times are seconds on any one clock that
+ * does not run backwards.
+ */
+
+static struct pending_text check_text(lua_State *L, int arg)
+{
+	struct pending_text text;
+
+	text.bytes = luaL_checklstring(L, arg, &text.len);
+	return text;
+}
+
+static void push_text(lua_State *L, struct pending_text text)
+{
+	lua_pushlstring(L, text.bytes, text.len);
+}
+
+/* core.pending(seed) -> pending | nil, "no-memory": an empty table; `seed`: PENDING_SEEDBYTES secret random bytes */
+static int l_pending_new(lua_State *L)
+{
+	const uint8_t *seed = check_bytes(L, 1, PENDING_SEEDBYTES);
+	void **object = new_object(L, PENDING_TYPE);
+
+	*object = pending_new(seed);
+	return *object == NULL ? no_memory(L) : 1;
+}
+
+static int l_pending_gc(lua_State *L)
+{
+	void **object = luaL_checkudata(L, 1, PENDING_TYPE);
+
+	pending_free(*object);
+	*object = NULL;
+	return 0;
+}
+
+/*
+ * pending:add(backend, to, id, requester, service, deadline) -> true | nil, "no-memory"
+ * The answer will come from `backend` to `to`, the address the request is sent from.
+ */
+static int l_pending_add(lua_State *L)
+{
+	struct pending *pending = check_object(L, PENDING_TYPE);
+	struct pending_answer answer = {
+		.from = check_text(L, 2),
+		.to = check_text(L, 3),
+		.id = check_text(L, 4),
+	};
+	struct pending_request request = {
+		.requester = check_text(L, 5),
+		.service = check_text(L, 6),
+		.id = answer.id,
+		.deadline = luaL_checknumber(L, 7),
+	};
+
+	luaL_argcheck(L, request.deadline == request.deadline, 7, "not a time");
+	if (pending_add(pending, &answer, &request) != 0) {
+		return no_memory(L);
+	}
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+/*
+ * pending:take(from, to, id) -> requester, service | nil
+ * The oldest request this answers; it is pending no longer.
+ */
+static int l_pending_take(lua_State *L)
+{
+	struct pending *pending = check_object(L, PENDING_TYPE);
+	struct pending_answer answer = {
+		.from = check_text(L, 2),
+		.to = check_text(L, 3),
+		.id = check_text(L, 4),
+	};
+	struct pending_entry *entry = pending_find(pending, &answer);
+	struct pending_request request;
+
+	if (entry == NULL) {
+		lua_pushnil(L);
+		return 1;
+	}
+	request = pending_read(entry);
+	push_text(L, request.requester);
+	push_text(L, request.service);
+	pending_remove(pending, entry);
+	return 2;
+}
+
+/*
+ * pending:expire(now) -> requester, service, id | nil
+ * The request with the earliest deadline, if that is `now` or before; it is
+ * pending no longer.
+ */
+static int l_pending_expire(lua_State *L)
+{
+	struct pending *pending = check_object(L, PENDING_TYPE);
+	lua_Number now = luaL_checknumber(L, 2);
+	struct pending_entry *entry = pending_first(pending);
+	struct pending_request request;
+
+	if (entry == NULL || pending_read(entry).deadline > now) {
+		lua_pushnil(L);
+		return 1;
+	}
+	request = pending_read(entry);
+	push_text(L, request.requester);
+	push_text(L, request.service);
+	push_text(L, request.id);
+	pending_remove(pending, entry);
+	return 3;
+}
+
+/* pending:deadline() -> number | nil: the earliest one */
+static int l_pending_deadline(lua_State *L)
+{
+	const struct pending_entry *entry = pending_first(check_object(L, PENDING_TYPE));
+
+	if (entry == NULL) {
+		lua_pushnil(L);
+	} else {
+		lua_pushnumber(L, pending_read(entry).deadline);
+	}
+	return 1;
+}
+
+/* #pending -> integer: how many requests are pending */
+static int l_pending_len(lua_State *L)
+{
+	lua_pushinteger(L, (lua_Integer)pending_count(check_object(L, PENDING_TYPE)));
+	return 1;
+}
+
+/* One method a line: */
+/* clang-format off */
+
+static const luaL_Reg jat_methods[] = {
+	{"add_key", l_jat_add_key},
+	{"encode", l_jat_encode},
+	{"decode", l_jat_decode},
+	{NULL, NULL},
+};
+
+static const luaL_Reg jat_metamethods[] = {
+	{"__gc", l_jat_gc},
+	{NULL, NULL},
+};
+
+static const luaL_Reg pool_methods[] = {
+	{"add", l_pool_add},
+	{"remove", l_pool_remove},
+	{"clear", l_pool_clear},
+	{"pick", l_pool_pick},
+	{NULL, NULL},
+};
+
+static const luaL_Reg pool_metamethods[] = {
+	{"__len", l_pool_len},
+	{"__gc", l_pool_gc},
+	{NULL, NULL},
+};
+
+static const luaL_Reg pending_methods[] = {
+	{"add", l_pending_add},
+	{"take", l_pending_take},
+	{"expire", l_pending_expire},
+	{"deadline", l_pending_deadline},
+	{NULL, NULL},
+};
+
+static const luaL_Reg pending_metamethods[] = {
+	{"__len", l_pending_len},
+	{"__gc", l_pending_gc},
+	{NULL, NULL},
+};
+
+static const luaL_Reg core_functions[] = {
+	{"jat", l_jat_new},
+	{"pool", l_pool_new},
+	{"pending", l_pending_new},
+	{NULL, NULL},
+};
+
+/* clang-format on */
+
+static void register_type(lua_State *L, const char *type, const luaL_Reg *methods, const luaL_Reg *metamethods)
+{
+	luaL_newmetatable(L, type);
+	luaL_setfuncs(L, metamethods, 0);
+	lua_newtable(L);
+	luaL_setfuncs(L, methods, 0);
+	lua_setfield(L, -2, "__index");
+	lua_pop(L, 1);
+}
+
+static void push_constant(lua_State *L, const char *name, lua_Integer value)
+{
+	lua_pushinteger(L, value);
+	lua_setfield(L, -2, name);
+}
+
+__attribute__((visibility("default"))) int luaopen_mod_client_proxy_core(lua_State *L);
+
+/* The sizes in bytes of what the caller has to bring are in core.JAT_KEYBYTES, POOL_SEEDBYTES, PENDING_SEEDBYTES. */
+int luaopen_mod_client_proxy_core(lua_State *L)
+{
+	luaL_checkversion(L);
+	if (sodium_init() < 0) {
+		return luaL_error(L, "libsodium cannot be initialised");
+	}
+	register_type(L, JAT_TYPE, jat_methods, jat_metamethods);
+	register_type(L, POOL_TYPE, pool_methods, pool_metamethods);
+	register_type(L, PENDING_TYPE, pending_methods, pending_metamethods);
+	luaL_newlib(L, core_functions);
+	push_constant(L, "JAT_KEYBYTES", JAT_KEYBYTES);
+	push_constant(L, "POOL_SEEDBYTES", POOL_SEEDBYTES);
+	push_constant(L, "PENDING_SEEDBYTES", PENDING_SEEDBYTES);
+	return 1;
+}

@@ -1,0 +1,79 @@
+/*
+ * The pending-request table: the requests handed to a backend and not yet
+ * answered (RFC 6120 section 8.2.3: each has exactly one answer coming).
+ *
+ * A request is found again by what its answer carries: who answers, to which
+ * address, under which id. Requests that agree in all three can be pending at
+ * the same time; they are found first in, first out.
+ *
+ * No call does more than O(log n) work, growth included. Time is the caller's:
+ * seconds, on a clock that does not run backwards.
+ *
+ * sodium_init() must have succeeded before any of this is called.
+ */
+#ifndef PENDING_H
+#define PENDING_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { PENDING_SEEDBYTES = 16 };
+
+/* Any bytes at all. */
+struct pending_text {
+	const char *bytes;
+	size_t len;
+};
+
+/* What the answer to a request carries. */
+struct pending_answer {
+	struct pending_text from; /* the backend */
+	struct pending_text to;   /* the bare service address with the requester's token */
+	struct pending_text id;
+};
+
+/* What is remembered of a request. */
+struct pending_request {
+	struct pending_text requester;
+	struct pending_text service; /* the service address the requester had used */
+	struct pending_text id;
+	double deadline; /* not NaN */
+};
+
+struct pending;
+struct pending_entry;
+
+/*
+ * An empty table; `seed` (secret, copied) keys its hash. NULL if there is no
+ * memory. The caller owns it: pending_free.
+ */
+struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES]);
+
+/* Frees the table and what is left in it; NULL is harmless. */
+void pending_free(struct pending *pending);
+
+/*
+ * Adds a copy of `request`, to be found by `answer`. 0, or -1 if there is no
+ * memory: then nothing has changed.
+ */
+int pending_add(struct pending *pending, const struct pending_answer *answer, const struct pending_request *request);
+
+/*
+ * The oldest request that `answer` can be for, or NULL. The entry belongs to
+ * the table and is valid until pending_remove.
+ */
+struct pending_entry *pending_find(const struct pending *pending, const struct pending_answer *answer);
+
+/* The request with the earliest deadline, or NULL; likewise. */
+struct pending_entry *pending_first(const struct pending *pending);
+
+/* The request of `entry`; its texts are valid as long as the entry. */
+struct pending_request pending_read(const struct pending_entry *entry);
+
+/* Removes and frees `entry`. */
+void pending_remove(struct pending *pending, struct pending_entry *entry);
+
+/* How many requests are pending. */
+size_t pending_count(const struct pending *pending);
+
+#endif
