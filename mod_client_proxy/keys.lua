@@ -1,0 +1,80 @@
+-- The keys that seal the tokens: made at the first start, kept in Prosody's
+-- storage, and replaced when they have reached their lifetime. Two generations
+-- are kept, so that what the previous key sealed can still be opened.
+--
+-- Stored: { current = generation, previous = generation or nil }
+--         generation = { id = 0 to 255, key = base64, created = seconds since 1970 }
+
+local base64 = require "util.encodings".base64;
+local random_bytes = require "util.random".bytes;
+
+local KEY_BYTES = 32;
+local LONGEST_WAIT = 24 * 60 * 60; -- the wall clock may be set meanwhile
+
+local keys = {};
+
+local function generation_key(generation)
+	local key = type(generation) == "table" and type(generation.key) == "string" and base64.decode(generation.key);
+	local id = key and math.tointeger(generation.id);
+	if id and id >= 0 and id <= 255 and tonumber(generation.created) and #key == KEY_BYTES then
+		return id, key;
+	end
+end
+
+local function is_sound(stored)
+	return type(stored) == "table" and generation_key(stored.current)
+		and (stored.previous == nil or generation_key(stored.previous));
+end
+
+local function new_generation(after, time)
+	return {
+		id = after and (after.id + 1) % 256 or 0;
+		key = base64.encode(random_bytes(KEY_BYTES));
+		created = time;
+	};
+end
+
+-- (jat, store, lifetime, clock) -> keys | nil, message
+-- Gives the jat the keys of the store (a keyval one), which must then not be given others.
+-- lifetime: seconds; clock: the function that returns the wall clock's seconds, os.time if nil
+function keys.open(jat, store, lifetime, clock)
+	clock = clock or os.time;
+	local stored, read_error = store:get(nil);
+	if read_error then
+		return nil, ("the keys of %s cannot be read from Prosody's storage: %s"):format(module.host, read_error);
+	elseif stored and not next(stored) then -- so it is where storage is "none"
+		stored = nil;
+	elseif stored and not is_sound(stored) then
+		return nil, ("the keys of %s in Prosody's storage are damaged: restore them, or remove the store %q of that host for new ones")
+			:format(module.host, module.name);
+	end
+
+	if stored then
+		if stored.previous then
+			jat:add_key(generation_key(stored.previous));
+		end
+		jat:add_key(generation_key(stored.current));
+	end
+
+	-- () -> seconds until it should be called again
+	-- Starts a new generation if it is time for one.
+	local function rotate()
+		local time = clock();
+		local age = stored and time - stored.current.created;
+		if not age or age >= lifetime then
+			stored = { current = new_generation(stored and stored.current, time), previous = stored and stored.current };
+			jat:add_key(generation_key(stored.current));
+			age = 0;
+			local ok, write_error = store:set(nil, stored);
+			if not ok then
+				module:log("error", "The new key cannot be written to Prosody's storage, tokens will change with the next restart: %s", write_error);
+			end
+		end
+		return math.min(lifetime - age, LONGEST_WAIT);
+	end
+
+	rotate();
+	return { rotate = rotate };
+end
+
+return keys;

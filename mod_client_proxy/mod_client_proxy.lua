@@ -1,0 +1,91 @@
+-- mod_client_proxy: all online resources of one account behind one address
+--
+-- Wiring only: what happens to a request is in requests.lua, who can serve it
+-- in backends.lua.
+
+local random_bytes = require "util.random".bytes;
+
+local requests = module:require "requests";
+
+-- What a reload carries over: { target, pool, pending }, all of it in core's hands
+local saved = module.saved_state or {};
+
+-- An error that is no string keeps Prosody from printing a traceback below it.
+local refusal_mt = {
+	__tostring = function (refusal)
+		return refusal.message;
+	end;
+};
+
+local function refuse_to_load(message)
+	if saved.pending then
+		requests.give_up(saved.pending);
+	end
+	module:set_status("error", message);
+	error(setmetatable({ message = message }, refusal_mt));
+end
+
+local function must(value, message)
+	if value == nil then
+		refuse_to_load(message);
+	end
+	return value;
+end
+
+if module:get_host_type() ~= "component" then
+	refuse_to_load([[load it on a component: Component "proxy.domain.example" "client_proxy"]]);
+end
+
+local options = must(module:require "options");
+local core = must(module:require "load_core");
+local jat = must(core.jat(module.host));
+local pool = saved.target == options.target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
+local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));
+local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime));
+local backends = module:require "backends".new(options.target, pool);
+local handlers = requests.new {
+	target = options.target;
+	timeout = options.request_timeout;
+	jat = jat;
+	pool = pool;
+	pending = pending;
+	operations = module:require "operations";
+};
+
+-- mod_iq, at priority 0, offers an IQ to the handlers of other modules. It needs
+-- sound ones, and answers for a backend's requester are nobody else's business.
+for _, address in ipairs { "host", "bare", "full" } do
+	module:hook("iq/"..address, handlers.on_iq_first, 10);
+	module:hook("iq/"..address, handlers.on_iq_last, -10);
+	module:hook("message/"..address, handlers.on_message, -10);
+	module:hook("presence/"..address, backends.on_presence);
+end
+
+local function rotate_keys()
+	return keys.rotate();
+end
+
+local function start()
+	backends.subscribe();
+end
+
+if prosody.start_time then
+	start();
+else -- hosts are activated in no fixed order, and the target's may be one of them
+	module:hook_global("server-started", start);
+end
+module:add_timer(rotate_keys(), rotate_keys);
+
+function module.save()
+	return { target = options.target, pool = pool, pending = pending };
+end
+
+function module.unload()
+	if not module.reloading then
+		requests.give_up(pending);
+	end
+end
+
+module:hook_global("server-stopping", function ()
+	requests.give_up(pending);
+end, 10);

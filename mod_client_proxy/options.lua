@@ -1,0 +1,72 @@
+-- The options: read, checked and normalised once, when the module is loaded.
+-- Returns a table of them, or nil and what the operator has to write instead.
+
+local jid = require "util.jid";
+local parse_duration = require "util.human.io".parse_duration; -- nil before Prosody 13
+
+local DAY = 24 * 60 * 60;
+
+local problems = {};
+
+local function show(value)
+	return type(value) == "string" and ("%q"):format(value) or tostring(value);
+end
+
+local function reject(name, value, what_to_write)
+	table.insert(problems, ("%s = %s is not possible: %s"):format(name, show(value), what_to_write));
+end
+
+-- The bare JID of an account, prepared (RFC 7622 section 3) as the router compares it
+local function read_target(name)
+	local value = module:get_option(name);
+	local advice = ([[write the bare JID of the account that serves, like this, below Component %q "client_proxy": ]]
+		..[[%s = "some-user@some-domain.example"]]):format(module.host, name);
+	if value == nil then
+		table.insert(problems, ("%s is missing: %s"):format(name, advice));
+		return;
+	end
+	local node, host, resource;
+	if type(value) == "string" then
+		node, host, resource = jid.prepped_split(value);
+	end
+	if not host then
+		reject(name, value, "it is not a JID; "..advice);
+	elseif resource then
+		reject(name, value, "it has a resource; "..advice);
+	elseif host == module.host then
+		reject(name, value, "it is on the proxy itself; "..advice);
+	elseif not node then
+		reject(name, value, "it is a server, not an account; "..advice);
+	else
+		return jid.join(node, host);
+	end
+end
+
+local function to_seconds(value)
+	if type(value) == "string" then
+		return tonumber(value) or parse_duration and parse_duration(value);
+	end
+	return type(value) == "number" and value or nil;
+end
+
+-- Seconds, from a number or, where Prosody knows them, from a period such as "2 minutes"
+local function read_period(name, default, min, max)
+	local value = module:get_option(name, default);
+	local seconds = to_seconds(value);
+	if seconds and seconds >= min and seconds <= max then
+		return seconds;
+	end
+	reject(name, value, ("write a number of seconds from %d to %d"):format(min, max)
+		..(parse_duration and [[, or a period such as "2 minutes"]] or ""));
+end
+
+local options = {
+	target = read_target("target_address");
+	request_timeout = read_period("client_proxy_request_timeout", 60, 1, 3600);
+	key_lifetime = read_period("client_proxy_key_lifetime", 30 * DAY, 60, 3650 * DAY);
+};
+
+if #problems > 0 then
+	return nil, table.concat(problems, "; ");
+end
+return options;

@@ -1,0 +1,169 @@
+-- A small XMPP client and external component, over blocking sockets: a spec
+-- speaks for every party in turn, in the order it writes down.
+
+local socket = require "socket";
+local base64 = require "util.encodings".base64;
+local new_stream = require "util.xmppstream".new;
+local st = require "util.stanza";
+local sha1 = require "util.hashes".sha1;
+
+local TIMEOUT = 10; -- seconds, for what a spec expects to come
+
+local xmpp = {};
+
+local connection = {};
+connection.__index = connection;
+
+local callbacks = {
+	stream_ns = "http://etherx.jabber.org/streams";
+	streamopened = function (session, attr)
+		session.notopen = nil;
+		session.connection.stream_id = attr.id;
+	end;
+	streamclosed = function (session)
+		session.connection.closed = true;
+	end;
+	handlestanza = function (session, stanza)
+		table.insert(session.connection.received, stanza);
+	end;
+	error = function (session, reason, text)
+		session.connection.stream_error = tostring(reason).." "..tostring(text);
+	end;
+};
+
+local function open(port, default_ns)
+	local self = setmetatable({ received = {} }, connection);
+	self.socket = assert(socket.connect("127.0.0.1", port));
+	self.socket:setoption("tcp-nodelay", true);
+	-- the session is one of its own because util.xmppstream puts functions into it
+	self.session = { connection = self };
+	self.stream = new_stream(self.session, setmetatable({ default_ns = default_ns }, { __index = callbacks }));
+	return self;
+end
+
+function connection:send(data)
+	assert(self.socket:send(tostring(data)));
+end
+
+function connection:open_stream(to, default_ns)
+	self.stream:reset();
+	self.session.notopen = true;
+	self.stream_id = nil;
+	self:send(("<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='http://etherx.jabber.org/streams' to='%s' version='1.0'>")
+		:format(default_ns, to));
+end
+
+-- Reads what has come, waiting until `deadline` (on socket.gettime's clock) for the first of it
+function connection:read(deadline)
+	self.socket:settimeout(math.max(0, deadline - socket.gettime()));
+	local data, failure, partial = self.socket:receive(1);
+	self.socket:settimeout(0);
+	local more, _, rest = self.socket:receive(65536);
+	data = (data or partial or "")..(more or rest or "");
+	if data ~= "" then
+		assert(self.stream:feed(data));
+	elseif failure == "closed" then
+		self.closed = true;
+	end
+	return data ~= "";
+end
+
+-- The next stanza for which `wanted` is true; those before it are gone. Errors if none comes.
+function connection:receive(wanted, timeout)
+	local deadline = socket.gettime() + (timeout or TIMEOUT);
+	repeat
+		while self.received[1] do
+			local stanza = table.remove(self.received, 1);
+			if not wanted or wanted(stanza) then
+				return stanza;
+			end
+		end
+	until self.closed or not self:read(deadline);
+	error(("nothing came%s%s"):format(self.closed and ", the stream is closed" or " in time",
+		self.stream_error and ": "..self.stream_error or ""), 2);
+end
+
+function xmpp.is_iq(stanza)
+	return stanza.name == "iq";
+end
+
+function xmpp.is_message(stanza)
+	return stanza.name == "message";
+end
+
+function xmpp.presence_from(jid, type)
+	return function (stanza)
+		return stanza.name == "presence" and stanza.attr.from == jid and stanza.attr.type == type;
+	end;
+end
+
+-- An IQ round trip with one's own server. Whatever was sent to this connection
+-- because of something that happened before has come when it returns; it is in
+-- `received`.
+function connection:sync()
+	self.sync_count = (self.sync_count or 0) + 1;
+	local id = "sync-"..self.sync_count;
+	local kept = {};
+	self:send(st.iq({ type = "get", id = id, to = self.host }):tag("ping", { xmlns = "urn:xmpp:ping" }));
+	self:receive(function (stanza)
+		local is_answer = stanza.attr.id == id and stanza.attr.from == self.host;
+		if not is_answer then
+			table.insert(kept, stanza);
+		end
+		return is_answer;
+	end);
+	self.received = kept;
+	return kept;
+end
+
+-- An IQ request and its answer
+function connection:request(iq)
+	self:send(iq);
+	return self:receive(function (stanza)
+		return stanza.name == "iq" and stanza.attr.id == iq.attr.id
+			and (stanza.attr.type == "result" or stanza.attr.type == "error");
+	end);
+end
+
+function connection:close()
+	if not self.closed then
+		self:send("</stream:stream>");
+		while not self.closed and self:read(socket.gettime() + TIMEOUT) do end
+	end
+	self.socket:close();
+end
+
+-- The connection is cut, with no word to the server
+function connection:cut()
+	self.socket:close();
+end
+
+-- (prosody, user, host, resource) -> connection, bound to that full JID; the password is the name
+function xmpp.client(prosody, user, host, resource)
+	local self = open(prosody.c2s_port, "jabber:client");
+	self.host, self.bare = host, user.."@"..host;
+	self:open_stream(host, "jabber:client");
+	self:receive();
+	self:send(st.stanza("auth", { xmlns = "urn:ietf:params:xml:ns:xmpp-sasl", mechanism = "PLAIN" })
+		:text(base64.encode("\0"..user.."\0"..user)));
+	assert(self:receive().name == "success", "no login for "..self.bare);
+	self:open_stream(host, "jabber:client");
+	self:receive();
+	local bound = self:request(st.iq({ type = "set", id = "bind" })
+		:tag("bind", { xmlns = "urn:ietf:params:xml:ns:xmpp-bind" }):text_tag("resource", resource));
+	self.jid = bound:find("{urn:ietf:params:xml:ns:xmpp-bind}bind/jid#");
+	return self;
+end
+
+-- (prosody, host) -> connection of the external component (XEP-0114); the secret is the host
+function xmpp.component(prosody, host)
+	local self = open(prosody.component_port, "jabber:component:accept");
+	self.host, self.jid = host, host;
+	self:open_stream(host, "jabber:component:accept");
+	repeat until self.stream_id or not self:read(socket.gettime() + TIMEOUT);
+	self:send(st.stanza("handshake"):text(sha1(self.stream_id..host, true)));
+	assert(self:receive().name == "handshake", "no handshake for "..host);
+	return self;
+end
+
+return xmpp;

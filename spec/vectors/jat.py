@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Makes jat.lua: tokens computed without libsodium, to test the codec against.
+
+BLAKE2b is Python's own; XChaCha20 is written out below from RFC 8439 section
+2.3 and draft-irtf-cfrg-xchacha-03 section 2, and checked against their vectors
+before anything is printed.
+
+    python3 spec/vectors/jat.py > spec/vectors/jat.lua
+"""
+import base64
+import hashlib
+import struct
+
+MASK = 0xFFFFFFFF
+
+
+def rotate(value, count):
+    return ((value << count) | (value >> (32 - count))) & MASK
+
+
+def quarter_round(state, a, b, c, d):
+    for x, y, z, count in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+        state[x] = (state[x] + state[y]) & MASK
+        state[z] = rotate(state[z] ^ state[x], count)
+
+
+def rounds(state):
+    state = list(state)
+    for _ in range(10):
+        for i in range(4):
+            quarter_round(state, i, 4 + i, 8 + i, 12 + i)
+        for i in range(4):
+            quarter_round(state, i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4)
+    return state
+
+
+def initial(key, tail):
+    return struct.unpack("<16I", b"expand 32-byte k" + key + tail)
+
+
+def hchacha20(key, nonce):
+    state = rounds(initial(key, nonce))
+    return struct.pack("<8I", *state[:4], *state[12:])
+
+
+def chacha20_block(key, tail):
+    start = initial(key, tail)
+    return struct.pack("<16I", *((a + b) & MASK for a, b in zip(start, rounds(start))))
+
+
+def xchacha20_xor(key, nonce, data):
+    subkey = hchacha20(key, nonce[:16])
+    out = bytearray()
+    for counter in range(0, (len(data) + 63) // 64):
+        block = chacha20_block(subkey, struct.pack("<Q", counter) + nonce[16:])
+        out += bytes(a ^ b for a, b in zip(data[counter * 64 :], block))
+    return bytes(out)
+
+
+def self_check():
+    key = bytes(range(32))
+    # RFC 8439 section 2.3.2
+    block = chacha20_block(key, struct.pack("<I", 1) + bytes.fromhex("000000090000004a00000000"))
+    assert block[:16].hex() == "10f1e7e4d13b5915500fdd1fa32071c4", block.hex()
+    # draft-irtf-cfrg-xchacha-03 section 2.2.1
+    out = hchacha20(key, bytes.fromhex("000000090000004a0000000031415927"))
+    assert out.hex() == "82413b4227b27bfed30e42508a877d73a0f9e4d58a74a853c12ec41326d3ecdc", out.hex()
+
+
+def kdf(master, number):
+    return hashlib.blake2b(
+        digest_size=32, key=master, salt=struct.pack("<QQ", number, 0), person=b"JATtoken".ljust(16, b"\0")
+    ).digest()
+
+
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def token(master, key_id, host, jid):
+    padded = jid + b"\x80"
+    padded += bytes(-len(padded) % 32)
+    plain = b"\x01" + padded
+    siv = hashlib.blake2b(host + b"\0" + plain, digest_size=24, key=kdf(master, 2)).digest()
+    sealed = "s" + base64url(bytes([key_id]) + siv + xchacha20_xor(kdf(master, 1), siv, plain))
+    return sealed if len(sealed) <= 1023 else "d" + base64url(siv)
+
+
+def lua_string(data):
+    return '"' + "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else "\\%03d" % b for b in data) + '"'
+
+
+CASES = [
+    (bytes(range(32)), 0, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (bytes(range(32)), 0, b"proxy.domain.example", b"a"),
+    (bytes(range(32)), 1, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (bytes(range(32)), 0, b"other.domain.example", b"user@some-domain.example/abc"),
+    (b"\xff" * 32, 255, b"proxy.domain.example", b"x" * 31),
+    (b"\xff" * 32, 255, b"proxy.domain.example", b"x" * 32),
+    (bytes(32), 7, b"p", "\u05d0\u05d1@example/\u05d2".encode()),
+    (bytes(32), 7, b"p", b"nul\0 and \xff\xfe bytes\\\""),
+    (bytes(32), 7, b"p", b"l@h/" + b"r" * 731),
+    (bytes(32), 7, b"p", b"l@h/" + b"r" * 732),
+    (bytes(32), 7, b"p", b"l@h/" + b"r" * 1023),
+    (bytes(32), 7, b"p", b"n" * 1023 + b"@" + b"h" * 1023 + b"/" + b"r" * 1023),
+]
+
+if __name__ == "__main__":
+    self_check()
+    print("-- Made by jat.py beside this file, an implementation of its own.")
+    print("return {")
+    for master, key_id, host, jid in CASES:
+        print("\t{")
+        print("\t\tkey = %s," % lua_string(master))
+        print("\t\tkey_id = %d," % key_id)
+        print("\t\thost = %s," % lua_string(host))
+        print("\t\tjid = %s," % lua_string(jid))
+        print('\t\ttoken = "%s",' % token(master, key_id, host, jid))
+        print("\t},")
+    print("}")
