@@ -1,6 +1,7 @@
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
 local xmpp = require "spec.support.xmpp";
+local parse_xml = require "util.xml".parse;
 local st = require "util.stanza";
 
 local is_iq, request = xmpp.is_iq, service.request;
@@ -52,7 +53,8 @@ describe("address translation", function ()
 			local received, answer = round_trip(requester, backend, sent);
 			assert.equal(sent.attr.id, received.attr.id);
 			assert.equal(type, received.attr.type);
-			assert.same(st.preserialize(sent.tags[1]), st.preserialize(received.tags[1]));
+			local parsed = parse_xml(tostring(sent)); -- namespaces inherited as in what was received
+			assert.same(st.preserialize(parsed.tags[1]), st.preserialize(received.tags[1]));
 			assert.equal(1, #received.tags);
 			assert.equal(sent.attr.id, answer.attr.id);
 			assert.equal("of "..sent.attr.id, answer:find("{urn:example:service}query/answer#"));
@@ -110,7 +112,7 @@ describe("address translation", function ()
 	end
 
 	it("works for a requester that is a component, with a bare or a full address", function ()
-		local component = xmpp.component(server, "component.example");
+		local component = xmpp.component(server, "component.example", "some-domain.example");
 		for number, from in ipairs { "component.example", "node@component.example", "node@component.example/resource" } do
 			local iq = request("component-"..number);
 			iq.attr.from = from;

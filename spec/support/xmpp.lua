@@ -97,14 +97,14 @@ function xmpp.presence_from(jid, type)
 	end;
 end
 
--- An IQ round trip with one's own server. Whatever was sent to this connection
--- because of something that happened before has come when it returns; it is in
--- `received`.
+-- An IQ round trip with a local host of the server. Whatever was sent to this
+-- connection because of something that happened before has come when it returns;
+-- it is in `received`, and returned.
 function connection:sync()
 	self.sync_count = (self.sync_count or 0) + 1;
 	local id = "sync-"..self.sync_count;
 	local kept = {};
-	self:send(st.iq({ type = "get", id = id, to = self.host }):tag("ping", { xmlns = "urn:xmpp:ping" }));
+	self:send(st.iq({ type = "get", id = id, to = self.host, from = self.from }):tag("ping", { xmlns = "urn:xmpp:ping" }));
 	self:receive(function (stanza)
 		local is_answer = stanza.attr.id == id and stanza.attr.from == self.host;
 		if not is_answer then
@@ -155,14 +155,15 @@ function xmpp.client(prosody, user, host, resource)
 	return self;
 end
 
--- (prosody, host) -> connection of the external component (XEP-0114); the secret is the host
-function xmpp.component(prosody, host)
+-- (prosody, component, host) -> connection of the external component (XEP-0114), whose secret is
+-- its name; host: a local host to sync with
+function xmpp.component(prosody, component, host)
 	local self = open(prosody.component_port, "jabber:component:accept");
-	self.host, self.jid = host, host;
-	self:open_stream(host, "jabber:component:accept");
+	self.host, self.from = host, component;
+	self:open_stream(component, "jabber:component:accept");
 	repeat until self.stream_id or not self:read(socket.gettime() + TIMEOUT);
-	self:send(st.stanza("handshake"):text(sha1(self.stream_id..host, true)));
-	assert(self:receive().name == "handshake", "no handshake for "..host);
+	self:send(st.stanza("handshake"):text(sha1(self.stream_id..component, true)));
+	assert(self:receive().name == "handshake", "no handshake for "..component);
 	return self;
 end
 

@@ -1,0 +1,239 @@
+-- What outlives what: deadlines, reloads, unloading, restarts
+
+local new_prosody = require "spec.support.prosody".new;
+local service = require "spec.support.service";
+local xmpp = require "spec.support.xmpp";
+local st = require "util.stanza";
+
+local is_iq, request = xmpp.is_iq, service.request;
+
+local usual_hosts = require "spec.support.prosody".usual_hosts;
+
+describe("a pending request", function ()
+	local server, backend, requester;
+
+	local function start(hosts)
+		server = new_prosody { hosts = hosts }:start();
+		backend = service.backend(server, "a");
+		requester = service.requester(server);
+	end
+
+	after_each(function ()
+		server:remove();
+	end);
+
+	-- A request that the backend has got and not answered
+	local function hold(id, address)
+		requester:send(request(id, address));
+		return backend:receive(is_iq);
+	end
+
+	local function module_command(command)
+		return server:ctl("shell", "module", command, "client_proxy", "proxy.domain.example");
+	end
+
+	it("gets remote-server-timeout at its deadline, and nothing later", function ()
+		start(usual_hosts.."client_proxy_request_timeout = 1");
+		local received = hold("late", "room@proxy.domain.example/thing");
+		local answer = requester:receive(is_iq);
+		assert.same({ "remote-server-timeout", "wait" }, { service.error_of(answer) });
+		assert.equal("late", answer.attr.id);
+		assert.equal("room@proxy.domain.example/thing", answer.attr.from);
+
+		backend:send(st.reply(received));
+		backend:sync();
+		requester:sync();
+		assert.same({}, requester.received);
+		assert.equal(1, server:counter("unmatched_answers"));
+	end);
+
+	it("times out with all others of its time, and the next ones after them", function ()
+		start(usual_hosts.."client_proxy_request_timeout = 1");
+		for round = 1, 2 do
+			for number = 1, 600 do -- more than expire in one go
+				requester:send(request(round.."-"..number));
+			end
+			for number = 1, 600 do
+				local answer = requester:receive(is_iq);
+				assert.equal(round.."-"..number, answer.attr.id);
+				assert.equal("remote-server-timeout", service.error_of(answer));
+			end
+		end
+	end);
+
+	it("is answered after a reload, and times out after a reload", function ()
+		start(usual_hosts.."client_proxy_request_timeout = 2");
+		local answered = hold("answered");
+		hold("timed-out");
+		module_command("reload");
+		backend:send(st.reply(answered));
+		assert.equal("result", requester:receive(is_iq).attr.type);
+		local answer = requester:receive(is_iq);
+		assert.equal("timed-out", answer.attr.id);
+		assert.equal("remote-server-timeout", service.error_of(answer));
+	end);
+
+	it("is answered at once when the module is unloaded", function ()
+		start();
+		hold("unloaded", "room@proxy.domain.example");
+		module_command("unload");
+		local answer = requester:receive(is_iq);
+		assert.same({ "service-unavailable", "wait" }, { service.error_of(answer) });
+		assert.equal("unloaded", answer.attr.id);
+		assert.equal("room@proxy.domain.example", answer.attr.from);
+	end);
+
+	it("is answered at once when Prosody stops", function ()
+		start();
+		hold("stopped");
+		server:signal("TERM");
+		local answer = requester:receive(is_iq);
+		assert.same({ "service-unavailable", "wait" }, { service.error_of(answer) });
+		assert.equal("stopped", answer.attr.id);
+	end);
+
+	it("is answered at once when a reload fails because of the configuration", function ()
+		start();
+		hold("reloaded");
+		server:configure((usual_hosts:gsub("target_address", "no_address")));
+		server:ctl("shell", "config", "reload");
+		module_command("reload");
+		assert.same({ "service-unavailable", "wait" }, { service.error_of(requester:receive(is_iq)) });
+	end);
+
+	it("is answered by the old target's backend after a reload with a new target", function ()
+		start();
+		local received = hold("old-target");
+		server:configure((usual_hosts:gsub("some%-user@", "other-user@")));
+		server:ctl("shell", "config", "reload");
+		module_command("reload");
+		backend:send(st.reply(received));
+		assert.equal("result", requester:receive(is_iq).attr.type);
+		assert.equal("service-unavailable", service.error_of(requester:request(request("new-target"))));
+	end);
+end);
+
+describe("the backends", function ()
+	it("are all there right after a reload", function ()
+		local server = new_prosody():start();
+		finally(function () server:remove(); end);
+		local backends = service.backends(server, { "a", "b" });
+		local requester = service.requester(server);
+		server:ctl("shell", "module", "reload", "client_proxy", "proxy.domain.example");
+		for number = 1, 40 do
+			requester:send(request("reloaded-"..number));
+		end
+		requester:sync();
+		local a, b = service.answer_all(backends.a), service.answer_all(backends.b);
+		assert.equal(40, a + b);
+		assert.is_true(a > 0 and b > 0);
+	end);
+end);
+
+describe("the token of a requester", function ()
+	local server, backend, requester;
+
+	local function log_in()
+		backend = service.backend(server, "a");
+		requester = service.requester(server);
+	end
+
+	before_each(function ()
+		server = new_prosody():start();
+		log_in();
+	end);
+
+	after_each(function ()
+		server:remove();
+	end);
+
+	-- The address the backend sees
+	local function translated()
+		requester:send(request("token"));
+		local received = backend:receive(is_iq);
+		backend:send(st.reply(received));
+		requester:receive(is_iq);
+		return received.attr.from;
+	end
+
+	local function restart(change)
+		server:stop();
+		if change then
+			change();
+		end
+		server:start();
+		log_in();
+	end
+
+	-- Key generations are told apart by their age, so they are made older instead of waiting.
+	local function let_the_key_reach_its_lifetime()
+		local path = server.dir.."/data/proxy%2edomain%2eexample/client_proxy.dat";
+		local file = assert(io.open(path));
+		local content = file:read("a");
+		file:close();
+		content = content:gsub('(%["created"%] = )(%d+)', function (name, created)
+			return name..(tonumber(created) - 31 * 24 * 60 * 60);
+		end);
+		file = assert(io.open(path, "w"));
+		file:write(content);
+		file:close();
+	end
+
+	-- A backend's request to a token is refused as one only while the token can be opened.
+	local function can_be_opened(address)
+		backend:send(request("open", address));
+		backend:sync();
+		local answer = backend.received[1];
+		backend.received = {};
+		return service.error_of(answer) == "feature-not-implemented";
+	end
+
+	it("is the same after a reload and after a restart", function ()
+		local before = translated();
+		server:ctl("shell", "module", "reload", "client_proxy", "proxy.domain.example");
+		assert.equal(before, translated());
+		restart();
+		assert.equal(before, translated());
+	end);
+
+	it("changes with the key, the previous one of which still opens it", function ()
+		local first = translated();
+		restart(let_the_key_reach_its_lifetime);
+		local second = translated();
+		assert.not_equal(first, second);
+		assert.is_true(can_be_opened(first));
+		assert.is_true(can_be_opened(second));
+
+		restart(let_the_key_reach_its_lifetime);
+		local third = translated();
+		assert.not_equal(second, third);
+		assert.is_false(can_be_opened(first));
+		assert.is_true(can_be_opened(second));
+		assert.is_true(can_be_opened(third));
+	end);
+
+	it("is not made from damaged keys: the module refuses to load and leaves them alone", function ()
+		local path = server.dir.."/data/proxy%2edomain%2eexample/client_proxy.dat";
+		server:stop();
+		local file = assert(io.open(path, "w"));
+		file:write('return { ["current"] = { ["id"] = 0; ["key"] = "c2hvcnQ="; ["created"] = 0; }; };');
+		file:close();
+		server:start();
+		requester = service.requester(server);
+		assert.equal("service-unavailable", service.error_of(requester:request(request("damaged"))));
+		assert.truthy(server:log():find("in Prosody's storage are damaged", 1, true));
+		file = assert(io.open(path));
+		assert.truthy(file:read("a"):find("c2hvcnQ=", 1, true));
+		file:close();
+	end);
+
+	it("and its key are in no line of the log", function ()
+		local address = translated();
+		local file = assert(io.open(server.dir.."/data/proxy%2edomain%2eexample/client_proxy.dat"));
+		local key = file:read("a"):match('%["key"%] = "([^"]+)"');
+		file:close();
+		assert.equal(44, #key);
+		assert.truthy(address);
+		assert.falsy(server:log():find(key, 1, true));
+	end);
+end);

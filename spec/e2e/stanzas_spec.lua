@@ -1,0 +1,191 @@
+-- What happens to each stanza that is not a request on its way to a backend
+
+local new_prosody = require "spec.support.prosody".new;
+local service = require "spec.support.service";
+local xmpp = require "spec.support.xmpp";
+local st = require "util.stanza";
+
+local is_iq, request = xmpp.is_iq, service.request;
+
+local ADDRESSES = {
+	"proxy.domain.example", "proxy.domain.example/thing",
+	"room@proxy.domain.example", "room@proxy.domain.example/thing",
+};
+
+describe("a stanza to the component", function ()
+	local server, backend, requester, component;
+
+	lazy_setup(function ()
+		server = new_prosody():start();
+		backend = service.backend(server, "a");
+		requester = service.requester(server);
+		component = xmpp.component(server, "component.example", "some-domain.example");
+	end);
+
+	lazy_teardown(function ()
+		server:remove();
+	end);
+
+	-- Lets everything that was sent take effect, and checks that nobody was sent anything.
+	local function assert_silence()
+		for _, connection in ipairs { backend, requester, component } do
+			connection:sync();
+			assert.same({}, connection.received);
+		end
+	end
+
+	local function assert_error(connection, condition, type)
+		local answer = connection:receive();
+		assert.equal("error", answer.attr.type);
+		assert.same({ condition, type }, { service.error_of(answer) });
+		assert_silence();
+		return answer;
+	end
+
+	describe("that is an IQ of another server or component", function ()
+		-- Prosody checks these for its own clients only; the component's stream stands for all others
+		local malformed = {
+			["get without a child"] = "<iq type='get' id='1' %s/>",
+			["set without a child"] = "<iq type='set' id='1' %s/>",
+			["get with two children"] = "<iq type='get' id='1' %s><a xmlns='urn:a'/><b xmlns='urn:b'/></iq>",
+			["get with text only"] = "<iq type='get' id='1' %s>text</iq>",
+			["get without id"] = "<iq type='get' %s><a xmlns='urn:a'/></iq>",
+			["set without id"] = "<iq type='set' %s><a xmlns='urn:a'/></iq>",
+			["get with neither"] = "<iq type='get' %s/>",
+			["iq without type"] = "<iq id='1' %s><a xmlns='urn:a'/></iq>",
+			["iq of an unknown type"] = "<iq type='put' id='1' %s><a xmlns='urn:a'/></iq>",
+		};
+		for name, template in pairs(malformed) do
+			it("gets bad-request for a "..name, function ()
+				for _, address in ipairs(ADDRESSES) do
+					component:send(template:format(("from='component.example' to='%s'"):format(address)));
+					local answer = assert_error(component, "bad-request", "modify");
+					assert.equal(address, answer.attr.from);
+				end
+			end);
+		end
+
+		it("gets no answer to a result or error, however malformed", function ()
+			for _, address in ipairs(ADDRESSES) do
+				for _, type in ipairs { "result", "error" } do
+					for _, rest in ipairs { "/>", " id='1'/>", "><a xmlns='urn:a'/><b xmlns='urn:b'/></iq>" } do
+						component:send(("<iq type='%s' from='component.example' to='%s'%s"):format(type, address, rest));
+					end
+				end
+			end
+			assert_silence();
+		end);
+
+		it("works with an id of 10 kB", function ()
+			local id = ("long id "):rep(1280);
+			requester:send(request(id));
+			local received = backend:receive(is_iq);
+			assert.equal(id, received.attr.id);
+			backend:send(st.reply(received));
+			assert.equal(id, requester:receive(is_iq).attr.id);
+			assert_silence();
+		end);
+	end);
+
+	describe("that is an IQ to a token", function ()
+		local function token_address()
+			requester:send(request("for-the-token"));
+			local received = backend:receive(is_iq);
+			backend:send(st.reply(received));
+			requester:receive(is_iq);
+			return received.attr.from;
+		end
+
+		it("gets feature-not-implemented when it is a backend's request", function ()
+			local address = token_address();
+			for _, type in ipairs { "get", "set" } do
+				backend:send(request("backend-to-requester", address, type));
+				local answer = assert_error(backend, "feature-not-implemented", "cancel");
+				assert.equal(address, answer.attr.from);
+			end
+		end);
+
+		it("gets service-unavailable when it is a stranger's request", function ()
+			requester:send(request("stranger-to-token", token_address()));
+			assert_error(requester, "service-unavailable", "cancel");
+		end);
+	end);
+
+	describe("that is a message", function ()
+		it("gets feature-not-implemented", function ()
+			for _, address in ipairs(ADDRESSES) do
+				for _, type in ipairs { "chat", "normal", "headline", "groupchat" } do
+					requester:send(st.message({ to = address, type = type, id = "message" }, "hello"));
+					local answer = assert_error(requester, "feature-not-implemented", "cancel");
+					assert.equal("message", answer.name);
+					assert.equal(address, answer.attr.from);
+				end
+				backend:send(st.message({ to = address }, "hello"));
+				assert_error(backend, "feature-not-implemented", "cancel");
+			end
+		end);
+
+		it("gets no answer if it is an error", function ()
+			for _, address in ipairs(ADDRESSES) do
+				requester:send(("<message type='error' to='%s'><error type='cancel'/></message>"):format(address));
+				requester:send(("<message type='error' to='%s'/>"):format(address));
+				component:send(("<message type='error' from='component.example' to='%s'/>"):format(address));
+			end
+			assert_silence();
+		end);
+	end);
+
+	describe("that is presence", function ()
+		it("of a stranger who subscribes is refused", function ()
+			for _, address in ipairs { "proxy.domain.example", "room@proxy.domain.example" } do
+				requester:send(st.presence({ to = address, type = "subscribe" }));
+				-- Prosody updates the requester's roster, which it has not asked to see, and sends nothing
+				requester:sync();
+				requester.received = {};
+				component:send(st.presence({ from = "node@component.example/resource", to = address, type = "subscribe" }));
+				local refusal = component:receive();
+				local attr = refusal.attr;
+				assert.same({ address, "node@component.example", "unsubscribed" }, { attr.from, attr.to, attr.type });
+			end
+			assert_silence();
+		end);
+
+		it("of any other kind from a stranger is ignored", function ()
+			for _, address in ipairs(ADDRESSES) do
+				for _, type in ipairs { false, "unavailable", "error", "probe", "subscribed", "unsubscribed", "unsubscribe" } do
+					component:send(st.presence({ from = "component.example/x", to = address, type = type or nil }));
+				end
+			end
+			assert_silence();
+		end);
+
+		it("of a stranger does not make a backend", function ()
+			requester:send(st.presence({ to = "proxy.domain.example" }));
+			component:send(st.presence({ from = "some-user@component.example/a", to = "proxy.domain.example" }));
+			component:sync();
+			for number = 1, 20 do
+				requester:send(request("not-to-strangers-"..number));
+				backend:send(st.reply(backend:receive(is_iq)));
+				requester:receive(is_iq);
+			end
+			assert_silence();
+		end);
+
+		it("subscribing to the proxy is accepted from the target, which then sees the proxy online", function ()
+			backend:send(st.iq({ type = "get", id = "roster" }):query("jabber:iq:roster"));
+			backend:send(st.presence({ to = "proxy.domain.example", type = "subscribe" }));
+			backend:receive(xmpp.presence_from("proxy.domain.example", "subscribed"));
+			backend:receive(xmpp.presence_from("proxy.domain.example"));
+			backend:sync();
+			backend.received = {};
+			-- the server probes all contacts on behalf of a resource that comes online
+			local other = xmpp.client(server, "some-user", "some-domain.example", "b");
+			other:send(st.presence());
+			other:receive(xmpp.presence_from("proxy.domain.example"));
+			other:close();
+			backend:sync();
+			backend.received = {};
+			assert_silence();
+		end);
+	end);
+end);
