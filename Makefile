@@ -3,34 +3,39 @@
 # make test      runs all specs, on every Prosody to be had
 # make lint      looks for faults without running anything
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
-# make clean     removes what was built; downloads too with "make distclean"
+# make clean     removes what was built; make distclean also what was downloaded
 #
 # demo, test and lint first get from Debian's packages what they need.
 
 LUA_VERSION = 5.4
 LUA_CFLAGS = -I/usr/include/lua$(LUA_VERSION)
+SODIUM_CFLAGS =
+SODIUM_LIBS = -lsodium
 MODULES = /usr/local/lib/prosody/modules
 
 CC = gcc
 CFLAGS = -O2 -g
 HARDENING = -D_FORTIFY_SOURCE=2 -fstack-protector-strong -Wl,-z,relro,-z,now
-WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
+WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
 SANITIZERS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-COMPILE = -std=c11 $(WARNINGS) $(LUA_CFLAGS) -fPIC -fvisibility=hidden
+C = -std=c11 $(WARNINGS) $(LUA_CFLAGS) $(SODIUM_CFLAGS) -fPIC -fvisibility=hidden
 
 core = mod_client_proxy/core.so
+sanitized_core = .build/sanitized/$(core)
 sources = $(wildcard c_src/*.c)
 headers = $(wildcard c_src/*.h)
+main = mod_client_proxy/mod_client_proxy.lua
+libraries = $(filter-out $(main),$(wildcard mod_client_proxy/*.lua))
 
-.PHONY: all demo test lint install clean distclean
+.PHONY: all demo test lint install install-rock clean distclean
 all: $(core)
 
 $(core): $(sources) $(headers) Makefile
-	$(CC) -shared $(COMPILE) $(CFLAGS) $(HARDENING) $(LDFLAGS) $(sources) -lsodium -o $@
+	$(CC) -shared $(C) $(CFLAGS) $(HARDENING) $(LDFLAGS) $(sources) $(SODIUM_LIBS) -o $@
 
-.build/sanitized/$(core): $(sources) $(headers) Makefile
+$(sanitized_core): $(sources) $(headers) Makefile
 	mkdir -p $(@D)
-	$(CC) -shared $(COMPILE) $(SANITIZERS) $(sources) -lsodium -o $@
+	$(CC) -shared $(C) -Werror $(SANITIZERS) $(sources) $(SODIUM_LIBS) -o $@
 
 demo:
 	tools/setup build prosody
@@ -39,16 +44,23 @@ demo:
 
 test:
 	tools/setup build prosody test
-	$(MAKE) --silent all .build/sanitized/$(core)
+	$(MAKE) --silent all $(sanitized_core)
 	tools/run_specs
 
 lint:
 	tools/setup build lint
-	tools/lint "$(COMPILE)" "$(sources)"
+	tools/lint "$(C)" "$(sources)"
 
 install: all
 	install -d $(DESTDIR)$(MODULES)/mod_client_proxy
-	install -m 644 mod_client_proxy/*.lua $(core) $(DESTDIR)$(MODULES)/mod_client_proxy
+	install -m 644 $(main) $(libraries) $(core) $(DESTDIR)$(MODULES)/mod_client_proxy
+
+# for the rockspec: LUADIR and LIBDIR are the rock's
+install-rock: all
+	install -d $(LUADIR)/mod_client_proxy $(LIBDIR)/mod_client_proxy
+	install -m 644 $(main) $(LUADIR)
+	install -m 644 $(libraries) $(LUADIR)/mod_client_proxy
+	install -m 644 $(core) $(LIBDIR)/mod_client_proxy
 
 clean:
 	rm -rf $(core) .build/sanitized
