@@ -1,0 +1,131 @@
+-- The ways to install the module, and what is said when core.so is not as it should be
+
+local prosody = require "spec.support.prosody";
+local service = require "spec.support.service";
+
+local ROCKSPEC = "rockspec/mod_client_proxy-1.0-1.rockspec";
+
+describe("the module", function ()
+	local dir, server;
+
+	-- Runs a command with dir as its home, so that luarocks leaves its caches there
+	local function run(command, ...)
+		local pipe = io.popen(("HOME=%s; export HOME; exec 2>&1; "):format(dir)..command:format(...));
+		local output = pipe:read("a");
+		assert(pipe:close(), output);
+		return output;
+	end
+
+	before_each(function ()
+		dir = os.tmpname();
+		os.remove(dir);
+		assert(os.execute("mkdir "..dir));
+	end);
+
+	after_each(function ()
+		server:remove();
+		assert(os.execute("rm -r "..dir));
+	end);
+
+	local function serves()
+		local backend = service.backend(server, "a");
+		local requester = service.requester(server);
+		requester:send(service.request("served"));
+		requester:sync();
+		assert.equal(1, service.answer_all(backend));
+		assert.equal("result", requester:receive().attr.type);
+	end
+
+	-- The file that the process has mapped is the one meant, not another that is lying about
+	local function runs_core_in(folder)
+		for line in io.lines(("/proc/%d/maps"):format(server.pid)) do
+			local path = line:match("(/%S*/mod_client_proxy/core%.so)$");
+			if path then
+				assert.equal(folder.."/mod_client_proxy/core.so", path);
+				return;
+			end
+		end
+		error("no core.so is in use");
+	end
+
+	local function make_rock()
+		run("luarocks --lua-version=5.4 make --tree %s/tree %s", dir, ROCKSPEC);
+	end
+
+	-- A folder with the rock in it, as `prosodyctl install --server=` takes it
+	local function make_rock_server()
+		make_rock();
+		run("mkdir %s/rocks && cd %s/rocks && luarocks --lua-version=5.4 --tree %s/tree pack mod_client_proxy && "
+			.."luarocks-admin --lua-version=5.4 make-manifest .", dir, dir, dir);
+		return dir.."/rocks";
+	end
+
+	it("works dropped into a plugin path", function ()
+		run("cp -r mod_client_proxy %s/", dir);
+		server = prosody.new { plugin_path = dir }:start();
+		serves();
+		runs_core_in(dir);
+	end);
+
+	it("works after make install", function ()
+		run("make --silent install DESTDIR=%s MODULES=/modules", dir);
+		server = prosody.new { plugin_path = dir.."/modules" }:start();
+		serves();
+		runs_core_in(dir.."/modules");
+	end);
+
+	it("works after luarocks make, in the tree", function ()
+		make_rock();
+		server = prosody.new { plugin_path = dir.."/tree" }:start();
+		serves();
+		runs_core_in(dir.."/tree/lib/lua/5.4");
+	end);
+
+	it("works after luarocks install, in another tree", function ()
+		local rocks = make_rock_server();
+		run("luarocks --lua-version=5.4 install --tree %s/installed --only-server=%s mod_client_proxy", dir, rocks);
+		server = prosody.new { plugin_path = dir.."/installed" }:start();
+		serves();
+		runs_core_in(dir.."/installed/lib/lua/5.4");
+	end);
+
+	it("works after prosodyctl install", function ()
+		local rocks = make_rock_server();
+		server = prosody.new { plugin_path = dir };
+		local output, code = server:ctl("install", "--server="..rocks, "mod_client_proxy");
+		assert.equal(0, code, output);
+		server:start();
+		serves();
+		runs_core_in(server.dir.."/custom_plugins/lib/lua/5.4");
+	end);
+
+	-- The module is not loaded, and says this
+	local function refuses(...)
+		server = prosody.new { plugin_path = dir }:start();
+		local requester = service.requester(server);
+		assert.equal("service-unavailable", service.error_of(requester:request(service.request("refused"))));
+		local log = server:log();
+		local message = log:match("\n[^\n]*Error initializing module 'client_proxy'[^\n]*");
+		for _, part in ipairs { ... } do
+			assert.truthy(message:find(part, 1, true), message);
+		end
+		assert.falsy(log:find("traceback", 1, true));
+	end
+
+	it("says how to build core.so when it is missing", function ()
+		run("cp -r mod_client_proxy %s/ && rm %s/mod_client_proxy/core.so", dir, dir);
+		refuses("core.so is missing", "make");
+	end);
+
+	it("says how to build core.so when it is for another Lua", function ()
+		-- what Lua 5.1 calls lua_newuserdata is not in 5.4, nor would 5.4's names be in 5.1
+		run("cp -r mod_client_proxy %s/ && printf 'void lua_newuserdata(void); void luaopen_mod_client_proxy_core(void) "
+			.."{ lua_newuserdata(); }' | gcc -x c -shared -fPIC -o %s/mod_client_proxy/core.so -", dir, dir);
+		refuses(dir.."/mod_client_proxy/core.so cannot be loaded", "another version of Lua", "make");
+	end);
+
+	it("says how to build core.so when it is damaged", function ()
+		run("cp -r mod_client_proxy %s/ && printf damaged >%s/mod_client_proxy/core.so", dir, dir);
+		refuses(dir.."/mod_client_proxy/core.so cannot be loaded", "make");
+	end);
+end);
