@@ -38,18 +38,18 @@ $(sanitized_core): $(sources) $(headers) Makefile
 	$(CC) -shared $(C) -Werror $(SANITIZERS) $(sources) $(SODIUM_LIBS) -o $@
 
 demo:
-	tools/setup build prosody
-	$(MAKE) --silent all
-	tools/demo
+	@tools/setup build prosody
+	@$(MAKE) --silent all
+	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/demo.lua
 
 test:
-	tools/setup build prosody test
-	$(MAKE) --silent all $(sanitized_core)
-	tools/run_specs
+	@tools/setup build prosody test
+	@$(MAKE) --silent all $(sanitized_core)
+	@tools/with_scratch tools/run_specs
 
 lint:
-	tools/setup build lint
-	tools/lint "$(C)" "$(sources)"
+	@tools/setup build lint
+	@tools/lint "$(C)" "$(sources)"
 
 install: all
 	install -d $(DESTDIR)$(MODULES)/mod_client_proxy

@@ -21,6 +21,13 @@ local function quote(text)
 	return "'"..text:gsub("'", "'\\''").."'";
 end
 
+local function read_file(path)
+	local file = assert(io.open(path));
+	local content = file:read("a");
+	file:close();
+	return content;
+end
+
 local function write_file(path, content)
 	local file = assert(io.open(path, "w"));
 	assert(file:write(content));
@@ -114,13 +121,14 @@ function prosody:start()
 		quote(root.."/prosody"), quote(self.dir.."/prosody.cfg.lua"));
 	self.output = assert(io.popen(command));
 	self.pid = assert(tonumber(self.output:read()));
+	write_file(self.dir.."/pid", ("%d\n"):format(self.pid)); -- for tools/with_scratch
 	local lines = {};
 	repeat
 		local line = self.output:read();
 		table.insert(lines, line);
 		if not line then
 			self.output:close();
-			error("Prosody did not start: "..table.concat(lines, "\n").."\n"..self:log());
+			error("Prosody did not start: "..table.concat(lines, "\n"));
 		end
 	until line == "SPEC: STARTED";
 	return self;
@@ -135,6 +143,7 @@ function prosody:stop()
 	self:signal("TERM");
 	local rest = self.output:read("a");
 	self.output:close();
+	os.remove(self.dir.."/pid");
 	self.pid = nil;
 	return rest;
 end
@@ -147,12 +156,11 @@ function prosody:remove()
 end
 
 function prosody:log()
-	local file = io.open(self.dir.."/log");
-	local content = file and file:read("a") or "";
-	if file then
-		file:close();
-	end
-	return content;
+	return read_file(self.dir.."/log");
+end
+
+function prosody:version()
+	return (read_file(self.root.."/usr/lib/prosody/prosody.version"):gsub("%s", ""));
 end
 
 -- (...) -> output, exit code: runs prosodyctl with these arguments
