@@ -9,7 +9,8 @@ local base64 = require "util.encodings".base64;
 local random_bytes = require "util.random".bytes;
 
 local KEY_BYTES = 32;
-local LONGEST_WAIT = 24 * 60 * 60; -- the wall clock may be set meanwhile
+local HOUR = 60 * 60; -- until a failed write is tried again
+local DAY = 24 * HOUR; -- until the wall clock is looked at again, which may be set meanwhile
 
 local keys = {};
 
@@ -23,7 +24,11 @@ end
 
 local function is_sound(stored)
 	return type(stored) == "table" and generation_key(stored.current)
-		and (stored.previous == nil or generation_key(stored.previous));
+		and (stored.previous == nil or generation_key(stored.previous) and stored.previous.id ~= stored.current.id);
+end
+
+local function is_empty(stored) -- which it always is where storage is "none"
+	return type(stored) == "table" and next(stored) == nil;
 end
 
 local function new_generation(after, time)
@@ -42,7 +47,7 @@ function keys.open(jat, store, lifetime, clock)
 	local stored, read_error = store:get(nil);
 	if read_error then
 		return nil, ("the keys of %s cannot be read from Prosody's storage: %s"):format(module.host, read_error);
-	elseif stored and not next(stored) then -- so it is where storage is "none"
+	elseif is_empty(stored) then
 		stored = nil;
 	elseif stored and not is_sound(stored) then
 		return nil, ("the keys of %s in Prosody's storage are damaged: restore them, or remove the store %q of that host for new ones")
@@ -56,21 +61,27 @@ function keys.open(jat, store, lifetime, clock)
 		jat:add_key(generation_key(stored.current));
 	end
 
+	local is_stored = stored ~= nil;
+
 	-- () -> seconds until it should be called again
-	-- Starts a new generation if it is time for one.
+	-- Starts a new generation if it is time for one, and sees to it that it is stored.
 	local function rotate()
 		local time = clock();
-		local age = stored and time - stored.current.created;
+		-- a key out of a far future was made while the clock was wrong
+		local age = stored and math.abs(time - stored.current.created);
 		if not age or age >= lifetime then
 			stored = { current = new_generation(stored and stored.current, time), previous = stored and stored.current };
 			jat:add_key(generation_key(stored.current));
-			age = 0;
+			is_stored, age = false, 0;
+		end
+		if not is_stored then
 			local ok, write_error = store:set(nil, stored);
+			is_stored = ok;
 			if not ok then
-				module:log("error", "The new key cannot be written to Prosody's storage, tokens will change with the next restart: %s", write_error);
+				module:log("error", "The new key cannot be written to Prosody's storage, a restart will change the tokens: %s", write_error);
 			end
 		end
-		return math.min(lifetime - age, LONGEST_WAIT);
+		return math.min(lifetime - age, is_stored and DAY or HOUR);
 	end
 
 	rotate();

@@ -61,20 +61,12 @@ for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("presence/"..address, backends.on_presence);
 end
 
-local function rotate_keys()
-	return keys.rotate();
-end
-
-local function start()
-	backends.subscribe();
-end
-
 if prosody.start_time then
-	start();
+	backends.subscribe();
 else -- hosts are activated in no fixed order, and the target's may be one of them
-	module:hook_global("server-started", start);
+	module:hook_global("server-started", backends.subscribe);
 end
-module:add_timer(rotate_keys(), rotate_keys);
+module:add_timer(keys.rotate(), keys.rotate);
 
 function module.save()
 	return { target = options.target, pool = pool, pending = pending };
@@ -82,10 +74,8 @@ end
 
 function module.unload()
 	if not module.reloading then
-		requests.give_up(pending);
+		handlers.stop();
 	end
 end
 
-module:hook_global("server-stopping", function ()
-	requests.give_up(pending);
-end, 10);
+module:hook_global("server-stopping", handlers.stop, 10);

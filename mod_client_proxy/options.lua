@@ -9,7 +9,7 @@ local DAY = 24 * 60 * 60;
 local problems = {};
 
 local function show(value)
-	return type(value) == "string" and ("%q"):format(value) or tostring(value);
+	return type(value) == "string" and ("%q"):format(value):gsub("\n", "n") or tostring(value);
 end
 
 local function reject(name, value, what_to_write)
@@ -29,7 +29,7 @@ local function read_target(name)
 	if type(value) == "string" then
 		node, host, resource = jid.prepped_split(value);
 	end
-	if not host then
+	if not host or host:find("[%c%s\"&'/:<>@]") then -- which nameprep lets pass
 		reject(name, value, "it is not a JID; "..advice);
 	elseif resource then
 		reject(name, value, "it has a resource; "..advice);
@@ -43,10 +43,12 @@ local function read_target(name)
 end
 
 local function to_seconds(value)
-	if type(value) == "string" then
-		return tonumber(value) or parse_duration and parse_duration(value);
+	if type(value) ~= "string" then
+		return type(value) == "number" and value or nil;
 	end
-	return type(value) == "number" and value or nil;
+	-- Prosody would find a period in the middle of anything
+	local is_period = parse_duration and value:find("^%s*%d+%s*%a+%s*$");
+	return is_period and parse_duration(value) or tonumber(value);
 end
 
 -- Seconds, from a number or, where Prosody knows them, from a period such as "2 minutes"

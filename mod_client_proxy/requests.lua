@@ -60,11 +60,12 @@ function requests.give_up(pending)
 	end
 end
 
--- (setup) -> the handlers for IQ and message events
+-- (setup) -> the handlers for IQ and message events, and stop()
 -- setup: { target, timeout (seconds), jat, pool, pending, operations }
 function requests.new(setup)
 	local jat, pool, pending, target = setup.jat, setup.pool, setup.pending, setup.target;
-	local timer_runs = false;
+	local timer, timer_due; -- the one timer, and when it fires
+	local stopped = false;
 
 	local function expire()
 		local time = now();
@@ -75,21 +76,29 @@ function requests.new(setup)
 			end
 			answer_taken(requester, service, id, "timeout");
 		end
-		local deadline = pending:deadline();
-		timer_runs = deadline ~= nil;
-		return deadline and math.max(0, deadline - time);
+		timer_due = pending:deadline();
+		return timer_due and math.max(0, timer_due - time);
 	end
 
-	local function start_timer(delay)
-		if not timer_runs then
-			timer_runs = true;
-			module:add_timer(delay, expire);
+	-- Sees to it that the timer fires by the earliest deadline. A reload can have shortened the timeout.
+	local function watch_deadlines()
+		local deadline = pending:deadline();
+		if not deadline or timer_due and timer_due <= deadline then
+			return;
 		end
+		if timer_due then
+			timer:stop();
+		end
+		timer_due = deadline;
+		timer = module:add_timer(math.max(0, deadline - now()), expire);
 	end
 
 	local function dispatch(origin, stanza)
 		local attr = stanza.attr;
 		local requester, service = attr.from, attr.to;
+		if stopped then
+			return answer_error(origin.send, stanza, "unloaded");
+		end
 		local backend = pool:pick(requester);
 		if not backend then
 			return answer_error(origin.send, stanza, "no-backend");
@@ -102,7 +111,7 @@ function requests.new(setup)
 		if not pending:add(backend, translated, attr.id, requester, service, now() + setup.timeout) then
 			return answer_error(origin.send, stanza, "no-memory");
 		end
-		start_timer(setup.timeout);
+		watch_deadlines();
 		attr.from, attr.to = translated, backend;
 		module:send(stanza);
 	end
@@ -169,12 +178,15 @@ function requests.new(setup)
 		return true;
 	end
 
-	local deadline = pending:deadline();
-	if deadline then
-		start_timer(math.max(0, deadline - now()));
+	-- Answers all that is pending, and refuses what still comes
+	local function stop()
+		stopped = true;
+		requests.give_up(pending);
 	end
 
+	watch_deadlines();
 	return {
+		stop = stop;
 		on_iq_first = on_iq_first;
 		on_iq_last = on_iq_last;
 		on_message = on_message;

@@ -1,0 +1,235 @@
+local core = require "mod_client_proxy.core";
+local fake_module = require "spec.support.module";
+local st = require "util.stanza";
+
+local PROXY = "proxy.domain.example";
+local TARGET = "some-user@some-domain.example";
+local STRANGER = "user@some-domain.example";
+
+describe("backends", function ()
+	local module, pool, backends;
+
+	before_each(function ()
+		module = fake_module.new();
+		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
+		backends = module:require "backends".new(TARGET, pool);
+	end);
+
+	-- A presence comes in. It must be handled, and answered with nothing but `...`,
+	-- each { type =, from =, to = } of a presence
+	local function receive(type, from, to, ...)
+		local answered = {};
+		local event = {
+			origin = { send = function (stanza) table.insert(answered, stanza); end };
+			stanza = st.presence({ type = type, from = from, to = to });
+		};
+		assert.is_true(backends.on_presence(event));
+		for _, stanza in ipairs(module:take_sent()) do
+			table.insert(answered, stanza);
+		end
+		assert.equal(select("#", ...), #answered);
+		for index, expected in ipairs { ... } do
+			assert.equal("presence", answered[index].name);
+			assert.same(expected, answered[index].attr);
+			assert.equal(0, #answered[index]);
+		end
+	end
+
+	local function assert_backends(...)
+		assert.equal(select("#", ...), #pool);
+		for _, jid in ipairs { ... } do
+			assert.is_false(pool:add(jid), jid.." is no backend");
+		end
+	end
+
+	describe("at the start", function ()
+		it("ask the target for its presence, once", function ()
+			assert.same({}, module.sent);
+			backends.subscribe();
+			assert.equal(1, #module.sent);
+			assert.equal("presence", module.sent[1].name);
+			assert.same({ type = "subscribe", from = PROXY, to = TARGET }, module.sent[1].attr);
+		end);
+
+		it("are none", function ()
+			assert_backends();
+		end);
+	end);
+
+	describe("are told by the target's presence:", function ()
+		before_each(function ()
+			receive(nil, TARGET.."/a", PROXY);
+			receive(nil, TARGET.."/b", PROXY);
+		end);
+
+		it("available resources are backends", function ()
+			assert_backends(TARGET.."/a", TARGET.."/b");
+		end);
+
+		it("one that changes its presence stays one backend", function ()
+			receive(nil, TARGET.."/a", PROXY);
+			assert_backends(TARGET.."/a", TARGET.."/b");
+		end);
+
+		it("resources are distinct by every letter, case included", function ()
+			receive(nil, TARGET.."/A", PROXY);
+			receive(nil, TARGET.."/a/b@c", PROXY);
+			assert_backends(TARGET.."/a", TARGET.."/b", TARGET.."/A", TARGET.."/a/b@c");
+		end);
+
+		it("the bare target, available, is no backend", function ()
+			receive(nil, TARGET, PROXY);
+			assert_backends(TARGET.."/a", TARGET.."/b");
+		end);
+
+		for _, type in ipairs { "unavailable", "error" } do
+			it(type.." from a resource ends that backend", function ()
+				receive(type, TARGET.."/a", PROXY);
+				assert_backends(TARGET.."/b");
+				receive(type, TARGET.."/a", PROXY);
+				assert_backends(TARGET.."/b");
+				receive(type, TARGET.."/b", PROXY);
+				assert_backends();
+			end);
+
+			it(type.." from the bare target ends all backends", function ()
+				receive(type, TARGET, PROXY);
+				assert_backends();
+				receive(type, TARGET, PROXY);
+				assert_backends();
+			end);
+		end
+
+		for _, from in ipairs { TARGET, TARGET.."/a" } do
+			it("unsubscribed ends all backends, sent from "..from, function ()
+				receive("unsubscribed", from, PROXY);
+				assert_backends();
+			end);
+		end
+
+		it("unsubscribe and what nobody knows change nothing", function ()
+			receive("unsubscribe", TARGET, PROXY);
+			receive("unsubscribe", TARGET.."/a", PROXY);
+			receive("something", TARGET.."/c", PROXY);
+			assert_backends(TARGET.."/a", TARGET.."/b");
+		end);
+
+		it("a resource that went can come again", function ()
+			receive("unavailable", TARGET, PROXY);
+			receive(nil, TARGET.."/a", PROXY);
+			assert_backends(TARGET.."/a");
+		end);
+	end);
+
+	for _, from in ipairs { TARGET, TARGET.."/a" } do
+		describe("and a target that manages its subscription from "..from, function ()
+			it("is probed when it has accepted", function ()
+				receive("subscribed", from, PROXY, { type = "probe", from = PROXY, to = TARGET });
+				assert_backends();
+			end);
+
+			it("gets its own subscription, and the proxy's presence", function ()
+				receive("subscribe", from, PROXY,
+					{ type = "subscribed", from = PROXY, to = TARGET },
+					{ from = PROXY, to = TARGET });
+				assert_backends();
+			end);
+
+			it("is told the proxy's presence when it probes", function ()
+				receive("probe", from, PROXY, { from = PROXY, to = from });
+				assert_backends();
+			end);
+		end);
+	end
+
+	local strangers = {
+		["another account"] = STRANGER;
+		["an account whose name ends like the target's"] = "x"..TARGET;
+		["an account whose host begins like the target's"] = TARGET.."x";
+		["an account on the target's subdomain"] = "some-user@x.some-domain.example";
+		["the target's server"] = "some-domain.example";
+		["an account of another letter case"] = "Some-User@some-domain.example";
+		["an account on the proxy host"] = "some-user@"..PROXY;
+	};
+	local types = { "unavailable", "error", "subscribed", "unsubscribe", "unsubscribed", "probe", "something" };
+
+	for who, stranger in pairs(strangers) do
+		describe("and a stranger, "..who, function ()
+			before_each(function ()
+				receive(nil, TARGET.."/a", PROXY);
+			end);
+
+			for _, from in ipairs { stranger, stranger.."/a", stranger.."/"..TARGET.."/a" } do
+				it("is refused a subscription to any service address, asking from "..from, function ()
+					for service, bare in pairs { [PROXY] = PROXY, [PROXY.."/x"] = PROXY, ["n@"..PROXY] = "n@"..PROXY, ["n@"..PROXY.."/x"] = "n@"..PROXY } do
+						receive("subscribe", from, service, { type = "unsubscribed", from = bare, to = stranger });
+					end
+					assert_backends(TARGET.."/a");
+				end);
+
+				it("is ignored in all else, sent from "..from, function ()
+					for _, service in ipairs { PROXY, PROXY.."/x", "n@"..PROXY, "n@"..PROXY.."/x" } do
+						receive(nil, from, service);
+						for _, type in ipairs(types) do
+							receive(type, from, service);
+						end
+					end
+					assert_backends(TARGET.."/a");
+				end);
+			end
+		end);
+	end
+
+	describe("are not told by what the target sends to", function ()
+		for _, service in ipairs { "n@"..PROXY, PROXY.."/x", "n@"..PROXY.."/x" } do
+			it(service, function ()
+				receive(nil, TARGET.."/a", PROXY);
+				for _, from in ipairs { TARGET, TARGET.."/a", TARGET.."/c" } do
+					receive(nil, from, service);
+					for _, type in ipairs(types) do
+						receive(type, from, service);
+					end
+				end
+				assert_backends(TARGET.."/a");
+			end);
+		end
+	end);
+
+	describe("are logged", function ()
+		local function infos()
+			local texts = {};
+			for _, line in ipairs(module.log_lines) do
+				if line.level ~= "debug" then
+					assert.equal("info", line.level);
+					assert.is_nil(line.text:find("@", 1, true), "addresses are for debug only");
+					table.insert(texts, line.text);
+				end
+			end
+			return texts;
+		end
+
+		it("when the first comes and when the last goes, for the operator", function ()
+			receive(nil, TARGET.."/a", PROXY);
+			assert.equal(1, #infos());
+			receive(nil, TARGET.."/a", PROXY);
+			receive(nil, TARGET.."/b", PROXY);
+			receive("unavailable", TARGET.."/a", PROXY);
+			receive("unavailable", TARGET.."/a", PROXY);
+			assert.equal(1, #infos());
+			receive("unavailable", TARGET.."/b", PROXY);
+			assert.equal(2, #infos());
+			receive("unavailable", TARGET, PROXY);
+			assert.equal(2, #infos());
+			assert.not_equal(infos()[1], infos()[2]);
+		end);
+
+		it("when there is no memory for one", function ()
+			local full = setmetatable({ add = function () return nil, "no-memory"; end }, { __len = function () return 0; end });
+			backends = module:require "backends".new(TARGET, full);
+			receive(nil, TARGET.."/a", PROXY);
+			assert.equal(1, #module.log_lines);
+			assert.equal("error", module.log_lines[1].level);
+			assert.truthy(module.log_lines[1].text:find("no-memory", 1, true));
+		end);
+	end);
+end);

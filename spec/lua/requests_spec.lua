@@ -1,0 +1,709 @@
+local core = require "mod_client_proxy.core";
+local fake_module = require "spec.support.module";
+local parse_xml = require "util.xml".parse;
+local st = require "util.stanza";
+
+local PROXY = "proxy.domain.example";
+local TARGET = "some-user@some-domain.example";
+local BACKEND, OTHER_BACKEND = TARGET.."/a", TARGET.."/b";
+local REQUESTER = "user@some-domain.example/abc";
+local TIMEOUT = 60;
+local QUERY = "<query xmlns='jabber:iq:version'/>";
+
+-- One spelling for equal stanzas: the attributes in order
+local function canonical(stanza)
+	local attributes, children = {}, {};
+	for name, value in pairs(stanza.attr) do
+		table.insert(attributes, (" %s='%s'"):format(name, st.xml_escape(value)));
+	end
+	table.sort(attributes);
+	for _, child in ipairs(stanza) do
+		table.insert(children, type(child) == "string" and st.xml_escape(child) or canonical(child));
+	end
+	return ("<%s%s>%s</%s>"):format(stanza.name, table.concat(attributes), table.concat(children), stanza.name);
+end
+
+local function assert_stanza(expected_xml, stanza)
+	assert.equal(canonical(assert(parse_xml(expected_xml))), canonical(stanza));
+end
+
+local function iq(attr, payload)
+	local stanza = st.stanza("iq", attr);
+	if payload ~= false then
+		stanza:add_child(payload or st.stanza("query", { xmlns = "jabber:iq:version" }));
+	end
+	return stanza;
+end
+
+describe("requests", function ()
+	local module, clock, jat, pool, pending, requests, operations, handlers;
+
+	-- Loads requests.lua with a clock that is ours.
+	local function load_requests()
+		local real_time = require "util.time";
+		package.loaded["util.time"] = { monotonic = function () return clock; end };
+		local ok, loaded = pcall(module.require, module, "requests");
+		package.loaded["util.time"] = real_time;
+		return assert(ok and loaded, loaded);
+	end
+
+	local function new_handlers(timeout)
+		return requests.new {
+			target = TARGET, timeout = timeout or TIMEOUT, jat = jat, pool = pool, pending = pending, operations = operations,
+		};
+	end
+
+	before_each(function ()
+		clock = 5000;
+		module = fake_module.new();
+		jat = core.jat(PROXY);
+		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
+		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
+		pool:add(BACKEND);
+		pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES));
+		operations = { unmatched = 0 };
+		function operations.count_unmatched()
+			operations.unmatched = operations.unmatched + 1;
+		end
+		requests = load_requests();
+		handlers = new_handlers();
+	end);
+
+	local function event_of(stanza)
+		return { stanza = stanza, origin = { send = function (answer) return module:send(answer); end } };
+	end
+
+	-- An IQ or a message comes in, and no other module wants it.
+	-- (stanza) -> stanzas that leave
+	local function receive(stanza)
+		local event = event_of(stanza);
+		if stanza.name == "message" then
+			assert.is_true(handlers.on_message(event));
+		elseif not handlers.on_iq_first(event) then
+			assert.is_true(handlers.on_iq_last(event));
+		end
+		return module:take_sent();
+	end
+
+	-- (attr, payload) -> the one stanza that leaves
+	local function receive_iq(attr, payload)
+		local sent = receive(iq(attr, payload));
+		assert.equal(1, #sent);
+		return sent[1];
+	end
+
+	-- A request from the requester to the proxy, but for what `attr` says
+	local function request(attr)
+		attr = attr or {};
+		return receive_iq {
+			type = attr.type or "get", id = attr.id or "1234", from = attr.from or REQUESTER, to = attr.to or PROXY,
+		};
+	end
+
+	-- The answer to a request that a backend got, but for what `attr` says
+	local function answer_to(stanza, attr)
+		attr = attr or {};
+		return iq({
+			type = attr.type or "result", id = attr.id or stanza.attr.id,
+			from = attr.from or stanza.attr.to, to = attr.to or stanza.attr.from,
+		}, false);
+	end
+
+	local function assert_error(stanza, from, to, id, type, condition)
+		assert.same({ type = "error", from = from, to = to, id = id }, stanza.attr);
+		local actual_type, actual_condition, text = stanza:get_error();
+		assert.same({ type, condition }, { actual_type, actual_condition });
+		assert.is_string(text);
+		assert.not_equal("", text);
+		assert.equal(1, #stanza);
+		assert.equal(2, #stanza.tags[1]);
+	end
+
+	local function assert_dropped(stanza)
+		local before = operations.unmatched;
+		assert.is_nil(handlers.on_iq_first(event_of(st.clone(stanza))));
+		assert.equal(before, operations.unmatched);
+		assert.is_true(handlers.on_iq_last(event_of(stanza)));
+		assert.same({}, module:take_sent());
+		assert.equal(before + 1, operations.unmatched);
+	end
+
+	-- The timer that was set last is due. -> what it returns to Prosody, stanzas that leave
+	local function fire()
+		local delay = module.timers[#module.timers].callback();
+		return delay, module:take_sent();
+	end
+
+	describe("that are dispatched", function ()
+		it("follow the example of the design to the letter", function ()
+			local token = jat:encode(REQUESTER);
+
+			local sent = receive(parse_xml("<iq type='get' id='1234' to='proxy.domain.example' from='user@some-domain.example/abc'>"
+				..QUERY.."</iq>"));
+			assert.equal(1, #sent);
+			assert_stanza("<iq type='get' id='1234' to='some-user@some-domain.example/a' from='proxy.domain.example/"..token.."'>"
+				..QUERY.."</iq>", sent[1]);
+
+			sent = receive(parse_xml("<iq type='result' id='1234' to='proxy.domain.example/"..token.."' from='some-user@some-domain.example/a'>"
+				..QUERY.."</iq>"));
+			assert.equal(1, #sent);
+			assert_stanza("<iq type='result' id='1234' to='user@some-domain.example/abc' from='proxy.domain.example'>"
+				..QUERY.."</iq>", sent[1]);
+
+			assert.equal(0, #pending);
+			assert.equal(0, operations.unmatched);
+		end);
+
+		for service, bare in pairs {
+			[PROXY] = PROXY, [PROXY.."/thing"] = PROXY,
+			["node@"..PROXY] = "node@"..PROXY, ["node@"..PROXY.."/thing"] = "node@"..PROXY,
+			["node@"..PROXY.."/some/thing@else"] = "node@"..PROXY,
+		} do
+			it("are answered from the service address they were sent to: "..service, function ()
+				local dispatched = request { to = service };
+				assert.same({ type = "get", id = "1234", from = bare.."/"..jat:encode(REQUESTER), to = BACKEND }, dispatched.attr);
+				local answered = receive(answer_to(dispatched));
+				assert.equal(1, #answered);
+				assert.same({ type = "result", id = "1234", from = service, to = REQUESTER }, answered[1].attr);
+			end);
+		end
+
+		it("keep their payload and id, and so do their answers", function ()
+			local payload = "<query xmlns='a:b' x='1 &lt; &quot;2&quot;'> text <deep xmlns='c:d'><er/>ü</deep>\n</query>";
+			local id = "&lt;&amp;&gt; &quot;é";
+			local dispatched = receive(parse_xml("<iq type='set' xml:lang='de' id='"..id.."' from='"..REQUESTER.."' to='"..PROXY.."'>"
+				..payload.."</iq>"))[1];
+			assert_stanza(("<iq type='set' xml:lang='de' id='%s' from='%s' to='%s'>%s</iq>")
+				:format(id, PROXY.."/"..jat:encode(REQUESTER), BACKEND, payload), dispatched);
+			local answered = receive(parse_xml(("<iq type='result' xml:lang='fr' id='%s' from='%s' to='%s'>%s<more xmlns='x:y'/></iq>")
+				:format(id, BACKEND, dispatched.attr.from, payload)))[1];
+			assert_stanza(("<iq type='result' xml:lang='fr' id='%s' from='%s' to='%s'>%s<more xmlns='x:y'/></iq>")
+				:format(id, PROXY, REQUESTER, payload), answered);
+		end);
+
+		it("are first offered to other modules, as Prosody does", function ()
+			for _, type in ipairs { "get", "set" } do
+				assert.is_nil(handlers.on_iq_first(event_of(iq { type = type, id = "1", from = REQUESTER, to = PROXY })));
+				assert.same({}, module.sent);
+				assert.equal(0, #pending);
+			end
+		end);
+
+		it("are pending before they are sent", function ()
+			local counts = {};
+			function module.send()
+				table.insert(counts, #pending);
+			end
+			local event = event_of(iq { type = "get", id = "1234", from = REQUESTER, to = PROXY });
+			assert.is_nil(handlers.on_iq_first(event));
+			assert.is_true(handlers.on_iq_last(event));
+			assert.same({ 1 }, counts);
+		end);
+
+		it("are not sent when there is no memory to have them pending", function ()
+			local function add()
+				return nil, "no-memory";
+			end
+			pending = { add = add, deadline = function () end };
+			handlers = new_handlers();
+			assert_error(request(), PROXY, REQUESTER, "1234", "wait", "resource-constraint");
+			assert.same({}, module.timers);
+		end);
+
+		it("are refused when there is no backend", function ()
+			pool:clear();
+			assert_error(request { to = "node@"..PROXY.."/thing" },
+				"node@"..PROXY.."/thing", REQUESTER, "1234", "cancel", "service-unavailable");
+			assert.equal(0, #pending);
+			assert.same({}, module.timers);
+		end);
+
+		it("never go to the backend that asks", function ()
+			assert_error(request { from = BACKEND }, PROXY, BACKEND, "1234", "cancel", "service-unavailable");
+			pool:add(OTHER_BACKEND);
+			for n = 1, 50 do
+				assert.equal(OTHER_BACKEND, request({ from = BACKEND, id = "a"..n }).attr.to);
+				assert.equal(BACKEND, request({ from = OTHER_BACKEND, id = "b"..n }).attr.to);
+			end
+		end);
+
+		it("go to every backend in the course of time", function ()
+			pool:add(OTHER_BACKEND);
+			local got = {};
+			for n = 1, 100 do
+				got[request({ id = "n"..n }).attr.to] = true;
+			end
+			assert.same({ [BACKEND] = true, [OTHER_BACKEND] = true }, got);
+		end);
+
+		it("have a digest as token when the requester's address is long, and are answered", function ()
+			local requester = ("n"):rep(1023).."@"..("h"):rep(1023).."/"..("r"):rep(1023);
+			local dispatched = request { from = requester };
+			assert.truthy(dispatched.attr.from:match("^proxy%.domain%.example/d[%w_-]+$"));
+			assert.equal(33, #dispatched.attr.from - #PROXY - 1);
+			local answered = receive(answer_to(dispatched));
+			assert.equal(1, #answered);
+			assert.same({ type = "result", id = "1234", from = PROXY, to = requester }, answered[1].attr);
+		end);
+
+		it("are refused when the requester's address is longer than any", function ()
+			local requester = ("n"):rep(1024).."@"..("h"):rep(1023).."/"..("r"):rep(1023);
+			assert_error(request { from = requester }, PROXY, requester, "1234", "modify", "jid-malformed");
+			assert.equal(0, #pending);
+			assert.same({}, module.timers);
+		end);
+	end);
+
+	describe("that are malformed", function ()
+		local function assert_bad_request(stanza)
+			local id = stanza.attr.id;
+			assert.is_true(handlers.on_iq_first(event_of(stanza)));
+			local sent = module:take_sent();
+			assert.equal(1, #sent);
+			assert_error(sent[1], PROXY, REQUESTER, id, "modify", "bad-request");
+			assert.equal(0, #pending);
+			assert.equal(0, operations.unmatched);
+		end
+
+		for _, type in ipairs { "get", "set" } do
+			it("are refused: a "..type.." without a child element", function ()
+				assert_bad_request(iq({ type = type, id = "1234", from = REQUESTER, to = PROXY }, false));
+				assert_bad_request(iq({ type = type, id = "1234", from = REQUESTER, to = PROXY }, false):text("text"));
+			end);
+
+			it("are refused: a "..type.." with two child elements", function ()
+				assert_bad_request(iq({ type = type, id = "1234", from = REQUESTER, to = PROXY }):tag("more", { xmlns = "x:y" }):up());
+			end);
+
+			it("are refused: a "..type.." without an id", function ()
+				assert_bad_request(iq { type = type, from = REQUESTER, to = PROXY });
+			end);
+		end
+
+		it("are refused: an IQ without a type", function ()
+			assert_bad_request(iq { id = "1234", from = REQUESTER, to = PROXY });
+		end);
+
+		it("are refused: an IQ of an unknown type", function ()
+			for _, type in ipairs { "GET", "", "something", "unavailable" } do
+				assert_bad_request(iq { type = type, id = "1234", from = REQUESTER, to = PROXY });
+			end
+		end);
+
+		it("are dropped when they would be answers: no id", function ()
+			local dispatched = request();
+			for n, type in ipairs { "result", "error" } do
+				assert.is_true(handlers.on_iq_first(event_of(iq { type = type, from = BACKEND, to = dispatched.attr.from })));
+				assert.same({}, module.sent);
+				assert.equal(n, operations.unmatched);
+				assert.equal(1, #pending);
+			end
+		end);
+	end);
+
+	describe("that are pending", function ()
+		it("are settled before any other module sees the answer", function ()
+			local dispatched = request();
+			assert.is_true(handlers.on_iq_first(event_of(answer_to(dispatched))));
+			assert.equal(1, #module:take_sent());
+			assert.equal(0, #pending);
+		end);
+
+		it("are settled by an error as well, which is delivered as it is", function ()
+			local failure = "<error type='auth' by='x.example'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+			local dispatched = request();
+			local sent = receive(parse_xml(("<iq type='error' id='1234' from='%s' to='%s'>%s%s</iq>")
+				:format(BACKEND, dispatched.attr.from, QUERY, failure)));
+			assert.equal(1, #sent);
+			assert_stanza(("<iq type='error' id='1234' from='%s' to='%s'>%s%s</iq>"):format(PROXY, REQUESTER, QUERY, failure), sent[1]);
+		end);
+
+		-- What differs from the right answer; TOKEN stands for the token
+		local wrong_answers = {
+			["from another backend"] = { from = OTHER_BACKEND };
+			["from the bare target"] = { from = TARGET };
+			["from a stranger"] = { from = REQUESTER };
+			["from the target's server"] = { from = "some-domain.example" };
+			["to another service address with the token"] = { to = "node@"..PROXY.."/TOKEN" };
+			["to a longer token"] = { to = PROXY.."/TOKENA" };
+			["to the proxy"] = { to = PROXY };
+			["to no token"] = { to = PROXY.."/thing" };
+			["with another id"] = { id = "12345" };
+			["with an empty id"] = { id = "" };
+		};
+		for what, difference in pairs(wrong_answers) do
+			for _, answer_type in ipairs { "result", "error" } do
+				it(("are not settled by a wrong answer, which is dropped: %s %s"):format(answer_type, what), function ()
+					local dispatched = request();
+					pool:add(OTHER_BACKEND);
+					assert_dropped(answer_to(dispatched, {
+						type = answer_type, from = difference.from, id = difference.id,
+						to = difference.to and difference.to:gsub("TOKEN", (jat:encode(REQUESTER))),
+					}));
+					assert.equal(1, #pending);
+					assert.equal(1, #receive(answer_to(dispatched)));
+					assert.equal(1, operations.unmatched);
+				end);
+			end
+		end
+
+		it("are not settled by an answer with another requester's token", function ()
+			local mine, others = request(), request { from = REQUESTER.."d" };
+			assert.not_equal(mine.attr.from, others.attr.from);
+			local sent = receive(answer_to(mine, { to = others.attr.from }));
+			assert.equal(REQUESTER.."d", sent[1].attr.to);
+			assert_dropped(answer_to(others));
+			assert.equal(REQUESTER, receive(answer_to(mine))[1].attr.to);
+		end);
+
+		it("are answered once, however often the backend answers", function ()
+			local dispatched = request();
+			assert.equal(1, #receive(answer_to(dispatched)));
+			assert_dropped(answer_to(dispatched));
+			assert_dropped(answer_to(dispatched, { type = "error" }));
+		end);
+
+		it("are answered first in, first out where they are equal", function ()
+			local services = { PROXY.."/1", PROXY, PROXY.."/3" };
+			local dispatched;
+			for n, service in ipairs(services) do
+				clock = 5000 + n;
+				dispatched = request { to = service };
+			end
+			assert.equal(3, #pending);
+			for _, service in ipairs(services) do
+				local sent = receive(answer_to(dispatched));
+				assert.equal(1, #sent);
+				assert.same({ type = "result", id = "1234", from = service, to = REQUESTER }, sent[1].attr);
+			end
+			assert_dropped(answer_to(dispatched));
+		end);
+
+		it("are answered even when their backend has gone", function ()
+			local dispatched = request();
+			pool:clear();
+			assert.equal(1, #receive(answer_to(dispatched)));
+		end);
+	end);
+
+	describe("to a token", function ()
+		local function assert_refused(from, to, condition)
+			for _, type in ipairs { "get", "set" } do
+				local stanza = iq { type = type, id = "1234", from = from, to = to };
+				assert.is_true(handlers.on_iq_first(event_of(stanza)));
+				local sent = module:take_sent();
+				assert.equal(1, #sent);
+				assert_error(sent[1], to, from, "1234", "cancel", condition);
+			end
+			assert.equal(0, #pending);
+		end
+
+		local function assert_dispatched(from, to)
+			pool:add(OTHER_BACKEND);
+			local dispatched = request { from = from, to = to };
+			assert.equal(to:match("^[^/]*").."/"..jat:encode(from), dispatched.attr.from);
+			assert.equal(to, receive(answer_to(dispatched))[1].attr.from);
+		end
+
+		local DIGEST = "d"..("A-_z"):rep(8);
+		local token;
+		before_each(function ()
+			token = jat:encode(REQUESTER);
+		end);
+
+		for _, service in ipairs { PROXY, "node@"..PROXY } do
+			for _, from in ipairs { BACKEND, OTHER_BACKEND, TARGET } do
+				it(("are not implemented from %s, at %s"):format(from, service), function ()
+					assert_refused(from, service.."/"..token, "feature-not-implemented");
+					assert_refused(from, service.."/"..DIGEST, "feature-not-implemented");
+				end);
+			end
+
+			for _, from in ipairs { REQUESTER, "x"..BACKEND, TARGET..".example/a", "some-domain.example" } do
+				it(("are refused from the stranger %s, at %s"):format(from, service), function ()
+					assert_refused(from, service.."/"..token, "service-unavailable");
+				end);
+
+				it(("are dispatched from the stranger %s when it only looks like a digest, at %s"):format(from, service), function ()
+					assert_dispatched(from, service.."/"..DIGEST);
+				end);
+			end
+
+			it("are dispatched when it is none after all, at "..service, function ()
+				local forged = token:sub(1, 39)..(token:sub(40, 40) == "A" and "B" or "A")..token:sub(41);
+				local others = core.jat(PROXY);
+				others:add_key(8, ("o"):rep(core.JAT_KEYBYTES));
+				for _, resource in ipairs { forged, others:encode(REQUESTER), token.."AAAA", token:sub(2), DIGEST:sub(1, -2), DIGEST.."A", "s", "d", "thing" } do
+					for _, from in ipairs { REQUESTER, BACKEND } do
+						assert_dispatched(from, service.."/"..resource);
+					end
+				end
+			end);
+		end
+
+		it("are malformed first of all", function ()
+			local sent = receive(iq({ type = "get", id = "1234", from = BACKEND, to = PROXY.."/"..token }, false));
+			assert.equal(1, #sent);
+			assert_error(sent[1], PROXY.."/"..token, BACKEND, "1234", "modify", "bad-request");
+		end);
+	end);
+
+	describe("that no backend answers in time", function ()
+		it("are answered with an error from the service address", function ()
+			for _, type in ipairs { "get", "set" } do
+				request { to = "node@"..PROXY.."/thing", type = type };
+				clock = clock + TIMEOUT;
+				local delay, sent = fire();
+				assert.is_nil(delay);
+				assert.equal(1, #sent);
+				assert_error(sent[1], "node@"..PROXY.."/thing", REQUESTER, "1234", "wait", "remote-server-timeout");
+				assert.equal(0, #pending);
+			end
+		end);
+
+		it("are not answered before", function ()
+			request();
+			assert.equal(TIMEOUT, module.timers[1].delay);
+			clock = clock + TIMEOUT - 0.5;
+			local delay, sent = fire();
+			assert.equal(0.5, delay);
+			assert.same({}, sent);
+			assert.equal(1, #pending);
+		end);
+
+		it("expire when it is their turn, the oldest first", function ()
+			for n = 1, 4 do
+				request { id = "n"..n, from = REQUESTER..n };
+				clock = clock + 10;
+			end
+			clock = 5000 + TIMEOUT + 10;
+			local delay, sent = fire();
+			assert.equal(10, delay);
+			assert.same({ "n1", "n2" }, { sent[1].attr.id, sent[2].attr.id });
+			assert.same({ REQUESTER.."1", REQUESTER.."2" }, { sent[1].attr.to, sent[2].attr.to });
+			assert.equal(2, #sent);
+			clock = clock + 30;
+			delay, sent = fire();
+			assert.is_nil(delay);
+			assert.same({ "n3", "n4" }, { sent[1].attr.id, sent[2].attr.id });
+			assert.equal(2, #sent);
+		end);
+
+		it("are waited for with one timer, which ends with the last of them", function ()
+			request { id = "n1" };
+			clock = clock + 1;
+			local dispatched = request { id = "n2" };
+			assert.equal(1, #module.timers);
+			clock = clock + TIMEOUT - 1;
+			assert.equal(1, (fire()));
+			request { id = "n3" };
+			assert.equal(1, #module.timers);
+			receive(answer_to(dispatched));
+			clock = clock + 1;
+			assert.equal(TIMEOUT - 1, (fire()));
+			clock = clock + TIMEOUT - 1;
+			local delay, sent = fire();
+			assert.is_nil(delay);
+			assert.equal("n3", sent[1].attr.id);
+
+			clock = clock + 100;
+			request { id = "n4" };
+			assert.equal(2, #module.timers);
+			assert.equal(TIMEOUT, module.timers[2].delay);
+		end);
+
+		it("are not answered again when they were in time", function ()
+			receive(answer_to(request()));
+			clock = clock + TIMEOUT;
+			local delay, sent = fire();
+			assert.is_nil(delay);
+			assert.same({}, sent);
+		end);
+
+		it("get no second answer from a backend that is late", function ()
+			local dispatched = request();
+			clock = clock + TIMEOUT;
+			fire();
+			assert_dropped(answer_to(dispatched));
+		end);
+
+		it("expire one by one where they are equal", function ()
+			local dispatched = request { to = PROXY.."/1" };
+			clock = clock + 10;
+			request { to = PROXY.."/2" };
+			clock = clock + TIMEOUT - 10;
+			local delay, sent = fire();
+			assert.equal(10, delay);
+			assert.equal(1, #sent);
+			assert.equal(PROXY.."/1", sent[1].attr.from);
+			assert.equal(PROXY.."/2", receive(answer_to(dispatched))[1].attr.from);
+		end);
+
+		it("leave room for others when they are many: no more than 500 at a time", function ()
+			for n = 1, 1200 do
+				request { id = "n"..n };
+			end
+			clock = clock + TIMEOUT;
+			local seen, slices = {}, {};
+			local delay, sent;
+			repeat
+				delay, sent = fire();
+				table.insert(slices, #sent);
+				for _, stanza in ipairs(sent) do
+					assert.is_nil(seen[stanza.attr.id]);
+					seen[stanza.attr.id] = true;
+				end
+				assert.truthy(delay == nil or delay <= 0);
+			until not delay;
+			assert.same({ 500, 500, 200 }, slices);
+			assert.equal(0, #pending);
+		end);
+	end);
+
+	describe("that a reload carries over", function ()
+		before_each(function ()
+			request { id = "n1" };
+			clock = clock + 10;
+			request { id = "n2" };
+			clock = clock + 5;
+			module.timers = {};
+		end);
+
+		it("time out when they would have", function ()
+			handlers = new_handlers();
+			assert.equal(1, #module.timers);
+			assert.equal(TIMEOUT - 15, module.timers[1].delay);
+			clock = clock + TIMEOUT - 15;
+			local delay, sent = fire();
+			assert.equal(10, delay);
+			assert.equal(1, #sent);
+			assert_error(sent[1], PROXY, REQUESTER, "n1", "wait", "remote-server-timeout");
+		end);
+
+		it("time out at once when they are overdue", function ()
+			clock = clock + 2 * TIMEOUT;
+			handlers = new_handlers();
+			assert.equal(0, module.timers[1].delay);
+			local delay, sent = fire();
+			assert.is_nil(delay);
+			assert.equal(2, #sent);
+		end);
+
+		it("share their timer with new ones", function ()
+			handlers = new_handlers();
+			request { id = "n3" };
+			assert.equal(1, #module.timers);
+		end);
+
+		it("do not let new ones with a shorter timeout wait for their own deadline", function ()
+			handlers = new_handlers(5);
+			request { id = "n3" };
+			assert.equal(2, #module.timers);
+			assert.is_true(module.timers[1].stopped);
+			assert.equal(5, module.timers[2].delay);
+			clock = clock + 5;
+			local delay, sent = fire();
+			assert.equal(TIMEOUT - 20, delay);
+			assert.equal(1, #sent);
+			assert_error(sent[1], PROXY, REQUESTER, "n3", "wait", "remote-server-timeout");
+		end);
+
+		it("are settled", function ()
+			handlers = new_handlers();
+			local sent = receive(iq({ type = "result", id = "n1", from = BACKEND, to = PROXY.."/"..jat:encode(REQUESTER) }, false));
+			assert.equal(1, #sent);
+			assert.same({ type = "result", id = "n1", from = PROXY, to = REQUESTER }, sent[1].attr);
+		end);
+	end);
+
+	it("set no timer while none is pending", function ()
+		assert.same({}, module.timers);
+	end);
+
+	describe("that are given up", function ()
+		it("are answered at once, whenever they are due", function ()
+			local dispatched = request { id = "n1", to = "node@"..PROXY.."/thing" };
+			clock = clock + 1000;
+			request { id = "n2" };
+			requests.give_up(pending);
+			local sent = module:take_sent();
+			assert.equal(2, #sent);
+			assert_error(sent[1], "node@"..PROXY.."/thing", REQUESTER, "n1", "wait", "service-unavailable");
+			assert_error(sent[2], PROXY, REQUESTER, "n2", "wait", "service-unavailable");
+			assert.equal(0, #pending);
+			assert_dropped(answer_to(dispatched));
+		end);
+
+		it("may be none, or very many", function ()
+			requests.give_up(pending);
+			assert.same({}, module:take_sent());
+			for n = 1, 1200 do
+				request { id = "n"..n };
+			end
+			requests.give_up(pending);
+			assert.equal(1200, #module:take_sent());
+			assert.equal(0, #pending);
+		end);
+	end);
+
+	it("are all answered, and no more are taken, when the module stops", function ()
+		request { id = "n1" };
+		handlers.stop();
+		local sent = module:take_sent();
+		assert.equal(1, #sent);
+		assert_error(sent[1], PROXY, REQUESTER, "n1", "wait", "service-unavailable");
+		sent = receive(iq { type = "get", id = "n2", from = REQUESTER, to = PROXY });
+		assert.equal(1, #sent);
+		assert_error(sent[1], PROXY, REQUESTER, "n2", "wait", "service-unavailable");
+		assert.equal(0, #pending);
+	end);
+
+	it("are told of by address at debug only", function ()
+		local dispatched = request();
+		receive(answer_to(dispatched));
+		receive(answer_to(dispatched));
+		receive(iq { type = "result", from = BACKEND, to = PROXY });
+		assert.equal(2, #module.log_lines);
+		for _, line in ipairs(module.log_lines) do
+			assert.equal("debug", line.level);
+			assert.truthy(line.text:find(BACKEND, 1, true));
+		end
+	end);
+end);
+
+describe("messages", function ()
+	local handlers, module;
+
+	before_each(function ()
+		module = fake_module.new();
+		handlers = module:require "requests".new {
+			target = TARGET, timeout = TIMEOUT, pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES)),
+		};
+	end);
+
+	local function receive(attr)
+		local event = {
+			stanza = st.message(attr, "Hello");
+			origin = { send = function (answer) return module:send(answer); end };
+		};
+		assert.is_true(handlers.on_message(event));
+		return module:take_sent();
+	end
+
+	for _, from in ipairs { REQUESTER, BACKEND } do
+		it("are not implemented, from "..from, function ()
+			for _, type in ipairs { "normal", "chat", "groupchat", "headline", "result", false } do
+				local sent = receive { type = type or nil, id = "1", from = from, to = "node@"..PROXY };
+				assert.equal(1, #sent);
+				assert.equal("message", sent[1].name);
+				assert.same({ type = "error", id = "1", from = "node@"..PROXY, to = from }, sent[1].attr);
+				assert.same({ "cancel", "feature-not-implemented" }, { (sent[1]:get_error()), (select(2, sent[1]:get_error())) });
+			end
+		end);
+
+		it("of type error are never answered, from "..from, function ()
+			assert.same({}, receive { type = "error", id = "1", from = from, to = PROXY });
+			assert.same({}, receive { type = "error", from = from, to = PROXY.."/thing" });
+		end);
+	end
+end);

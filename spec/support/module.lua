@@ -1,0 +1,85 @@
+-- A stand-in for Prosody's `module` object. It loads a Lua file of ours the way
+-- module:require does, and remembers what that file does with Prosody.
+--
+--     MODULE_DIR  the folder of the Lua files to test (default: the checkout's)
+
+local st = require "util.stanza";
+
+local directory = os.getenv("MODULE_DIR") or "mod_client_proxy";
+
+local fake_module = {};
+
+local methods = {};
+local module_mt = { __index = methods };
+
+-- (configured) -> module; configured: what stands below the component in the configuration
+function fake_module.new(configured)
+	return setmetatable({
+		host = "proxy.domain.example";
+		name = "client_proxy";
+		path = directory.."/mod_client_proxy.lua";
+		configured = configured or {};
+		sent = {}; -- stanzas
+		log_lines = {}; -- { level, text }
+		timers = {}; -- { delay, callback, stopped }, for the spec to call
+		counters = {}; -- by name: { value }
+	}, module_mt);
+end
+
+function methods:require(lib)
+	local environment = setmetatable({ module = self }, { __index = _G });
+	return assert(loadfile(directory.."/"..lib..".lua", "t", environment))();
+end
+
+function methods:get_option(name, default)
+	local value = self.configured[name];
+	if value == nil then
+		return default;
+	end
+	return value;
+end
+
+-- Clones, because the sender may go on to change what it has sent.
+function methods:send(stanza)
+	table.insert(self.sent, st.clone(stanza));
+end
+
+-- () -> stanzas: what was sent since it was last asked
+function methods:take_sent()
+	local sent = self.sent;
+	self.sent = {};
+	return sent;
+end
+
+-- Stricter than Prosody, where an argument that does not fit the format is shown somehow.
+function methods:log(level, format, ...)
+	table.insert(self.log_lines, { level = level, text = format:format(...) });
+end
+
+local timer = {};
+timer.__index = timer;
+
+function timer:stop()
+	self.stopped = true;
+end
+
+function methods:add_timer(delay, callback)
+	local added = setmetatable({ delay = delay, callback = callback }, timer);
+	table.insert(self.timers, added);
+	return added;
+end
+
+local counter = {};
+counter.__index = counter;
+
+function counter:add(amount)
+	self.value = self.value + amount;
+end
+
+function methods:metric(type, name)
+	assert(type == "counter", "the stand-in knows counters only");
+	self.counters[name] = setmetatable({ value = 0 }, counter);
+	return { with_labels = function () return self.counters[name]; end };
+end
+
+return fake_module;
