@@ -22,6 +22,7 @@ C = -std=c11 $(WARNINGS) $(LUA_CFLAGS) $(SODIUM_CFLAGS) -fPIC -fvisibility=hidde
 
 core = mod_client_proxy/core.so
 sanitized_core = .build/sanitized/$(core)
+failing_core = .build/failing/$(core)
 sources = $(wildcard c_src/*.c)
 headers = $(wildcard c_src/*.h)
 main = mod_client_proxy/mod_client_proxy.lua
@@ -37,6 +38,12 @@ $(sanitized_core): $(sources) $(headers) Makefile
 	mkdir -p $(@D)
 	$(CC) -shared $(C) -Werror $(SANITIZERS) $(sources) $(SODIUM_LIBS) -o $@
 
+# every allocation of the sources goes by spec/support/failing_allocations.c
+$(failing_core): $(sources) $(headers) spec/support/failing_allocations.c Makefile
+	mkdir -p $(@D)
+	$(CC) -shared $(C) $(SANITIZERS) $(sources) spec/support/failing_allocations.c $(SODIUM_LIBS) \
+		-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=sodium_allocarray -o $@
+
 demo:
 	@tools/setup build prosody
 	@$(MAKE) --silent all
@@ -44,7 +51,7 @@ demo:
 
 test:
 	@tools/setup build prosody test
-	@$(MAKE) --silent all $(sanitized_core)
+	@$(MAKE) --silent all $(sanitized_core) $(failing_core)
 	@tools/with_scratch tools/run_specs
 
 lint:
@@ -63,7 +70,7 @@ install-rock: all
 	install -m 644 $(core) $(LIBDIR)/mod_client_proxy
 
 clean:
-	rm -rf $(core) .build/sanitized
+	rm -rf $(core) .build/sanitized .build/failing
 
 distclean: clean
 	rm -rf .build

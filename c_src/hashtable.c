@@ -13,7 +13,11 @@ int hashtable_init(struct hashtable *table, const uint8_t seed[HASHTABLE_SEEDBYT
 {
 	*table = (struct hashtable){.bucket_count = BUCKETS_MIN};
 	memcpy(table->seed, seed, HASHTABLE_SEEDBYTES);
-	return slots_reserve(&table->buckets, BUCKETS_MIN);
+	if (slots_reserve(&table->buckets, BUCKETS_MIN) != 0) {
+		hashtable_free(table);
+		return -1;
+	}
+	return 0;
 }
 
 void hashtable_free(struct hashtable *table)

@@ -32,7 +32,9 @@ struct jat {
 
 struct jat *jat_new(const char *host, size_t host_len)
 {
-	struct jat *jat = sodium_malloc(sizeof *jat + host_len);
+	/* sodium_malloc puts what it returns against a page's end: a multiple of the alignment is aligned. */
+	size_t units = 1 + (sizeof(struct jat) + host_len) / _Alignof(struct jat);
+	struct jat *jat = sodium_allocarray(units, _Alignof(struct jat));
 
 	if (jat == NULL) {
 		return NULL;

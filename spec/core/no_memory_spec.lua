@@ -1,0 +1,78 @@
+-- Every allocation of the core fails once, and nothing is lost or changed by it.
+-- Leaks are for the sanitizers to find, which this core.so is built with.
+
+local path = assert(package.searchpath("mod_client_proxy.core", package.cpath));
+local fail_allocation = assert(package.loadlib(path, "fail_allocation"));
+local core = require "mod_client_proxy.core";
+
+local POOL_SEED = ("s"):rep(core.POOL_SEEDBYTES);
+local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
+
+-- Calls with the first, the second, ... allocation failing, until there is none
+-- left to fail. A call either works or says "no-memory". How many failed.
+local function fail_each(call)
+	local count = 0;
+	while true do
+		fail_allocation(count + 1);
+		local result, code = call();
+		local failed = fail_allocation(0);
+		if not failed then
+			assert.truthy(result);
+			return count;
+		end
+		if not result then
+			assert.equal("no-memory", code);
+		end
+		count = count + 1;
+	end
+end
+
+describe("without memory", function ()
+	it("no codec is made", function ()
+		assert.equal(1, fail_each(function () return core.jat("proxy.domain.example"); end));
+	end);
+
+	it("no pool and no pending table is made", function ()
+		assert.equal(3, fail_each(function () return core.pool(POOL_SEED); end));
+		assert.equal(3, fail_each(function () return core.pending(PENDING_SEED); end));
+	end);
+
+	-- Enough of them that every kind of allocation, growth included, is among them
+	local COUNT = 1100;
+
+	it("a backend is not added, and those that are stay", function ()
+		local pool = core.pool(POOL_SEED);
+		local failures = 0;
+		for number = 1, COUNT do
+			failures = failures + fail_each(function ()
+				local before = #pool;
+				local added, code = pool:add("backend-"..number);
+				assert.equal(added and number or before, #pool);
+				return added ~= nil or nil, code;
+			end);
+		end
+		assert.is_true(failures >= COUNT);
+		assert.equal(COUNT, #pool);
+		for number = 1, COUNT do
+			assert.is_true(pool:remove("backend-"..number));
+		end
+	end);
+
+	it("a request is not recorded, and those that are stay", function ()
+		local pending = core.pending(PENDING_SEED);
+		local failures = 0;
+		for number = 1, COUNT do
+			failures = failures + fail_each(function ()
+				local before = #pending;
+				local added, code = pending:add("backend", "to", "id-"..number, "requester", "service", number);
+				assert.equal(added and before + 1 or before, #pending);
+				return added, code;
+			end);
+		end
+		assert.is_true(failures >= 2 * COUNT / 2);
+		for number = 1, #pending do
+			local requester = pending:take("backend", "to", "id-"..number);
+			assert.truthy(requester or number > COUNT);
+		end
+	end);
+end);
