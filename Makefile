@@ -2,10 +2,11 @@
 # make demo      shows a request and its answer on a throwaway Prosody
 # make test      runs all specs, on every Prosody to be had
 # make lint      looks for faults without running anything
+# make bench     measures
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
 # make clean     removes what was built; make distclean also what was downloaded
 #
-# demo, test and lint first get from Debian's packages what they need.
+# demo, test and lint get first from Debian's packages what they need.
 
 LUA_VERSION = 5.4
 LUA_CFLAGS = -I/usr/include/lua$(LUA_VERSION)
@@ -28,7 +29,7 @@ headers = $(wildcard c_src/*.h)
 main = mod_client_proxy/mod_client_proxy.lua
 libraries = $(filter-out $(main),$(wildcard mod_client_proxy/*.lua))
 
-.PHONY: all demo test lint install install-rock clean distclean
+.PHONY: all demo test lint bench install install-rock clean distclean
 all: $(core)
 
 $(core): $(sources) $(headers) Makefile
@@ -42,7 +43,7 @@ $(sanitized_core): $(sources) $(headers) Makefile
 $(failing_core): $(sources) $(headers) spec/support/failing_allocations.c Makefile
 	mkdir -p $(@D)
 	$(CC) -shared $(C) $(SANITIZERS) $(sources) spec/support/failing_allocations.c $(SODIUM_LIBS) \
-		-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=sodium_allocarray -o $@
+		-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=sodium_allocarray,--wrap=mmap -o $@
 
 demo:
 	@tools/setup build prosody
@@ -57,6 +58,13 @@ test:
 lint:
 	@tools/setup build lint
 	@tools/lint "$(C)" "$(sources)"
+
+bench: .build/growth
+	.build/growth
+
+.build/growth: bench/growth.c $(sources) $(headers)
+	mkdir -p $(@D)
+	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(filter-out c_src/lua_core.c,$(sources)) $(SODIUM_LIBS) -o $@
 
 install: all
 	install -d $(DESTDIR)$(MODULES)/mod_client_proxy

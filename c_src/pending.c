@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cells.h"
 #include "deadlines.h"
 #include "hashtable.h"
 
@@ -24,6 +25,7 @@ struct pending_entry {
 struct pending {
 	struct hashtable oldest;
 	struct deadlines deadlines;
+	struct cells cells; /* where the entries are */
 };
 
 static struct pending_entry *entry_of_node(struct hashtable_node *node)
@@ -57,6 +59,7 @@ void pending_free(struct pending *pending)
 	while ((entry = pending_first(pending)) != NULL) {
 		pending_remove(pending, entry);
 	}
+	cells_release(&pending->cells);
 	deadlines_free(&pending->deadlines);
 	hashtable_free(&pending->oldest);
 	free(pending);
@@ -82,10 +85,10 @@ static char *append(char *end, struct pending_text text)
 	return end + text.len;
 }
 
-static struct pending_entry *new_entry(const struct pending_request *request)
+static struct pending_entry *new_entry(struct pending *pending, const struct pending_request *request)
 {
 	size_t texts_len = request->requester.len + request->service.len + request->id.len;
-	struct pending_entry *entry = malloc(sizeof *entry + texts_len);
+	struct pending_entry *entry = cells_alloc(&pending->cells, sizeof *entry + texts_len);
 
 	if (entry == NULL) {
 		return NULL;
@@ -96,6 +99,11 @@ static struct pending_entry *new_entry(const struct pending_request *request)
 	entry->id_len = request->id.len;
 	append(append(append(entry->texts, request->requester), request->service), request->id);
 	return entry;
+}
+
+static void free_entry(struct pending *pending, struct pending_entry *entry)
+{
+	cells_free(&pending->cells, entry, sizeof *entry + entry->requester_len + entry->service_len + entry->id_len);
 }
 
 /* Makes `entry` the youngest of those with its hash. */
@@ -129,13 +137,13 @@ static void leave_ring(struct pending *pending, struct pending_entry *entry)
 
 int pending_add(struct pending *pending, const struct pending_answer *answer, const struct pending_request *request)
 {
-	struct pending_entry *entry = new_entry(request);
+	struct pending_entry *entry = new_entry(pending, request);
 
 	if (entry == NULL) {
 		return -1;
 	}
 	if (deadlines_add(&pending->deadlines, &entry->deadline) != 0) {
-		free(entry);
+		free_entry(pending, entry);
 		return -1;
 	}
 	hash_answer(pending, answer, entry->node.hash);
@@ -172,7 +180,7 @@ void pending_remove(struct pending *pending, struct pending_entry *entry)
 {
 	leave_ring(pending, entry);
 	deadlines_remove(&pending->deadlines, &entry->deadline);
-	free(entry);
+	free_entry(pending, entry);
 }
 
 size_t pending_count(const struct pending *pending)

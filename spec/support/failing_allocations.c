@@ -3,19 +3,23 @@
  * a chosen allocation of the core fail. Lua's own and libsodium's inner ones
  * are untouched.
  */
-#include <lua.h>
 #include <lauxlib.h>
+#include <lua.h>
 #include <stddef.h>
+#include <sys/mman.h>
+#include <sys/types.h>
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *old, size_t size);
 void *__real_sodium_allocarray(size_t count, size_t size);
+void *__real_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
 
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *old, size_t size);
 void *__wrap_sodium_allocarray(size_t count, size_t size);
+void *__wrap_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
 
 static lua_Integer countdown; /* 0: nothing is going to fail */
 
@@ -42,6 +46,11 @@ void *__wrap_realloc(void *old, size_t size)
 void *__wrap_sodium_allocarray(size_t count, size_t size)
 {
 	return fails() ? NULL : __real_sodium_allocarray(count, size);
+}
+
+void *__wrap_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
+{
+	return fails() ? MAP_FAILED : __real_mmap(address, size, protection, flags, fd, offset);
 }
 
 __attribute__((visibility("default"))) int fail_allocation(lua_State *L);
