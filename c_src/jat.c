@@ -139,6 +139,13 @@ enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, const char
 /* Undoes the base64url behind the token's letter; -1 if it is not canonical. */
 static int read_raw(const char *token, size_t token_len, uint8_t raw[RAW_MAX], size_t *raw_len)
 {
+	size_t i;
+
+	for (i = 1; i < token_len; i++) {
+		if ((unsigned char)token[i] > 127) {
+			return -1; /* libsodium 1.0.18 takes some of these for digits */
+		}
+	}
 	return sodium_base642bin(raw, RAW_MAX, token + 1, token_len - 1, NULL, raw_len, NULL,
 	                         sodium_base64_VARIANT_URLSAFE_NO_PADDING);
 }

@@ -1,0 +1,494 @@
+local core = require "mod_client_proxy.core";
+local expect = require "spec.support.expect";
+local process = require "spec.support.process";
+local random = require "spec.support.random";
+
+local HOST = "proxy.domain.example";
+local KEY_ID = 17;
+local KEY = ("k"):rep(core.JAT_KEYBYTES);
+local OTHER_KEY = ("o"):rep(core.JAT_KEYBYTES);
+local THIRD_KEY = ("t"):rep(core.JAT_KEYBYTES);
+
+local SEALED_JID_MAX = 735; -- bytes in the longest JID that fits into a sealed token
+local JID_MAX = 3071;
+local TOKEN_MAX = 1023;
+local DIGEST_LEN = 33;
+-- bytes in a sealed token before its base64url: key id, siv, kind and the JID's blocks
+local HEAD, KIND, BLOCK = 25, 1, 32;
+
+local SHORT_JID = "user@some-domain.example/abc";
+local LONG_JID = "user@some-domain.example/"..("r"):rep(SEALED_JID_MAX - 25);
+local DIGESTED_JID = LONG_JID.."r";
+
+local ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+local REFUSALS = { ["bad-token"] = true, ["unknown-key"] = true, ["forged"] = true };
+
+random.announce("jat_spec");
+
+local function new_codec(key, key_id, host)
+	local codec = core.jat(host or HOST);
+	codec:add_key(key_id or KEY_ID, key or KEY);
+	return codec;
+end
+
+local function letter(value)
+	return ALPHABET:sub(value + 1, value + 1);
+end
+
+local letters = {};
+for value = 0, 255 do
+	letters[string.char(value)] = letter(value % 64);
+end
+
+local function random_base64url(count)
+	return (random.bytes(count):gsub(".", letters));
+end
+
+local function base64url(data)
+	local text = {};
+	for i = 1, #data, 3 do
+		local first, second, third = data:byte(i, i + 2);
+		local bits = first << 16 | (second or 0) << 8 | (third or 0);
+		for shift = 18, third and 0 or second and 6 or 12, -6 do
+			table.insert(text, letter(bits >> shift & 63));
+		end
+	end
+	return table.concat(text);
+end
+
+local function with_byte(token, position, value)
+	return token:sub(1, position - 1)..string.char(value)..token:sub(position + 1);
+end
+
+local function expect_refused(codec, token, ...)
+	local jid, code = codec:decode(token);
+	expect.equal(nil, jid, ...);
+	expect.that(REFUSALS[code], ...);
+	return code;
+end
+
+-- A digest says no more than that it is one, so that some change of it is a digest again.
+local function expect_no_jid(codec, token, ...)
+	local jid, code = codec:decode(token);
+	expect.equal(nil, jid, ...);
+	expect.that(REFUSALS[code] or code == "digest" and #token == DIGEST_LEN, ...);
+end
+
+local function expect_code(code, ...)
+	local value, got = ...;
+	assert.is_nil(value);
+	assert.equal(code, got);
+end
+
+describe("core.jat", function ()
+	local codec;
+
+	before_each(function ()
+		random.restart();
+		codec = new_codec();
+	end);
+
+	describe("known answers", function ()
+		for number, vector in ipairs(dofile("spec/vectors/jat.lua")) do
+			local subject;
+
+			before_each(function ()
+				subject = new_codec(vector.key, vector.key_id, vector.host);
+			end);
+
+			it(("make token %d"):format(number), function ()
+				assert.equal(vector.token, subject:encode(vector.jid));
+			end);
+
+			it(("decode token %d"):format(number), function ()
+				if vector.token:sub(1, 1) == "d" then
+					expect_code("digest", subject:decode(vector.token));
+				else
+					assert.equal(vector.jid, subject:decode(vector.token));
+				end
+			end);
+		end
+	end);
+
+	describe("encode and decode", function ()
+		it("bring back a JID of any length that can be sealed", function ()
+			for length = 1, SEALED_JID_MAX do
+				local jid = random.bytes(length);
+				local token = codec:encode(jid);
+				expect.that(token:find("^s[%w_-]+$"), "length %d", length);
+				expect.that(#token <= TOKEN_MAX, "length %d", length);
+				expect.equal(jid, codec:decode(token), "length %d", length);
+			end
+		end);
+
+		it("make a digest of any longer one", function ()
+			for length = SEALED_JID_MAX + 1, JID_MAX, process.turns(1, 5) do
+				local token = codec:encode(random.bytes(length));
+				expect.that(token:find("^d[%w_-]+$"), "length %d", length);
+				expect.equal(DIGEST_LEN, #token, "length %d", length);
+				local jid, code = codec:decode(token);
+				expect.equal(nil, jid, "length %d", length);
+				expect.equal("digest", code, "length %d", length);
+			end
+		end);
+
+		it("keep bytes that are no text", function ()
+			for _, jid in ipairs { "\0", "\128", "a\0b@c/\0", "\255\254\192\128", "a\128", "a\128\0", ("\0"):rep(32), ("\128"):rep(64) } do
+				assert.equal(jid, codec:decode(codec:encode(jid)));
+			end
+		end);
+
+		it("give one requester one token", function ()
+			local twin = new_codec();
+			for length = 1, 1000, 37 do
+				local jid = random.bytes(length);
+				expect.equal(codec:encode(jid), codec:encode(jid), "length %d", length);
+				expect.equal(codec:encode(jid), twin:encode(jid), "length %d", length);
+			end
+		end);
+
+		it("never give two requesters the same token", function ()
+			local requesters = {};
+			local function expect_new(jid)
+				local token = codec:encode(jid);
+				expect.that(requesters[token] == nil or requesters[token] == jid, "%q and %q", requesters[token], jid);
+				requesters[token] = jid;
+			end
+			for _ = 1, process.turns(5000, 500) do
+				local jid = random.bytes(math.random(60));
+				expect_new(jid);
+				-- what padding might add
+				expect_new(jid.."\0");
+				expect_new(jid.."\128");
+				expect_new(jid.."\128\0");
+			end
+			for _ = 1, process.turns(1000, 100) do
+				local jid = random.bytes(math.random(SEALED_JID_MAX + 1, JID_MAX - 1));
+				expect_new(jid);
+				expect_new(jid.."\0");
+			end
+		end);
+
+		it("accept a host with any bytes, or none", function ()
+			for _, host in ipairs { "", "\0", "a\0b", "\255", ("h"):rep(1023) } do
+				local subject = new_codec(KEY, KEY_ID, host);
+				assert.equal(SHORT_JID, subject:decode(subject:encode(SHORT_JID)));
+			end
+		end);
+	end);
+
+	describe("failures", function ()
+		it("digest: the token of a JID that is too long to be sealed", function ()
+			expect_code("digest", codec:decode(codec:encode(DIGESTED_JID)));
+		end);
+
+		it("no-key: there is no key to encode with", function ()
+			expect_code("no-key", core.jat(HOST):encode(SHORT_JID));
+		end);
+
+		it("bad-jid: an empty JID, or one longer than a JID can be", function ()
+			expect_code("bad-jid", codec:encode(""));
+			expect_code("bad-jid", codec:encode(("j"):rep(JID_MAX + 1)));
+			expect_code("bad-jid", codec:encode(("j"):rep(100000)));
+		end);
+
+		it("bad-token: no token by its form", function ()
+			expect_code("bad-token", codec:decode("tea"));
+		end);
+
+		it("unknown-key: sealed under a key the codec does not have", function ()
+			expect_code("unknown-key", codec:decode(new_codec(KEY, KEY_ID + 1):encode(SHORT_JID)));
+		end);
+
+		it("forged: not sealed by this host's key", function ()
+			expect_code("forged", codec:decode(new_codec(OTHER_KEY):encode(SHORT_JID)));
+		end);
+	end);
+
+	describe("decode refuses", function ()
+		-- Made with the functions of spec/vectors/jat.py for the host "p" and a key of 32 NULs, number 7
+		local AUTHENTIC = {
+			["another kind"] = "sB-tCT2Q2hetD4huOsynP1SX7ups21gUbT8XR31YvBIPlzuFmE7_wQJqSik9rM_FDFgcUdDihbsQNcQ";
+			["no padding"] = "sBynWodWxoFgvwvSQbfWjaPfijc7nE-_xKp2wYk0nr5zbBOtFLcHV3X3hlqKEul6NvI8KfsrGKV8MOg";
+		};
+
+		for what, token in pairs(AUTHENTIC) do
+			it("an authentic token with "..what, function ()
+				local subject = new_codec(("\0"):rep(core.JAT_KEYBYTES), 7, "p");
+				expect_code("bad-token", subject:decode(token));
+			end);
+		end
+
+		it("a short token with any byte changed to any other", function ()
+			local token = codec:encode(SHORT_JID);
+			for position = 1, #token do
+				for value = 0, 255, process.turns(1, 5) do
+					if value ~= token:byte(position) then
+						local code = expect_refused(codec, with_byte(token, position, value), "position %d, value %d", position, value);
+						if not ALPHABET:find(string.char(value), 1, true) then
+							expect.equal("bad-token", code, "position %d, value %d", position, value);
+						end
+					end
+				end
+			end
+		end);
+
+		it("a long token with any byte changed", function ()
+			local token = codec:encode(LONG_JID);
+			for position = 1, #token do
+				local value = token:byte(position);
+				for _, changed in ipairs { value ~ 1, value ~ 32, value ~ 128, 0, ("="):byte() } do
+					expect_refused(codec, with_byte(token, position, changed), "position %d, value %d", position, changed);
+				end
+				local other = letter((ALPHABET:find(token:sub(position, position), 1, true) + math.random(0, 62)) % 64);
+				expect_refused(codec, with_byte(token, position, other:byte()), "position %d, %s", position, other);
+			end
+		end);
+
+		it("to find a JID in a digest with any byte changed", function ()
+			local token = codec:encode(DIGESTED_JID);
+			for position = 1, #token do
+				for value = 0, 255 do
+					expect_no_jid(codec, with_byte(token, position, value), "position %d, value %d", position, value);
+				end
+			end
+			expect_code("bad-token", codec:decode(with_byte(token, 1, ("s"):byte())));
+			expect_code("bad-token", codec:decode(with_byte(token, 2, ("+"):byte())));
+		end);
+
+		it("a token with two bytes exchanged", function ()
+			local token = codec:encode(SHORT_JID);
+			for i = 1, #token do
+				for j = i + 1, #token do
+					if token:byte(i) ~= token:byte(j) then
+						expect_refused(codec, with_byte(with_byte(token, i, token:byte(j)), j, token:byte(i)), "%d and %d", i, j);
+					end
+				end
+			end
+		end);
+
+		it("any part of a token", function ()
+			for _, jid in ipairs { SHORT_JID, LONG_JID, DIGESTED_JID } do
+				local token = codec:encode(jid);
+				for length = 0, #token - 1 do
+					expect_refused(codec, token:sub(1, length), "the first %d", length);
+					-- of a sealed token, these can look like a digest
+					expect_no_jid(codec, token:sub(-length - 1, -2), "%d before the last", length);
+					expect_no_jid(codec, token:sub(#token - length + 1), "the last %d", length);
+				end
+			end
+		end);
+
+		it("a token with more behind or before it", function ()
+			for _, jid in ipairs { SHORT_JID, LONG_JID, DIGESTED_JID } do
+				local token = codec:encode(jid);
+				for value = 0, 255 do
+					expect_refused(codec, token..string.char(value), "%d behind", value);
+					expect_refused(codec, string.char(value)..token, "%d before", value);
+				end
+				for count = 1, 100 do
+					expect_refused(codec, token..random_base64url(count), "%d behind", count);
+					expect_refused(codec, token..("A"):rep(count), "%d A behind", count);
+					expect_refused(codec, token..("="):rep(count), "%d = behind", count);
+				end
+				expect_refused(codec, token..token, "twice");
+			end
+		end);
+
+		it("what is random, at any length", function ()
+			for length = 0, 1100, process.turns(1, 7) do
+				expect_no_jid(codec, random.bytes(length), "bytes, length %d", length);
+				expect_no_jid(codec, random_base64url(length), "base64url, length %d", length);
+				expect_no_jid(codec, ("s"..random_base64url(length)):sub(1, length), "s, length %d", length);
+				expect_no_jid(codec, ("d"..random_base64url(length)):sub(1, length), "d, length %d", length);
+				expect_no_jid(codec, "s"..random.bytes(length), "s and bytes, length %d", length);
+				expect_no_jid(codec, ("A"):rep(length), "A, length %d", length);
+				expect_no_jid(codec, "s"..("A"):rep(length), "s and A, length %d", length);
+				expect_no_jid(codec, "d"..("A"):rep(length), "d and A, length %d", length);
+			end
+		end);
+
+		it("what has a token's form and the key's number but no seal", function ()
+			for length = 1, 800, process.turns(1, 11) do
+				local token = "s"..base64url(string.char(KEY_ID)..random.bytes(length - 1));
+				local blocks = (length - HEAD - KIND) / BLOCK;
+				local has_form = #token <= TOKEN_MAX and blocks >= 1 and blocks == blocks // 1;
+				local code = expect_refused(codec, token, "length %d", length);
+				expect.equal(has_form and "forged" or "bad-token", code, "length %d", length);
+			end
+		end);
+
+		it("what is far too long", function ()
+			expect_code("bad-token", codec:decode("s"..("A"):rep(1000000)));
+			expect_code("bad-token", codec:decode("d"..("A"):rep(1000000)));
+		end);
+
+		it("the base64 of another dialect", function ()
+			-- until there is a token that the dialects write differently in both letters
+			local token;
+			repeat
+				token = codec:encode(random.bytes(60));
+			until token:find("_", 1, true) and token:find("-", 1, true);
+			expect_code("bad-token", codec:decode((token:gsub("[_-]", { ["_"] = "/", ["-"] = "+" }))));
+			expect_code("bad-token", codec:decode(token.."="));
+			expect_code("bad-token", codec:decode(token:sub(1, 20).."\n"..token:sub(21)));
+			expect_code("bad-token", codec:decode(token:sub(1, 20).." "..token:sub(21)));
+		end);
+
+		it("a token whose last letter has bits that say nothing", function ()
+			local token = codec:encode(SHORT_JID);
+			local last = ALPHABET:find(token:sub(-1), 1, true) - 1;
+			-- 58 bytes leave four such bits
+			assert.equal(0, last % 16);
+			for bits = 1, 15 do
+				expect_code("bad-token", codec:decode(token:sub(1, -2)..letter(last + bits)));
+			end
+		end);
+
+		it("tokens of another host", function ()
+			for _, host in ipairs { "other.domain.example", HOST.."e", HOST:sub(1, -2), HOST.."\0", "" } do
+				local other = new_codec(KEY, KEY_ID, host);
+				expect_code("forged", codec:decode(other:encode(SHORT_JID)));
+				expect_code("forged", other:decode(codec:encode(SHORT_JID)));
+			end
+		end);
+
+		it("any key's number but its own", function ()
+			local token = codec:encode(SHORT_JID);
+			for key_id = 0, 255 do
+				local other = new_codec(OTHER_KEY, key_id);
+				expect.equal(key_id == KEY_ID and "forged" or "unknown-key", select(2, other:decode(token)), "number %d", key_id);
+			end
+		end);
+
+		it("a sealed token where there is no key", function ()
+			local empty = core.jat(HOST);
+			expect_code("unknown-key", empty:decode(codec:encode(SHORT_JID)));
+			expect_code("unknown-key", empty:decode(new_codec(KEY, 0):encode(SHORT_JID)));
+			expect_code("digest", empty:decode(codec:encode(DIGESTED_JID)));
+		end);
+	end);
+
+	describe("add_key", function ()
+		it("keeps the tokens of the key before", function ()
+			local before = codec:encode(SHORT_JID);
+			codec:add_key(KEY_ID + 1, OTHER_KEY);
+			local after = codec:encode(SHORT_JID);
+			assert.not_equal(before, after);
+			assert.equal(new_codec(OTHER_KEY, KEY_ID + 1):encode(SHORT_JID), after);
+			assert.equal(SHORT_JID, codec:decode(before));
+			assert.equal(SHORT_JID, codec:decode(after));
+		end);
+
+		it("gives up the key before that", function ()
+			local first = codec:encode(SHORT_JID);
+			codec:add_key(KEY_ID + 1, OTHER_KEY);
+			local second = codec:encode(SHORT_JID);
+			codec:add_key(KEY_ID + 2, THIRD_KEY);
+			expect_code("unknown-key", codec:decode(first));
+			assert.equal(SHORT_JID, codec:decode(second));
+			assert.equal(SHORT_JID, codec:decode(codec:encode(SHORT_JID)));
+		end);
+
+		it("lets the numbers start again", function ()
+			local subject = new_codec(KEY, 255);
+			local before = subject:encode(SHORT_JID);
+			subject:add_key(0, OTHER_KEY);
+			assert.equal(SHORT_JID, subject:decode(before));
+			assert.equal(SHORT_JID, subject:decode(subject:encode(SHORT_JID)));
+		end);
+
+		it("prefers the current key to another of the same number", function ()
+			local before = codec:encode(SHORT_JID);
+			codec:add_key(KEY_ID, OTHER_KEY);
+			expect_code("forged", codec:decode(before));
+			assert.equal(SHORT_JID, codec:decode(codec:encode(SHORT_JID)));
+		end);
+
+		it("makes another digest, too", function ()
+			local before = codec:encode(DIGESTED_JID);
+			codec:add_key(KEY_ID, OTHER_KEY);
+			assert.not_equal(before, codec:encode(DIGESTED_JID));
+		end);
+
+		it("changes the token with any bit of the key", function ()
+			local tokens = { [codec:encode(SHORT_JID)] = true };
+			for bit = 0, #KEY * 8 - 1 do
+				local position = bit // 8 + 1;
+				local key = with_byte(KEY, position, KEY:byte(position) ~ 1 << bit % 8);
+				local token = new_codec(key):encode(SHORT_JID);
+				expect.that(not tokens[token], "bit %d", bit);
+				tokens[token] = true;
+			end
+		end);
+	end);
+
+	describe("mistakes raise:", function ()
+		it("a key of another length", function ()
+			for _, length in ipairs { 0, 31, 33, 64 } do
+				expect.raises(("32 bytes expected, got %d"):format(length), codec.add_key, codec, KEY_ID, ("k"):rep(length));
+			end
+		end);
+
+		it("a key's number out of range", function ()
+			for _, key_id in ipairs { -1, 256, math.mininteger, math.maxinteger } do
+				expect.raises("0 to 255 expected", codec.add_key, codec, key_id, KEY);
+			end
+			expect.raises("integer", codec.add_key, codec, 1.5, KEY);
+		end);
+
+		it("arguments of a wrong type, or none", function ()
+			for _, wrong in ipairs { false, {}, print, codec } do
+				expect.raises("string expected", core.jat, wrong);
+				expect.raises("string expected", codec.encode, codec, wrong);
+				expect.raises("string expected", codec.decode, codec, wrong);
+				expect.raises("number expected", codec.add_key, codec, wrong, KEY);
+				expect.raises("string expected", codec.add_key, codec, KEY_ID, wrong);
+			end
+			expect.raises("string expected", core.jat);
+			expect.raises("string expected", codec.encode, codec);
+			expect.raises("string expected", codec.decode, codec);
+			expect.raises("number expected", codec.add_key, codec);
+			expect.raises("string expected", codec.add_key, codec, KEY_ID);
+		end);
+
+		it("an object that is no codec", function ()
+			local others = { core.pool(("s"):rep(core.POOL_SEEDBYTES)), core.pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
+			for _, method in ipairs { codec.add_key, codec.encode, codec.decode, getmetatable(codec).__gc } do
+				for _, other in ipairs(others) do
+					expect.raises("mod_client_proxy.jat expected", method, other, "a", KEY);
+				end
+				expect.raises("mod_client_proxy.jat expected", method);
+			end
+		end);
+
+		it("a codec that has been collected", function ()
+			local collect = getmetatable(codec).__gc;
+			collect(codec);
+			collect(codec);
+			expect.raises("already collected", codec.encode, codec, SHORT_JID);
+			expect.raises("already collected", codec.decode, codec, "s");
+			expect.raises("already collected", codec.add_key, codec, KEY_ID, KEY);
+		end);
+	end);
+
+	it("works on while others are collected", function ()
+		local token = codec:encode(SHORT_JID);
+		for _ = 1, 100 do
+			new_codec(OTHER_KEY):encode(SHORT_JID);
+		end
+		collectgarbage();
+		assert.equal(SHORT_JID, codec:decode(token));
+	end);
+
+	it("gives back its memory", function ()
+		process.stays_flat(function ()
+			for i = 1, process.turns(5000, 100) do
+				new_codec():encode(SHORT_JID);
+				if i % 100 == 0 then
+					collectgarbage();
+				end
+			end
+		end, 2 * 1024 * 1024);
+	end);
+end);

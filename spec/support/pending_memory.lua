@@ -1,0 +1,43 @@
+-- For spec/core/memory_spec.lua: what 200,000 typical pending requests cost. A process of its
+-- own, because one that has freed memory before would fill that first, and the requests would
+-- seem to cost less.
+--
+-- Prints the bytes in use: before, with the requests, and with the same again after all had gone.
+
+dofile("spec/support/paths.lua");
+local core = require "mod_client_proxy.core";
+local process = require "spec.support.process";
+
+local COUNT = 200000;
+local BACKEND = "focus@auth.some-domain.example/focus123";
+local SERVICE = "focus.meet.some-domain.example";
+
+local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+
+local function uuid(i)
+	return ("%08x-%04x-4%03x-9%03x-%012x"):format(i * 2654435761 & 0xffffffff, i & 0xffff, i >> 8 & 0xfff, i & 0xfff, i);
+end
+
+local function add_all()
+	for i = 1, COUNT do
+		local requester = ("%s@meet.some-domain.example/%08x"):format(uuid(i):sub(1, 21), i);
+		local token = "s"..("%078x"):format(i);
+		assert(#requester == 55);
+		assert(pending:add(BACKEND, SERVICE.."/"..token, uuid(i)..":sendIQ", requester, SERVICE, i));
+	end
+	assert(#pending == COUNT);
+end
+
+local function resident_bytes()
+	collectgarbage();
+	collectgarbage();
+	return process.resident_bytes();
+end
+
+local empty = resident_bytes();
+add_all();
+local full = resident_bytes();
+while pending:expire(math.huge) do end
+assert(#pending == 0);
+add_all();
+print(COUNT, empty, full, resident_bytes());

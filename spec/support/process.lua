@@ -1,0 +1,53 @@
+-- What the specs ask about the process they run in, and one of its own to measure in
+
+local process = {};
+
+-- Set where everything is slow, as under valgrind: fewer turns
+local light = os.getenv("SPEC_LIGHT") ~= nil;
+
+-- Under valgrind or AddressSanitizer, memory is the tool's more than ours, and the tool finds
+-- what is lost.
+local resident_bytes_tell = not light and not os.getenv("ASAN_OPTIONS");
+
+-- (full, few) -> the number of turns to take
+function process.turns(full, few)
+	return light and few or full;
+end
+
+-- Bytes of memory that this process has in use. /proc/self/status says the same as statm,
+-- without leaving the size of a page open.
+function process.resident_bytes()
+	for line in io.lines("/proc/self/status") do
+		local kilobytes = line:match("^VmRSS:%s*(%d+) kB");
+		if kilobytes then
+			return tonumber(kilobytes) * 1024;
+		end
+	end
+end
+
+-- (f, allowed): calling f leaves at most `allowed` bytes more in use than before
+function process.stays_flat(f, allowed)
+	collectgarbage();
+	local lua_before, all_before = collectgarbage("count"), process.resident_bytes();
+	f();
+	collectgarbage();
+	local lua_grown = (collectgarbage("count") - lua_before) * 1024;
+	if lua_grown > allowed then
+		error(("%d bytes more in Lua, %d allowed"):format(lua_grown // 1, allowed), 2);
+	end
+	local all_grown = process.resident_bytes() - all_before;
+	if resident_bytes_tell and all_grown > allowed then
+		error(("%d bytes more in the process, %d allowed"):format(all_grown, allowed), 2);
+	end
+end
+
+-- (script) -> output of a Lua of its own that runs it
+function process.run(script)
+	local lua = _VERSION:lower():gsub(" ", "");
+	local output = assert(io.popen(("exec %s %s 2>&1"):format(lua, script)));
+	local text = output:read("a");
+	local succeeded = output:close();
+	return succeeded and text or error(text, 2);
+end
+
+return process;
