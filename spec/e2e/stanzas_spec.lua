@@ -78,10 +78,10 @@ describe("a stanza to the component", function ()
 
 		it("works with an id of 10 kB", function ()
 			local id = ("long id "):rep(1280);
-			requester:send(request(id));
+			requester:send_large(request(id));
 			local received = backend:receive(is_iq);
 			assert.equal(id, received.attr.id);
-			backend:send(st.reply(received));
+			backend:send_large(st.reply(received));
 			assert.equal(id, requester:receive(is_iq).attr.id);
 			assert_silence();
 		end);

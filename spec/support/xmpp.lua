@@ -32,7 +32,7 @@ local callbacks = {
 };
 
 local function open(port, default_ns)
-	local self = setmetatable({ received = {} }, connection);
+	local self = setmetatable({ received = {}, unread = "" }, connection);
 	self.socket = assert(socket.connect("127.0.0.1", port));
 	self.socket:setoption("tcp-nodelay", true);
 	-- the session is one of its own because util.xmppstream puts functions into it
@@ -43,6 +43,12 @@ end
 
 function connection:send(data)
 	assert(self.socket:send(tostring(data)));
+end
+
+-- Sends a stanza of several kilobytes. Expat in the server (see read, below) would
+-- wait for more if it came in two parts; white space is harmless between stanzas.
+function connection:send_large(stanza)
+	self:send(tostring(stanza)..(" "):rep(65536));
 end
 
 function connection:open_stream(to, default_ns)
@@ -60,10 +66,15 @@ function connection:read(deadline)
 	self.socket:settimeout(0);
 	local more, _, rest = self.socket:receive(65536);
 	data = (data or partial or "")..(more or rest or "");
-	if data ~= "" then
-		assert(self.stream:feed(data));
-	elseif failure == "closed" then
+	if data == "" and failure == "closed" then
 		self.closed = true;
+	end
+	-- Expat, since 2.6 and its backports, does not look again at the beginning of a
+	-- tag before there is twice as much of it; so it gets whole ones.
+	self.unread = self.unread..data;
+	if self.unread:sub(-1) == ">" then
+		assert(self.stream:feed(self.unread));
+		self.unread = "";
 	end
 	return data ~= "";
 end
