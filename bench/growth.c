@@ -60,7 +60,9 @@ static int add(struct pending *pending, const struct texts *texts, size_t number
 	struct pending_answer answer = {text(BACKEND), text(texts->to), text(texts->id)};
 	struct pending_request request = {text(texts->requester), text(SERVICE), answer.id, (double)number};
 
-	return pending_add(pending, &answer, &request);
+	struct pending_entry *entry;
+
+	return pending_add(pending, &answer, &request, &entry);
 }
 
 static int take(struct pending *pending, const struct texts *texts, size_t number)

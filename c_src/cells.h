@@ -11,7 +11,7 @@
 #include <stddef.h>
 
 enum {
-	CELLS_STEP = 16, /* cells come in multiples of this, and are aligned to it */
+	CELLS_STEP = 8, /* cells come in multiples of this, and are aligned to it */
 	CELLS_SIZE_MAX = 512,
 	CELLS_SIZES = CELLS_SIZE_MAX / CELLS_STEP,
 };

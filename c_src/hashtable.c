@@ -26,9 +26,14 @@ void hashtable_free(struct hashtable *table)
 	sodium_memzero(table->seed, sizeof table->seed);
 }
 
-void hashtable_hash(const struct hashtable *table, const void *data, size_t len, uint8_t hash[HASHTABLE_HASHBYTES])
+uint64_t hashtable_hash(const struct hashtable *table, const void *data, size_t len)
 {
-	crypto_shorthash_siphashx24(hash, data, len, table->seed);
+	uint64_t hash;
+	unsigned char bytes[crypto_shorthash_BYTES];
+
+	crypto_shorthash(bytes, data, len, table->seed);
+	memcpy(&hash, bytes, sizeof hash);
+	return hash;
 }
 
 /* The least 2^k - 1 that covers every bucket's number. */
@@ -47,13 +52,11 @@ static size_t bucket_mask(size_t bucket_count)
  * Linear hashing: the buckets from bucket_count up to the mask have not been
  * split off yet, their nodes are still where the next smaller mask puts them.
  */
-static size_t bucket_number(const struct hashtable *table, const uint8_t hash[HASHTABLE_HASHBYTES])
+static size_t bucket_number(const struct hashtable *table, uint64_t hash)
 {
 	size_t mask = bucket_mask(table->bucket_count);
-	size_t number;
+	size_t number = (size_t)hash & mask;
 
-	memcpy(&number, hash, sizeof number);
-	number &= mask;
 	return number < table->bucket_count ? number : number & (mask >> 1);
 }
 
@@ -62,66 +65,83 @@ static struct hashtable_node **bucket_at(const struct hashtable *table, size_t n
 	return (struct hashtable_node **)slots_at(&table->buckets, number);
 }
 
-/* The pointer that points to the node with that hash, or to the chain's NULL. */
-static struct hashtable_node **find_link(const struct hashtable *table, const uint8_t hash[HASHTABLE_HASHBYTES])
+static struct hashtable_node **bucket_of(const struct hashtable *table, uint64_t hash)
 {
-	struct hashtable_node **link = bucket_at(table, bucket_number(table, hash));
+	return bucket_at(table, bucket_number(table, hash));
+}
 
-	while (*link != NULL && memcmp((*link)->hash, hash, HASHTABLE_HASHBYTES) != 0) {
+static struct hashtable_node *first_with(struct hashtable_node *node, uint64_t hash)
+{
+	while (node != NULL && node->hash != hash) {
+		node = node->next;
+	}
+	return node;
+}
+
+static struct hashtable_node **end_of(struct hashtable_node **link)
+{
+	while (*link != NULL) {
 		link = &(*link)->next;
 	}
 	return link;
 }
 
-static void push(struct hashtable *table, struct hashtable_node *node)
+/* Moves the nodes that belong into the newest bucket there; all keep their order. */
+static void split(struct hashtable *table, size_t from, size_t newest)
 {
-	struct hashtable_node **bucket = bucket_at(table, bucket_number(table, node->hash));
+	struct hashtable_node **kept = bucket_at(table, from);
+	struct hashtable_node **moved = bucket_at(table, newest);
+	struct hashtable_node *node = *kept;
 
-	node->next = *bucket;
-	*bucket = node;
-}
+	*moved = NULL;
+	for (; node != NULL; node = node->next) {
+		struct hashtable_node ***end = bucket_number(table, node->hash) == newest ? &moved : &kept;
 
-/* Deals the nodes of one bucket out again. */
-static void redeal(struct hashtable *table, struct hashtable_node **bucket)
-{
-	struct hashtable_node *node = *bucket;
-
-	*bucket = NULL;
-	while (node != NULL) {
-		struct hashtable_node *next = node->next;
-
-		push(table, node);
-		node = next;
+		**end = node;
+		*end = &node->next;
 	}
+	*kept = NULL;
+	*moved = NULL;
 }
 
 static void grow(struct hashtable *table)
 {
-	size_t fresh = table->bucket_count;
+	size_t newest = table->bucket_count;
 
-	if (slots_reserve(&table->buckets, fresh + 1) != 0) {
+	if (slots_reserve(&table->buckets, newest + 1) != 0) {
 		return;
 	}
 	table->bucket_count++;
-	redeal(table, bucket_at(table, fresh & (bucket_mask(table->bucket_count) >> 1)));
+	split(table, newest & (bucket_mask(table->bucket_count) >> 1), newest);
 }
 
 static void shrink(struct hashtable *table)
 {
 	size_t last = --table->bucket_count;
+	struct hashtable_node **bucket = bucket_at(table, last);
 
-	redeal(table, bucket_at(table, last));
+	/* Where they belong now, all other nodes have other hashes. */
+	if (*bucket != NULL) {
+		*end_of(bucket_of(table, (*bucket)->hash)) = *bucket;
+		*bucket = NULL;
+	}
 	slots_trim(&table->buckets, table->bucket_count);
 }
 
-struct hashtable_node *hashtable_find(const struct hashtable *table, const uint8_t hash[HASHTABLE_HASHBYTES])
+struct hashtable_node *hashtable_find(const struct hashtable *table, uint64_t hash)
 {
-	return *find_link(table, hash);
+	return first_with(*bucket_of(table, hash), hash);
+}
+
+struct hashtable_node *hashtable_next(const struct hashtable_node *node)
+{
+	return first_with(node->next, node->hash);
 }
 
 void hashtable_add(struct hashtable *table, struct hashtable_node *node)
 {
-	push(table, node);
+	node->next = NULL;
+	*end_of(bucket_of(table, node->hash)) = node;
 	table->node_count++;
 	if (table->node_count > table->bucket_count) {
 		grow(table);
@@ -130,19 +150,17 @@ void hashtable_add(struct hashtable *table, struct hashtable_node *node)
 
 void hashtable_remove(struct hashtable *table, struct hashtable_node *node)
 {
+	struct hashtable_node **link = bucket_of(table, node->hash);
 	int step;
 
-	*find_link(table, node->hash) = node->next;
+	while (*link != node) {
+		link = &(*link)->next;
+	}
+	*link = node->next;
 	table->node_count--;
 	for (step = 0; step < SHRINK_STEPS; step++) {
 		if (table->bucket_count > BUCKETS_MIN && table->node_count < table->bucket_count / 2) {
 			shrink(table);
 		}
 	}
-}
-
-void hashtable_replace(struct hashtable *table, struct hashtable_node *node, struct hashtable_node *fresh)
-{
-	*find_link(table, node->hash) = fresh;
-	*fresh = *node;
 }

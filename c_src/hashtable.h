@@ -3,8 +3,9 @@
  * that nobody can aim at a bucket, and linear hashing, so that each call grows
  * or shrinks the table by a few buckets at most and none has to rehash it all.
  *
- * A key is known by its 128-bit keyed hash alone. Finding two keys with the
- * same hash is out of reach without the seed, so the keys are not kept.
+ * The table knows its nodes by their hash alone. Nodes with the same hash stay
+ * in the order they were added; telling them apart is the caller's, as far as
+ * one chance in 2^64 is too much.
  *
  * Nodes live inside the caller's structures, which the table never allocates,
  * copies or frees.
@@ -17,14 +18,11 @@
 
 #include "slots.h"
 
-enum {
-	HASHTABLE_SEEDBYTES = 16,
-	HASHTABLE_HASHBYTES = 16,
-};
+enum { HASHTABLE_SEEDBYTES = 16 };
 
 struct hashtable_node {
 	struct hashtable_node *next;
-	uint8_t hash[HASHTABLE_HASHBYTES];
+	uint64_t hash;
 };
 
 struct hashtable {
@@ -41,21 +39,21 @@ int hashtable_init(struct hashtable *table, const uint8_t seed[HASHTABLE_SEEDBYT
 void hashtable_free(struct hashtable *table);
 
 /* The keyed hash of `data`. */
-void hashtable_hash(const struct hashtable *table, const void *data, size_t len, uint8_t hash[HASHTABLE_HASHBYTES]);
+uint64_t hashtable_hash(const struct hashtable *table, const void *data, size_t len);
 
-/* The node with that hash, or NULL. */
-struct hashtable_node *hashtable_find(const struct hashtable *table, const uint8_t hash[HASHTABLE_HASHBYTES]);
+/* The first node with that hash, or NULL. */
+struct hashtable_node *hashtable_find(const struct hashtable *table, uint64_t hash);
+
+/* The node with the same hash that was added after `node`, or NULL. */
+struct hashtable_node *hashtable_next(const struct hashtable_node *node);
 
 /*
- * Adds `node`, whose `hash` is set and not in the table yet. Cannot fail: where
- * there is no memory to grow, the chains get longer instead.
+ * Adds `node`, whose `hash` is set. Cannot fail: where there is no memory to
+ * grow, the chains get longer instead.
  */
 void hashtable_add(struct hashtable *table, struct hashtable_node *node);
 
 /* Takes `node`, which is in the table, out of it. */
 void hashtable_remove(struct hashtable *table, struct hashtable_node *node);
-
-/* Puts `fresh`, which gets the hash of `node`, in the place of `node`. */
-void hashtable_replace(struct hashtable *table, struct hashtable_node *node, struct hashtable_node *fresh);
 
 #endif

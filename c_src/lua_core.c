@@ -241,17 +241,57 @@ static int l_pool_len(lua_State *L)
  * does not run backwards.
  */
 
-static struct pending_text check_text(lua_State *L, int arg)
+static struct pending_text check_text(lua_State *L, int arg, size_t max)
 {
 	struct pending_text text;
 
 	text.bytes = luaL_checklstring(L, arg, &text.len);
+	luaL_argcheck(L, text.len <= max, arg, "too long");
 	return text;
 }
 
-static void push_text(lua_State *L, struct pending_text text)
+static struct pending_answer check_answer(lua_State *L)
+{
+	return (struct pending_answer){
+		.from = check_text(L, 2, SIZE_MAX),
+		.to = check_text(L, 3, SIZE_MAX),
+		.id = check_text(L, 4, UINT32_MAX),
+	};
+}
+
+static int push_text(lua_State *L, struct pending_text text)
 {
 	lua_pushlstring(L, text.bytes, text.len);
+	return 1;
+}
+
+/* A number that tells an entry from all others while it is pending. */
+static int push_handle(lua_State *L, struct pending_entry *entry)
+{
+	lua_pushlightuserdata(L, entry);
+	return 1;
+}
+
+static size_t check_size(lua_State *L, int arg)
+{
+	lua_Integer size = luaL_checkinteger(L, arg);
+
+	luaL_argcheck(L, size >= 0, arg, "negative");
+	return (size_t)size;
+}
+
+static const char *pending_code(enum pending_status status)
+{
+	switch (status) {
+	case PENDING_FULL:
+		return "full";
+	case PENDING_REQUESTER_FULL:
+		return "requester-full";
+	case PENDING_OK:
+	case PENDING_NO_MEMORY:
+		break;
+	}
+	return "no-memory";
 }
 
 /* core.pending(seed) -> pending | nil, "no-memory": an empty table; `seed`: PENDING_SEEDBYTES secret random bytes */
@@ -273,46 +313,43 @@ static int l_pending_gc(lua_State *L)
 	return 0;
 }
 
+/* pending:limit(max, max_per_requester): nothing is added beyond that many, in all and by one bare JID */
+static int l_pending_limit(lua_State *L)
+{
+	struct pending *pending = check_object(L, PENDING_TYPE);
+
+	pending_limit(pending, check_size(L, 2), check_size(L, 3));
+	return 0;
+}
+
 /*
- * pending:add(backend, to, id, requester, service, deadline) -> true | nil, "no-memory"
- * The answer will come from `backend` to `to`, the address the request is sent from.
+ * pending:add(backend, to, id, requester, service, deadline)
+ *     -> handle | nil, "no-memory" | "full" | "requester-full"
+ * The answer will come from `backend` to `to`, the address the request is sent
+ * from. The handle is a key for what else is to be known of the request; it can
+ * come again for another one when this one is pending no longer.
  */
 static int l_pending_add(lua_State *L)
 {
 	struct pending *pending = check_object(L, PENDING_TYPE);
-	struct pending_answer answer = {
-		.from = check_text(L, 2),
-		.to = check_text(L, 3),
-		.id = check_text(L, 4),
-	};
+	struct pending_answer answer = check_answer(L);
 	struct pending_request request = {
-		.requester = check_text(L, 5),
-		.service = check_text(L, 6),
+		.requester = check_text(L, 5, UINT16_MAX),
+		.service = check_text(L, 6, UINT16_MAX),
 		.id = answer.id,
 		.deadline = luaL_checknumber(L, 7),
 	};
+	struct pending_entry *entry;
+	enum pending_status status;
 
 	luaL_argcheck(L, request.deadline == request.deadline, 7, "not a time");
-	if (pending_add(pending, &answer, &request) != 0) {
-		return no_memory(L);
-	}
-	lua_pushboolean(L, 1);
-	return 1;
+	status = pending_add(pending, &answer, &request, &entry);
+	return status == PENDING_OK ? push_handle(L, entry) : fail(L, pending_code(status));
 }
 
-/*
- * pending:take(from, to, id) -> requester, service | nil
- * The oldest request this answers; it is pending no longer.
- */
-static int l_pending_take(lua_State *L)
+/* Pushes an entry's requester, service, id, handle and deadline, or nil for NULL, and removes it. */
+static int take_entry(lua_State *L, struct pending *pending, struct pending_entry *entry)
 {
-	struct pending *pending = check_object(L, PENDING_TYPE);
-	struct pending_answer answer = {
-		.from = check_text(L, 2),
-		.to = check_text(L, 3),
-		.id = check_text(L, 4),
-	};
-	struct pending_entry *entry = pending_find(pending, &answer);
 	struct pending_request request;
 
 	if (entry == NULL) {
@@ -322,12 +359,38 @@ static int l_pending_take(lua_State *L)
 	request = pending_read(entry);
 	push_text(L, request.requester);
 	push_text(L, request.service);
+	push_text(L, request.id);
+	push_handle(L, entry);
+	lua_pushnumber(L, request.deadline);
 	pending_remove(pending, entry);
-	return 2;
+	return 5;
 }
 
 /*
- * pending:expire(now) -> requester, service, id | nil
+ * pending:take(from, to, id) -> requester, service, id, handle, deadline | nil
+ * The oldest request this answers; it is pending no longer.
+ */
+static int l_pending_take(lua_State *L)
+{
+	struct pending *pending = check_object(L, PENDING_TYPE);
+	struct pending_answer answer = check_answer(L);
+
+	return take_entry(L, pending, pending_find(pending, &answer));
+}
+
+/*
+ * pending:take_back(backend) -> requester, service, id, handle, deadline | nil
+ * The oldest request that was handed to `backend`; it is pending no longer.
+ */
+static int l_pending_take_back(lua_State *L)
+{
+	struct pending *pending = check_object(L, PENDING_TYPE);
+
+	return take_entry(L, pending, pending_first_of(pending, check_text(L, 2, SIZE_MAX)));
+}
+
+/*
+ * pending:expire(now) -> requester, service, id, handle, deadline | nil
  * The request with the earliest deadline, if that is `now` or before; it is
  * pending no longer.
  */
@@ -336,18 +399,9 @@ static int l_pending_expire(lua_State *L)
 	struct pending *pending = check_object(L, PENDING_TYPE);
 	lua_Number now = luaL_checknumber(L, 2);
 	struct pending_entry *entry = pending_first(pending);
-	struct pending_request request;
+	int is_due = entry != NULL && pending_read(entry).deadline <= now;
 
-	if (entry == NULL || pending_read(entry).deadline > now) {
-		lua_pushnil(L);
-		return 1;
-	}
-	request = pending_read(entry);
-	push_text(L, request.requester);
-	push_text(L, request.service);
-	push_text(L, request.id);
-	pending_remove(pending, entry);
-	return 3;
+	return take_entry(L, pending, is_due ? entry : NULL);
 }
 
 /* pending:deadline() -> number | nil: the earliest one */
@@ -400,8 +454,10 @@ static const luaL_Reg pool_metamethods[] = {
 };
 
 static const luaL_Reg pending_methods[] = {
+	{"limit", l_pending_limit},
 	{"add", l_pending_add},
 	{"take", l_pending_take},
+	{"take_back", l_pending_take_back},
 	{"expire", l_pending_expire},
 	{"deadline", l_pending_deadline},
 	{NULL, NULL},

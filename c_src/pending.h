@@ -19,6 +19,13 @@
 
 enum { PENDING_SEEDBYTES = 16 };
 
+enum pending_status {
+	PENDING_OK = 0,
+	PENDING_NO_MEMORY,
+	PENDING_FULL,           /* as many are pending as may be */
+	PENDING_REQUESTER_FULL, /* as many of this requester's bare JID as may be */
+};
+
 /* Any bytes at all. */
 struct pending_text {
 	const char *bytes;
@@ -32,20 +39,20 @@ struct pending_answer {
 	struct pending_text id;
 };
 
-/* What is remembered of a request. */
+/* What is remembered of a request. A JID has at most 3071 bytes (RFC 7622 section 3.1). */
 struct pending_request {
-	struct pending_text requester;
-	struct pending_text service; /* the service address the requester had used */
-	struct pending_text id;
-	double deadline; /* not NaN */
+	struct pending_text requester; /* at most UINT16_MAX bytes */
+	struct pending_text service;   /* the service address the requester had used; likewise */
+	struct pending_text id;        /* at most UINT32_MAX bytes */
+	double deadline;               /* not NaN */
 };
 
 struct pending;
 struct pending_entry;
 
 /*
- * An empty table; `seed` (secret, copied) keys its hash. NULL if there is no
- * memory. The caller owns it: pending_free.
+ * An empty table without limits; `seed` (secret, copied) keys its hash. NULL if
+ * there is no memory. The caller owns it: pending_free.
  */
 struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES]);
 
@@ -53,19 +60,27 @@ struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES]);
 void pending_free(struct pending *pending);
 
 /*
- * Adds a copy of `request`, to be found by `answer`. 0, or -1 if there is no
- * memory: then nothing has changed.
+ * From now on, nothing is added beyond `max` requests in all and
+ * `max_per_requester` of one requester's bare JID (what is before the "/").
  */
-int pending_add(struct pending *pending, const struct pending_answer *answer, const struct pending_request *request);
+void pending_limit(struct pending *pending, size_t max, size_t max_per_requester);
 
 /*
- * The oldest request that `answer` can be for, or NULL. The entry belongs to
- * the table and is valid until pending_remove.
+ * Adds a copy of `request`, to be found by `answer`, and writes the entry, which
+ * belongs to the table and is valid until pending_remove. Nothing has changed
+ * unless PENDING_OK.
  */
+enum pending_status pending_add(struct pending *pending, const struct pending_answer *answer,
+                                const struct pending_request *request, struct pending_entry **added);
+
+/* The oldest request that `answer` can be for, or NULL. */
 struct pending_entry *pending_find(const struct pending *pending, const struct pending_answer *answer);
 
-/* The request with the earliest deadline, or NULL; likewise. */
+/* The request with the earliest deadline, or NULL. */
 struct pending_entry *pending_first(const struct pending *pending);
+
+/* The oldest request that was handed to `backend`, or NULL. */
+struct pending_entry *pending_first_of(const struct pending *pending, struct pending_text backend);
 
 /* The request of `entry`; its texts are valid as long as the entry. */
 struct pending_request pending_read(const struct pending_entry *entry);

@@ -57,12 +57,16 @@ static void place(struct pool *pool, size_t position, struct backend *backend)
 
 static struct backend *find(const struct pool *pool, const char *jid, size_t jid_len)
 {
-	uint8_t hash[HASHTABLE_HASHBYTES];
-	struct hashtable_node *node;
+	struct hashtable_node *node = hashtable_find(&pool->by_jid, hashtable_hash(&pool->by_jid, jid, jid_len));
 
-	hashtable_hash(&pool->by_jid, jid, jid_len, hash);
-	node = hashtable_find(&pool->by_jid, hash);
-	return node == NULL ? NULL : (void *)((char *)node - offsetof(struct backend, node));
+	for (; node != NULL; node = hashtable_next(node)) {
+		struct backend *backend = (void *)((char *)node - offsetof(struct backend, node));
+
+		if (backend->jid_len == jid_len && memcmp(backend->jid, jid, jid_len) == 0) {
+			return backend;
+		}
+	}
+	return NULL;
 }
 
 int pool_add(struct pool *pool, const char *jid, size_t jid_len)
@@ -83,7 +87,7 @@ int pool_add(struct pool *pool, const char *jid, size_t jid_len)
 	backend->jid_len = jid_len;
 	memcpy(backend->jid, jid, jid_len);
 	place(pool, count, backend);
-	hashtable_hash(&pool->by_jid, jid, jid_len, backend->node.hash);
+	backend->node.hash = hashtable_hash(&pool->by_jid, jid, jid_len);
 	hashtable_add(&pool->by_jid, &backend->node);
 	return 1;
 }

@@ -21,19 +21,52 @@ function oracle.new()
 	return setmetatable({ entries = {} }, oracle);
 end
 
-function oracle:add(backend, to, id, requester, service, deadline)
+function oracle:add(backend, to, id, requester, service, deadline, handle)
 	table.insert(self.entries, {
-		backend = backend, to = to, id = id, requester = requester, service = service, deadline = deadline,
+		backend = backend, to = to, id = id, requester = requester, service = service, deadline = deadline, handle = handle,
 	});
 end
 
-function oracle:take(from, to, id)
+-- Removes the oldest entry for which `wanted` is true: what is remembered of it
+function oracle:take_oldest(wanted)
 	for position, entry in ipairs(self.entries) do
-		if entry.backend == from and entry.to == to and entry.id == id then
+		if wanted(entry) then
 			table.remove(self.entries, position);
-			return entry.requester, entry.service;
+			return entry.requester, entry.service, entry.id, entry.handle, entry.deadline;
 		end
 	end
+end
+
+function oracle:take(from, to, id)
+	return self:take_oldest(function (entry)
+		return entry.backend == from and entry.to == to and entry.id == id;
+	end);
+end
+
+function oracle:take_back(backend)
+	return self:take_oldest(function (entry)
+		return entry.backend == backend;
+	end);
+end
+
+-- Why the requester's next request would not be taken
+function oracle:refusal(requester, max, max_per_requester)
+	local bare, count = requester:match("^[^/]*"), 0;
+	for _, entry in ipairs(self.entries) do
+		if entry.requester:match("^[^/]*") == bare then
+			count = count + 1;
+		end
+	end
+	return #self.entries >= max and "full" or count >= max_per_requester and "requester-full" or nil;
+end
+
+function oracle:knows(handle)
+	for _, entry in ipairs(self.entries) do
+		if entry.handle == handle then
+			return true;
+		end
+	end
+	return false;
 end
 
 function oracle:deadline()
@@ -47,7 +80,7 @@ function oracle:deadline()
 end
 
 -- Removes the entry if it is among those that may expire next, and tells whether it was.
-function oracle:expire(now, requester, service, id)
+function oracle:expire(now, requester, service, id, handle, deadline)
 	local earliest = self:deadline();
 	if earliest == nil or earliest > now then
 		return requester == nil;
@@ -55,7 +88,7 @@ function oracle:expire(now, requester, service, id)
 	for position, entry in ipairs(self.entries) do
 		if entry.deadline == earliest and entry.requester == requester then
 			table.remove(self.entries, position);
-			return entry.service == service and entry.id == id;
+			return entry.service == service and entry.id == id and entry.handle == handle and deadline == earliest;
 		end
 	end
 	return false;
@@ -92,16 +125,16 @@ local function run_sequence(keys, steps, add_weight, deadline_kind)
 		if chance < add_weight then
 			local requester, service = new_requester(), random.bytes(math.random(0, 20));
 			local deadline = deadlines[deadline_kind](now);
-			slow:add(from, to, id, requester, service, deadline);
-			expect.equal(true, pending:add(from, to, id, requester, service, deadline), "step %d, add", step);
+			local handle = pending:add(from, to, id, requester, service, deadline);
+			expect.equal("userdata", type(handle), "step %d, add", step);
+			expect.that(not slow:knows(handle), "step %d, add", step);
+			slow:add(from, to, id, requester, service, deadline, handle);
+		elseif chance < 0.8 then
+			expect.same({ slow:take(from, to, id) }, { pending:take(from, to, id) }, "step %d, take", step);
 		elseif chance < 0.85 then
-			local requester, service = slow:take(from, to, id);
-			local got_requester, got_service = pending:take(from, to, id);
-			expect.equal(requester, got_requester, "step %d, take", step);
-			expect.equal(service, got_service, "step %d, take", step);
+			expect.same({ slow:take_back(from) }, { pending:take_back(from) }, "step %d, take back", step);
 		else
-			local requester, service, got_id = pending:expire(now);
-			expect.that(slow:expire(now, requester, service, got_id), "step %d, expire: %q", step, requester);
+			expect.that(slow:expire(now, pending:expire(now)), "step %d, expire", step);
 		end
 		now = now + math.random(0, 2);
 		expect.equal(slow:deadline(), pending:deadline(), "step %d, deadline", step);
@@ -177,8 +210,8 @@ describe("core.pending", function ()
 		end);
 
 		it("gives what was remembered, once", function ()
-			assert.is_true(pending:add("f", "t", "i", "requester", "service", 1));
-			assert.same({ "requester", "service" }, { pending:take("f", "t", "i") });
+			local handle = pending:add("f", "t", "i", "requester", "service", 1);
+			assert.same({ "requester", "service", "i", handle, 1 }, { pending:take("f", "t", "i") });
 			assert.is_nil(pending:take("f", "t", "i"));
 			assert.is_nil(pending:deadline());
 			assert.equal(0, #pending);
@@ -189,7 +222,8 @@ describe("core.pending", function ()
 				pending:add("f", "t", "i", "requester"..i, "service"..i, -i);
 			end
 			for i = 1, 10 do
-				assert.same({ "requester"..i, "service"..i }, { pending:take("f", "t", "i") });
+				local requester, service = pending:take("f", "t", "i");
+				assert.same({ "requester"..i, "service"..i }, { requester, service });
 			end
 			assert.is_nil(pending:take("f", "t", "i"));
 		end);
@@ -272,12 +306,85 @@ describe("core.pending", function ()
 		end);
 	end);
 
+	describe("take_back", function ()
+		it("finds nothing of a backend that has nothing", function ()
+			pending:add("f", "t", "i", "requester", "service", 1);
+			assert.is_nil(pending:take_back("g"));
+			assert.equal(1, select("#", pending:take_back("g")));
+		end);
+
+		it("gives what the backend has, the oldest first, and nothing of others", function ()
+			for i = 1, 1000 do
+				pending:add("f"..i % 3, "t"..i % 5, "i"..i % 10, "requester"..i, "service", -i);
+			end
+			for i = 1, 1000 do
+				if i % 3 == 1 then
+					expect.equal("requester"..i, (pending:take_back("f1")), "take back %d", i);
+				end
+			end
+			assert.is_nil(pending:take_back("f1"));
+			assert.equal(666, #pending);
+			assert.is_nil(pending:take("f1", "t1", "i1"));
+			pending:add("f1", "t", "i", "again", "service", 0);
+			assert.equal("again", (pending:take_back("f1")));
+		end);
+	end);
+
+	describe("limit", function ()
+		it("refuses what is too much, in all or of one bare JID, and takes it when there is room", function ()
+			local slow = oracle.new();
+			for step = 1, process.turns(20000, 2000) do
+				if step % 500 == 1 then
+					slow.max, slow.max_per_requester = math.random(0, 40), math.random(0, 10);
+					pending:limit(slow.max, slow.max_per_requester);
+				end
+				local requester = random.element { "a", "b", "a@b", "" }..random.element { "", "/", "/r", "/r/s" };
+				local backend = "f"..math.random(3);
+				if math.random() < 0.6 then
+					local refusal = slow:refusal(requester, slow.max, slow.max_per_requester);
+					local handle, code = pending:add(backend, "t", "i"..step, requester, "service", step);
+					expect.equal(refusal, code, "step %d", step);
+					if handle then
+						slow:add(backend, "t", "i"..step, requester, "service", step, handle);
+					end
+				else
+					expect.same({ slow:take_back(backend) }, { pending:take_back(backend) }, "step %d", step);
+				end
+				expect.equal(#slow.entries, #pending, "step %d", step);
+			end
+		end);
+
+		it("is none at first", function ()
+			for i = 1, 1000 do
+				assert(pending:add("f", "t", "i"..i, "requester/"..i, "service", 0));
+			end
+		end);
+
+		it("does not touch what is pending already", function ()
+			for i = 1, 10 do
+				pending:add("f", "t", "i"..i, "requester", "service", i);
+			end
+			pending:limit(5, 5);
+			assert.equal(10, #pending);
+			assert.same({ nil, "full" }, { pending:add("f", "t", "i", "another", "service", 0) });
+			for _ = 1, 5 do
+				pending:expire(10);
+			end
+			assert.same({ nil, "full" }, { pending:add("f", "t", "i", "another", "service", 0) });
+			pending:limit(50, 5);
+			assert.same({ nil, "requester-full" }, { pending:add("f", "t", "i", "requester/r", "service", 0) });
+			assert.truthy(pending:add("f", "t", "i", "another", "service", 0));
+		end);
+	end);
+
 	describe("texts", function ()
 		local function expect_kept(backend, to, id, requester, service)
-			pending:add(backend, to, id, requester, service, 1);
-			pending:add(backend, to, id, requester, service, 2);
-			assert.same({ requester, service, id }, { pending:expire(1) });
-			assert.same({ requester, service }, { pending:take(backend, to, id) });
+			local first = pending:add(backend, to, id, requester, service, 1);
+			local second = pending:add(backend, to, id, requester, service, 2);
+			local third = pending:add(backend, to, id, requester, service, 3);
+			assert.same({ requester, service, id, first, 1 }, { pending:expire(1) });
+			assert.same({ requester, service, id, second, 2 }, { pending:take(backend, to, id) });
+			assert.same({ requester, service, id, third, 3 }, { pending:take_back(backend) });
 		end
 
 		it("may be empty", function ()
@@ -301,6 +408,9 @@ describe("core.pending", function ()
 				expect_kept("f", "t", long, "r", "s");
 				expect_kept(long, "t", "i", "r", "s");
 				expect_kept("f", long, "i", "r", "s");
+			end
+			for _, length in ipairs { 511, 3071, 65535 } do
+				local long = random.bytes(length);
 				expect_kept("f", "t", "i", long, "s");
 				expect_kept("f", "t", "i", "r", long);
 			end
@@ -312,7 +422,8 @@ describe("core.pending", function ()
 			end
 			collectgarbage();
 			for i = 1, 100 do
-				assert.same({ ("r"):rep(1000)..i, ("s"):rep(1000)..i, "i"..i }, { pending:expire(100) });
+				local requester, service, id = pending:expire(100);
+				assert.same({ ("r"):rep(1000)..i, ("s"):rep(1000)..i, "i"..i }, { requester, service, id });
 			end
 		end);
 	end);
@@ -324,8 +435,8 @@ describe("core.pending", function ()
 		end);
 
 		it("gives what was remembered, once", function ()
-			pending:add("f", "t", "i", "requester", "service", 1);
-			assert.same({ "requester", "service", "i" }, { pending:expire(1) });
+			local handle = pending:add("f", "t", "i", "requester", "service", 1);
+			assert.same({ "requester", "service", "i", handle, 1 }, { pending:expire(1) });
 			assert.is_nil(pending:expire(1));
 			assert.is_nil(pending:take("f", "t", "i"));
 			assert.equal(0, #pending);
@@ -407,7 +518,7 @@ describe("core.pending", function ()
 
 		local function add_all(deadline_of)
 			for i = 1, count do
-				expect.equal(true, pending:add("f"..i % 7, "t"..i % 1000, "i"..i, "requester"..i, "service"..i, deadline_of(i)), "add %d", i);
+				expect.that(pending:add("f"..i % 7, "t"..i % 1000, "i"..i, "requester"..i, "service"..i, deadline_of(i)), "add %d", i);
 				expect.equal(i, #pending, "add %d", i);
 			end
 		end
@@ -497,9 +608,24 @@ describe("core.pending", function ()
 			assert.equal(0, #pending);
 		end);
 
+		it("an address that is longer than any", function ()
+			local long = ("r"):rep(65536);
+			expect.raises("too long", pending.add, pending, "f", "t", "i", long, "s", 0);
+			expect.raises("too long", pending.add, pending, "f", "t", "i", "r", long, 0);
+			assert.equal(0, #pending);
+		end);
+
+		it("a limit that is no number of requests", function ()
+			expect.raises("negative", pending.limit, pending, -1, 0);
+			expect.raises("negative", pending.limit, pending, 0, -1);
+			expect.raises("integer", pending.limit, pending, 0.5, 0);
+			expect.raises("number expected", pending.limit, pending, 0);
+		end);
+
 		it("arguments of a wrong type, or none", function ()
 			for _, wrong in ipairs { false, true, {}, print, pending } do
 				expect.raises("string expected", core.pending, wrong);
+				expect.raises("string expected", pending.take_back, pending, wrong);
 				for position = 1, 6 do
 					local arguments = { "f", "t", "i", "r", "s", 1 };
 					arguments[position] = wrong;
@@ -529,7 +655,9 @@ describe("core.pending", function ()
 		it("an object that is no table of pending requests", function ()
 			local meta = getmetatable(pending);
 			local others = { core.jat("h"), core.pool(("s"):rep(core.POOL_SEEDBYTES)), io.stdout, {}, "s" };
-			for _, method in ipairs { pending.add, pending.take, pending.expire, pending.deadline, meta.__len, meta.__gc } do
+			for _, method in ipairs {
+				pending.add, pending.take, pending.take_back, pending.expire, pending.deadline, pending.limit, meta.__len, meta.__gc,
+			} do
 				for _, other in ipairs(others) do
 					expect.raises("mod_client_proxy.pending expected", method, other, "f", "t", "i", "r", "s", 1);
 				end
@@ -542,7 +670,9 @@ describe("core.pending", function ()
 			pending:add("f", "t", "i", "r", "s", 1);
 			meta.__gc(pending);
 			meta.__gc(pending);
-			for _, method in ipairs { pending.add, pending.take, pending.expire, pending.deadline, meta.__len } do
+			for _, method in ipairs {
+				pending.add, pending.take, pending.take_back, pending.expire, pending.deadline, pending.limit, meta.__len,
+			} do
 				expect.raises("already collected", method, pending, "f", "t", "i", "r", "s", 1);
 			end
 		end);
