@@ -58,7 +58,7 @@ static void write_texts(struct texts *texts, size_t number)
 static int add(struct pending *pending, const struct texts *texts, size_t number)
 {
 	struct pending_answer answer = {text(BACKEND), text(texts->to), text(texts->id)};
-	struct pending_request request = {text(texts->requester), text(SERVICE), answer.id, (double)number};
+	struct pending_request request = {text(texts->requester), text(SERVICE), answer.id, (double)number, text("")};
 
 	struct pending_entry *entry;
 

@@ -205,28 +205,63 @@ static int l_pool_remove(lua_State *L)
 	return 1;
 }
 
-/* pool:clear(): no backend is left */
-static int l_pool_clear(lua_State *L)
-{
-	pool_clear(check_object(L, POOL_TYPE));
-	return 0;
-}
+static const char *const pool_states[] = {"ready", "suspended", "away", NULL};
 
-/* pool:pick([except]) -> jid | nil: one backend at random, never `except` */
-static int l_pool_pick(lua_State *L)
+/*
+ * pool:set(jid, state) -> boolean: whether it is a backend whose state was another
+ * state: "ready"; "suspended", chosen only while no backend is ready; "away", never chosen
+ */
+static int l_pool_set(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	size_t except_len = 0;
-	const char *except = luaL_optlstring(L, 2, NULL, &except_len);
 	size_t jid_len;
-	const char *jid = pool_pick(pool, except, except_len, &jid_len);
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	enum pool_state state = (enum pool_state)luaL_checkoption(L, 3, NULL, pool_states);
 
+	lua_pushboolean(L, pool_set(pool, jid, jid_len, state));
+	return 1;
+}
+
+/* pool:state(jid) -> state | nil if it is no backend */
+static int l_pool_state(lua_State *L)
+{
+	const struct pool *pool = check_object(L, POOL_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+
+	lua_pushstring(L, pool_states[pool_state(pool, jid, jid_len)]); /* of NULL: nil */
+	return 1;
+}
+
+static int push_jid(lua_State *L, const char *jid, size_t jid_len)
+{
 	if (jid == NULL) {
 		lua_pushnil(L);
 	} else {
 		lua_pushlstring(L, jid, jid_len);
 	}
 	return 1;
+}
+
+/* pool:any() -> jid | nil: some backend, whichever */
+static int l_pool_any(lua_State *L)
+{
+	size_t jid_len = 0;
+	const char *jid = pool_any(check_object(L, POOL_TYPE), &jid_len);
+
+	return push_jid(L, jid, jid_len);
+}
+
+/* pool:pick([except]) -> jid | nil: a ready backend at random, or else a suspended one, never `except` */
+static int l_pool_pick(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	size_t except_len = 0;
+	const char *except = luaL_optlstring(L, 2, NULL, &except_len);
+	size_t jid_len = 0;
+	const char *jid = pool_pick(pool, except, except_len, &jid_len);
+
+	return push_jid(L, jid, jid_len);
 }
 
 /* #pool -> integer: how many backends there are */
@@ -347,7 +382,7 @@ static int l_pending_add(lua_State *L)
 	return status == PENDING_OK ? push_handle(L, entry) : fail(L, pending_code(status));
 }
 
-/* Pushes an entry's requester, service, id, handle and deadline, or nil for NULL, and removes it. */
+/* Pushes an entry's requester, service, id, handle, deadline and backend, or nil for NULL, and removes it. */
 static int take_entry(lua_State *L, struct pending *pending, struct pending_entry *entry)
 {
 	struct pending_request request;
@@ -362,12 +397,13 @@ static int take_entry(lua_State *L, struct pending *pending, struct pending_entr
 	push_text(L, request.id);
 	push_handle(L, entry);
 	lua_pushnumber(L, request.deadline);
+	push_text(L, request.backend);
 	pending_remove(pending, entry);
-	return 5;
+	return 6;
 }
 
 /*
- * pending:take(from, to, id) -> requester, service, id, handle, deadline | nil
+ * pending:take(from, to, id) -> requester, service, id, handle, deadline, backend | nil
  * The oldest request this answers; it is pending no longer.
  */
 static int l_pending_take(lua_State *L)
@@ -379,7 +415,7 @@ static int l_pending_take(lua_State *L)
 }
 
 /*
- * pending:take_back(backend) -> requester, service, id, handle, deadline | nil
+ * pending:take_back(backend) -> requester, service, id, handle, deadline, backend | nil
  * The oldest request that was handed to `backend`; it is pending no longer.
  */
 static int l_pending_take_back(lua_State *L)
@@ -390,7 +426,7 @@ static int l_pending_take_back(lua_State *L)
 }
 
 /*
- * pending:expire(now) -> requester, service, id, handle, deadline | nil
+ * pending:expire(now) -> requester, service, id, handle, deadline, backend | nil
  * The request with the earliest deadline, if that is `now` or before; it is
  * pending no longer.
  */
@@ -442,7 +478,9 @@ static const luaL_Reg jat_metamethods[] = {
 static const luaL_Reg pool_methods[] = {
 	{"add", l_pool_add},
 	{"remove", l_pool_remove},
-	{"clear", l_pool_clear},
+	{"set", l_pool_set},
+	{"state", l_pool_state},
+	{"any", l_pool_any},
 	{"pick", l_pool_pick},
 	{NULL, NULL},
 };

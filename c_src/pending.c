@@ -334,6 +334,7 @@ struct pending_request pending_read(const struct pending_entry *entry)
 		.service = {service, entry->service_len},
 		.id = {service + entry->service_len, entry->id_len},
 		.deadline = entry->deadline.at,
+		.backend = {entry->backend->jid, entry->backend->jid_len},
 	};
 }
 

@@ -45,6 +45,7 @@ struct pending_request {
 	struct pending_text service;   /* the service address the requester had used; likewise */
 	struct pending_text id;        /* at most UINT32_MAX bytes */
 	double deadline;               /* not NaN */
+	struct pending_text backend;   /* pending_read tells it; pending_add takes it from the answer */
 };
 
 struct pending;

@@ -8,6 +8,7 @@
 
 struct backend {
 	struct hashtable_node node;
+	enum pool_state state;
 	size_t position; /* among the backends */
 	size_t jid_len;
 	char jid[];
@@ -15,7 +16,8 @@ struct backend {
 
 struct pool {
 	struct hashtable by_jid;
-	struct slots backends;
+	struct slots backends; /* those of one state side by side, in the order of the states */
+	size_t counts[POOL_STATES];
 	uint64_t random_state;
 };
 
@@ -33,17 +35,6 @@ struct pool *pool_new(const uint8_t seed[POOL_SEEDBYTES])
 	return pool;
 }
 
-void pool_free(struct pool *pool)
-{
-	if (pool == NULL) {
-		return;
-	}
-	pool_clear(pool);
-	slots_free(&pool->backends);
-	hashtable_free(&pool->by_jid);
-	free(pool);
-}
-
 static struct backend *backend_at(const struct pool *pool, size_t position)
 {
 	return *slots_at(&pool->backends, position);
@@ -53,6 +44,41 @@ static void place(struct pool *pool, size_t position, struct backend *backend)
 {
 	*slots_at(&pool->backends, position) = backend;
 	backend->position = position;
+}
+
+static void swap(struct pool *pool, size_t a, size_t b)
+{
+	struct backend *moved = backend_at(pool, a);
+
+	place(pool, a, backend_at(pool, b));
+	place(pool, b, moved);
+}
+
+/* Where the backends of a state begin. */
+static size_t start_of(const struct pool *pool, enum pool_state state)
+{
+	size_t start = 0;
+	enum pool_state before;
+
+	for (before = POOL_READY; before < state; before++) {
+		start += pool->counts[before];
+	}
+	return start;
+}
+
+/* From state to state, the backend goes to the edge, which then moves past it. */
+static void set_state(struct pool *pool, struct backend *backend, enum pool_state state)
+{
+	while (backend->state < state) {
+		swap(pool, backend->position, start_of(pool, backend->state + 1) - 1);
+		pool->counts[backend->state++]--;
+		pool->counts[backend->state]++;
+	}
+	while (backend->state > state) {
+		swap(pool, backend->position, start_of(pool, backend->state));
+		pool->counts[backend->state--]--;
+		pool->counts[backend->state]++;
+	}
 }
 
 static struct backend *find(const struct pool *pool, const char *jid, size_t jid_len)
@@ -86,7 +112,10 @@ int pool_add(struct pool *pool, const char *jid, size_t jid_len)
 	}
 	backend->jid_len = jid_len;
 	memcpy(backend->jid, jid, jid_len);
+	backend->state = POOL_STATES - 1;
+	pool->counts[backend->state]++;
 	place(pool, count, backend);
+	set_state(pool, backend, POOL_READY);
 	backend->node.hash = hashtable_hash(&pool->by_jid, jid, jid_len);
 	hashtable_add(&pool->by_jid, &backend->node);
 	return 1;
@@ -97,10 +126,25 @@ static void take_out(struct pool *pool, struct backend *backend)
 {
 	size_t last = pool_count(pool) - 1;
 
-	place(pool, backend->position, backend_at(pool, last));
+	set_state(pool, backend, POOL_STATES - 1);
+	swap(pool, backend->position, last);
+	pool->counts[backend->state]--;
 	hashtable_remove(&pool->by_jid, &backend->node);
 	slots_trim(&pool->backends, last);
 	free(backend);
+}
+
+void pool_free(struct pool *pool)
+{
+	if (pool == NULL) {
+		return;
+	}
+	while (pool_count(pool) > 0) {
+		take_out(pool, backend_at(pool, pool_count(pool) - 1));
+	}
+	slots_free(&pool->backends);
+	hashtable_free(&pool->by_jid);
+	free(pool);
 }
 
 int pool_remove(struct pool *pool, const char *jid, size_t jid_len)
@@ -114,11 +158,34 @@ int pool_remove(struct pool *pool, const char *jid, size_t jid_len)
 	return 1;
 }
 
-void pool_clear(struct pool *pool)
+const char *pool_any(const struct pool *pool, size_t *jid_len)
 {
-	while (pool_count(pool) > 0) {
-		take_out(pool, backend_at(pool, pool_count(pool) - 1));
+	const struct backend *backend;
+
+	if (pool_count(pool) == 0) {
+		return NULL;
 	}
+	backend = backend_at(pool, pool_count(pool) - 1);
+	*jid_len = backend->jid_len;
+	return backend->jid;
+}
+
+int pool_set(struct pool *pool, const char *jid, size_t jid_len, enum pool_state state)
+{
+	struct backend *backend = find(pool, jid, jid_len);
+
+	if (backend == NULL || backend->state == state) {
+		return 0;
+	}
+	set_state(pool, backend, state);
+	return 1;
+}
+
+enum pool_state pool_state(const struct pool *pool, const char *jid, size_t jid_len)
+{
+	const struct backend *backend = find(pool, jid, jid_len);
+
+	return backend == NULL ? POOL_STATES : backend->state;
 }
 
 size_t pool_count(const struct pool *pool)
@@ -148,21 +215,34 @@ static size_t random_below(struct pool *pool, size_t bound)
 	return random % bound;
 }
 
-const char *pool_pick(struct pool *pool, const char *except, size_t except_len, size_t *jid_len)
+/* One of the backends of a state other than `excepted`, or NULL. */
+static const struct backend *pick_of(struct pool *pool, enum pool_state state, const struct backend *excepted)
 {
-	const struct backend *excepted = except == NULL ? NULL : find(pool, except, except_len);
-	size_t choices = pool_count(pool) - (excepted != NULL);
-	const struct backend *chosen;
+	int is_excepted = excepted != NULL && excepted->state == state;
+	size_t choices = pool->counts[state] - (is_excepted ? 1 : 0);
 	size_t position;
 
 	if (choices == 0) {
 		return NULL;
 	}
-	position = random_below(pool, choices);
-	if (excepted != NULL && position >= excepted->position) {
+	position = start_of(pool, state) + random_below(pool, choices);
+	if (is_excepted && position >= excepted->position) {
 		position++;
 	}
-	chosen = backend_at(pool, position);
-	*jid_len = chosen->jid_len;
-	return chosen->jid;
+	return backend_at(pool, position);
+}
+
+const char *pool_pick(struct pool *pool, const char *except, size_t except_len, size_t *jid_len)
+{
+	const struct backend *excepted = except == NULL ? NULL : find(pool, except, except_len);
+	const struct backend *picked = pick_of(pool, POOL_READY, excepted);
+
+	if (picked == NULL) {
+		picked = pick_of(pool, POOL_SUSPENDED, excepted);
+	}
+	if (picked == NULL) {
+		return NULL;
+	}
+	*jid_len = picked->jid_len;
+	return picked->jid;
 }

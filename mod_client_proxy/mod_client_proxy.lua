@@ -7,7 +7,7 @@ local random_bytes = require "util.random".bytes;
 
 local requests = module:require "requests";
 
--- What a reload carries over: { target, pool, pending }, all of it in core's hands
+-- What a reload carries over: { target, pool, pings, pending, held }
 local saved = module.saved_state or {};
 
 -- An error that is no string keeps Prosody from printing a traceback below it.
@@ -39,17 +39,34 @@ end
 local options = must(module:require "options");
 local core = must(module:require "load_core");
 local jat = must(core.jat(module.host));
-local pool = saved.target == options.target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
+local keeps_target = saved.target == options.target;
+local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime));
-local backends = module:require "backends".new(options.target, pool);
-local handlers = requests.new {
+
+local handlers;
+local backends = module:require "backends".new {
 	target = options.target;
 	timeout = options.request_timeout;
+	pool = pool;
+	pings = keeps_target and saved.pings;
+	is_bounce = function (origin, stanza) return requests.is_bounce(origin, stanza, pool); end;
+	on_came = function (backend) handlers.on_backend_came(backend); end;
+	on_gone = function (backend) handlers.on_backend_gone(backend); end;
+};
+handlers = requests.new {
+	target = options.target;
+	timeout = options.request_timeout;
+	retries = options.retries;
+	max_pending = options.max_pending;
+	max_pending_per_requester = options.max_pending_per_requester;
 	jat = jat;
 	pool = pool;
 	pending = pending;
+	held = saved.held;
 	operations = module:require "operations";
+	suspect = backends.suspect;
+	drop = backends.drop;
 };
 
 -- mod_iq, at priority 0, offers an IQ to the handlers of other modules. It needs
@@ -61,15 +78,17 @@ for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("presence/"..address, backends.on_presence);
 end
 
+module:hook("iq/host", backends.on_iq, 20);
+
 if prosody.start_time then
-	backends.subscribe();
+	backends.start();
 else -- hosts are activated in no fixed order, and the target's may be one of them
-	module:hook_global("server-started", backends.subscribe);
+	module:hook_global("server-started", backends.start);
 end
 module:add_timer(keys.rotate(), keys.rotate);
 
 function module.save()
-	return { target = options.target, pool = pool, pending = pending };
+	return { target = options.target, pool = pool, pings = backends.save(), pending = pending, held = handlers.save() };
 end
 
 function module.unload()

@@ -62,9 +62,21 @@ local function read_period(name, default, min, max)
 		..(parse_duration and [[, or a period such as "2 minutes"]] or ""));
 end
 
+local function read_integer(name, default, min, max)
+	local value = module:get_option(name, default);
+	local integer = math.tointeger((type(value) == "number" or type(value) == "string") and tonumber(value) or nil);
+	if integer and integer >= min and integer <= max then
+		return integer;
+	end
+	reject(name, value, ("write a whole number from %d to %d"):format(min, max));
+end
+
 local options = {
 	target = read_target("target_address");
 	request_timeout = read_period("client_proxy_request_timeout", 60, 1, 3600);
+	retries = read_integer("client_proxy_retries", 1, 0, 10);
+	max_pending = read_integer("client_proxy_max_pending", 100000, 1, 10000000);
+	max_pending_per_requester = read_integer("client_proxy_max_pending_per_requester", 256, 1, 10000000);
 	key_lifetime = read_period("client_proxy_key_lifetime", 30 * DAY, 60, 3650 * DAY);
 };
 

@@ -1,5 +1,5 @@
--- The life of a request: dispatched to a backend, settled by its answer or by
--- its deadline.
+-- The life of a request: dispatched to a backend, and settled by its answer or
+-- by its deadline; when the backend goes away before, handed to another.
 
 local errors = require "util.error";
 local jid_bare = require "util.jid".bare;
@@ -9,10 +9,13 @@ local st = require "util.stanza";
 
 -- RFC 6120 section 8.3.3 has the conditions
 local failures = errors.init("client_proxy", {
+	["backend-gone"] = { "cancel", "service-unavailable", "The resource that was to answer has gone" };
 	["bad-address"] = { "modify", "jid-malformed", "The sender's address cannot be translated" };
 	["malformed"] = { "modify", "bad-request", "An IQ is a get or set with an id and exactly one child element, or their answer" };
 	["no-backend"] = { "cancel", "service-unavailable", "No resource of the target is online" };
-	["no-memory"] = { "wait", "resource-constraint", "Too many requests are pending" };
+	["full"] = { "wait", "resource-constraint", "Too many requests are pending" };
+	["no-memory"] = { "wait", "resource-constraint", "There is no memory for another request" };
+	["requester-full"] = { "wait", "resource-constraint", "Too many of your requests are pending" };
 	["no-messages"] = { "cancel", "feature-not-implemented", "Messages are not supported here" };
 	["no-such-resource"] = { "cancel", "service-unavailable", "This address takes no requests" };
 	["not-by-backends"] = { "cancel", "feature-not-implemented", "A backend cannot send requests to a requester" };
@@ -20,8 +23,8 @@ local failures = errors.init("client_proxy", {
 	["unloaded"] = { "wait", "service-unavailable", "The service is being stopped" };
 });
 
--- How many requests expire before Prosody gets to do something else
-local EXPIRE_SLICE = 500;
+-- How many requests expire or change their backend before Prosody gets to do something else
+local SLICE = 500;
 
 local IQ_REQUEST = { get = true, set = true };
 local IQ_ANSWER = { result = true, error = true };
@@ -60,21 +63,50 @@ function requests.give_up(pending)
 	end
 end
 
--- (setup) -> the handlers for IQ and message events, and stop()
--- setup: { target, timeout (seconds), jat, pool, pending, operations }
+-- An error that the backend did not send itself, but a server that could not
+-- reach it: one of our own hosts, our mod_s2s, or the target's server.
+function requests.is_bounce(origin, stanza, pool)
+	local is_ours = origin.dummy or origin == prosody.hosts[origin.host];
+	return stanza.attr.type == "error" and (is_ours or not pool:state(stanza.attr.from));
+end
+
+-- (setup) -> the handlers for IQ and message events, for backends that come and go, save() and stop()
+-- setup: { target, timeout (seconds), retries, max_pending, max_pending_per_requester, jat, pool,
+--          pending, held (what save() returned before a reload), operations,
+--          suspect(backend), drop(backend): to be told of what lets a request time out, or cannot be reached }
 function requests.new(setup)
 	local jat, pool, pending, target = setup.jat, setup.pool, setup.pending, setup.target;
 	local timer, timer_due; -- the one timer, and when it fires
 	local stopped = false;
+	local leaving = {}; -- backends that have gone, with requests still to be taken back
+	-- by a request's handle: the stanza to send again, and how often, where that is not setup.retries
+	local held = setup.held or { stanzas = {}, retries = {} };
+
+	pending:limit(setup.max_pending, setup.max_pending_per_requester);
+
+	local function hold(handle, stanza, retries)
+		if retries > 0 and stanza.attr.type == "get" then
+			held.stanzas[handle] = stanza;
+			held.retries[handle] = retries ~= setup.retries and retries or nil;
+		end
+	end
+
+	local function release(handle)
+		local stanza, retries = held.stanzas[handle], held.retries[handle] or setup.retries;
+		held.stanzas[handle], held.retries[handle] = nil, nil;
+		return stanza, retries;
+	end
 
 	local function expire()
 		local time = now();
-		for _ = 1, EXPIRE_SLICE do
-			local requester, service, id = pending:expire(time);
+		for _ = 1, SLICE do
+			local requester, service, id, handle, _, backend = pending:expire(time);
 			if not requester then
 				break;
 			end
+			release(handle);
 			answer_taken(requester, service, id, "timeout");
+			setup.suspect(backend);
 		end
 		timer_due = pending:deadline();
 		return timer_due and math.max(0, timer_due - time);
@@ -93,9 +125,21 @@ function requests.new(setup)
 		timer = module:add_timer(math.max(0, deadline - now()), expire);
 	end
 
-	local function dispatch(origin, stanza)
+	-- Records the request, then sends it. -> handle | nil, failure
+	local function hand_over(stanza, backend, translated, requester, service, deadline, retries)
 		local attr = stanza.attr;
-		local requester, service = attr.from, attr.to;
+		local handle, failure = pending:add(backend, translated, attr.id, requester, service, deadline);
+		if handle then
+			hold(handle, stanza, retries);
+			watch_deadlines();
+			attr.from, attr.to = translated, backend;
+			module:send(stanza);
+		end
+		return handle, failure;
+	end
+
+	local function dispatch(origin, stanza)
+		local requester, service = stanza.attr.from, stanza.attr.to;
 		if stopped then
 			return answer_error(origin.send, stanza, "unloaded");
 		end
@@ -107,13 +151,50 @@ function requests.new(setup)
 		if not token then
 			return answer_error(origin.send, stanza, "bad-address");
 		end
-		local translated = jid_bare(service).."/"..token;
-		if not pending:add(backend, translated, attr.id, requester, service, now() + setup.timeout) then
-			return answer_error(origin.send, stanza, "no-memory");
+		local handle, failure = hand_over(stanza, backend, jid_bare(service).."/"..token, requester, service,
+			now() + setup.timeout, setup.retries);
+		if not handle then
+			answer_error(origin.send, stanza, failure);
 		end
-		watch_deadlines();
-		attr.from, attr.to = translated, backend;
-		module:send(stanza);
+	end
+
+	-- What becomes of a request whose backend will not answer it
+	local function retry(requester, service, id, handle, deadline)
+		local stanza, retries = release(handle);
+		local backend = stanza and pool:pick(requester);
+		if not (backend and hand_over(st.clone(stanza), backend, stanza.attr.from, requester, service, deadline, retries - 1)) then
+			answer_taken(requester, service, id, "backend-gone");
+		end
+	end
+
+	-- A slice of what the backend still had. Whether there is more
+	local function take_back(backend)
+		for _ = 1, SLICE do
+			local requester, service, id, handle, deadline = pending:take_back(backend);
+			if not requester then
+				leaving[backend] = nil;
+				return false;
+			end
+			retry(requester, service, id, handle, deadline);
+		end
+		return true;
+	end
+
+	-- to be called when it is in the pool no longer
+	local function on_backend_gone(backend)
+		if not leaving[backend] and take_back(backend) then
+			leaving[backend] = true;
+			module:add_timer(0, function ()
+				return leaving[backend] and take_back(backend) and 0 or nil;
+			end);
+		end
+	end
+
+	-- to be called before it is in the pool: what it had before is not to be taken for what it gets now
+	local function on_backend_came(backend)
+		while leaving[backend] do
+			take_back(backend);
+		end
 	end
 
 	local function drop_answer(stanza)
@@ -121,14 +202,21 @@ function requests.new(setup)
 		setup.operations.count_unmatched();
 	end
 
-	local function settle(stanza)
+	local function settle(origin, stanza)
 		local attr = stanza.attr;
-		local requester, service = pending:take(attr.from, attr.to, attr.id);
-		if requester then
+		local requester, service, id, handle, deadline, backend = pending:take(attr.from, attr.to, attr.id);
+		if not requester then
+			return;
+		end
+		if requests.is_bounce(origin, stanza, pool) then
+			setup.drop(backend);
+			retry(requester, service, id, handle, deadline);
+		else
+			release(handle);
 			attr.from, attr.to = service, requester;
 			module:send(stanza);
-			return true;
 		end
+		return true;
 	end
 
 	-- A backend may not send requests to a requester, and nobody else to a token.
@@ -150,7 +238,7 @@ function requests.new(setup)
 		local origin, stanza = event.origin, event.stanza;
 		local is_answer = IQ_ANSWER[stanza.attr.type];
 		if is_answer and stanza.attr.id then
-			return settle(stanza);
+			return settle(origin, stanza);
 		elseif is_answer then
 			drop_answer(stanza);
 			return true;
@@ -184,8 +272,19 @@ function requests.new(setup)
 		requests.give_up(pending);
 	end
 
+	-- What a reload has to carry over besides pool and pending
+	local function save()
+		for backend in pairs(leaving) do
+			on_backend_came(backend);
+		end
+		return held;
+	end
+
 	watch_deadlines();
 	return {
+		on_backend_came = on_backend_came;
+		on_backend_gone = on_backend_gone;
+		save = save;
 		stop = stop;
 		on_iq_first = on_iq_first;
 		on_iq_last = on_iq_last;

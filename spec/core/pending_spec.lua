@@ -32,7 +32,7 @@ function oracle:take_oldest(wanted)
 	for position, entry in ipairs(self.entries) do
 		if wanted(entry) then
 			table.remove(self.entries, position);
-			return entry.requester, entry.service, entry.id, entry.handle, entry.deadline;
+			return entry.requester, entry.service, entry.id, entry.handle, entry.deadline, entry.backend;
 		end
 	end
 end
@@ -80,7 +80,7 @@ function oracle:deadline()
 end
 
 -- Removes the entry if it is among those that may expire next, and tells whether it was.
-function oracle:expire(now, requester, service, id, handle, deadline)
+function oracle:expire(now, requester, service, id, handle, deadline, backend)
 	local earliest = self:deadline();
 	if earliest == nil or earliest > now then
 		return requester == nil;
@@ -88,7 +88,8 @@ function oracle:expire(now, requester, service, id, handle, deadline)
 	for position, entry in ipairs(self.entries) do
 		if entry.deadline == earliest and entry.requester == requester then
 			table.remove(self.entries, position);
-			return entry.service == service and entry.id == id and entry.handle == handle and deadline == earliest;
+			return entry.service == service and entry.id == id and entry.handle == handle and deadline == earliest
+				and entry.backend == backend;
 		end
 	end
 	return false;
@@ -211,7 +212,7 @@ describe("core.pending", function ()
 
 		it("gives what was remembered, once", function ()
 			local handle = pending:add("f", "t", "i", "requester", "service", 1);
-			assert.same({ "requester", "service", "i", handle, 1 }, { pending:take("f", "t", "i") });
+			assert.same({ "requester", "service", "i", handle, 1, "f" }, { pending:take("f", "t", "i") });
 			assert.is_nil(pending:take("f", "t", "i"));
 			assert.is_nil(pending:deadline());
 			assert.equal(0, #pending);
@@ -382,9 +383,9 @@ describe("core.pending", function ()
 			local first = pending:add(backend, to, id, requester, service, 1);
 			local second = pending:add(backend, to, id, requester, service, 2);
 			local third = pending:add(backend, to, id, requester, service, 3);
-			assert.same({ requester, service, id, first, 1 }, { pending:expire(1) });
-			assert.same({ requester, service, id, second, 2 }, { pending:take(backend, to, id) });
-			assert.same({ requester, service, id, third, 3 }, { pending:take_back(backend) });
+			assert.same({ requester, service, id, first, 1, backend }, { pending:expire(1) });
+			assert.same({ requester, service, id, second, 2, backend }, { pending:take(backend, to, id) });
+			assert.same({ requester, service, id, third, 3, backend }, { pending:take_back(backend) });
 		end
 
 		it("may be empty", function ()
@@ -436,7 +437,7 @@ describe("core.pending", function ()
 
 		it("gives what was remembered, once", function ()
 			local handle = pending:add("f", "t", "i", "requester", "service", 1);
-			assert.same({ "requester", "service", "i", handle, 1 }, { pending:expire(1) });
+			assert.same({ "requester", "service", "i", handle, 1, "f" }, { pending:expire(1) });
 			assert.is_nil(pending:expire(1));
 			assert.is_nil(pending:take("f", "t", "i"));
 			assert.equal(0, #pending);

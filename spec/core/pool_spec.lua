@@ -29,12 +29,21 @@ local function new_pool(list, seed)
 	return pool;
 end
 
+-- Removes whatever backend there is, until there is none.
+local function clear(pool)
+	local jid = pool:any();
+	while jid do
+		assert(pool:remove(jid));
+		jid = pool:any();
+	end
+end
+
 -- The same, slow and obvious: an array
 local oracle = {};
 oracle.__index = oracle;
 
 function oracle.new()
-	return setmetatable({ backends = {} }, oracle);
+	return setmetatable({ backends = {}, states = {} }, oracle);
 end
 
 function oracle:find(jid)
@@ -50,6 +59,7 @@ function oracle:add(jid)
 		return false;
 	end
 	table.insert(self.backends, jid);
+	self.states[jid] = "ready";
 	return true;
 end
 
@@ -58,19 +68,35 @@ function oracle:remove(jid)
 	if position then
 		table.remove(self.backends, position);
 	end
+	self.states[jid] = nil;
 	return position ~= nil;
 end
 
 function oracle:clear()
-	self.backends = {};
+	self.backends, self.states = {}, {};
+end
+
+function oracle:set(jid, state)
+	local before = self.states[jid];
+	if before then
+		self.states[jid] = state;
+	end
+	return before ~= nil and before ~= state;
 end
 
 -- Whether `picked` is what a pick may return
 function oracle:allows(picked, except)
-	if picked == nil then
-		return #self.backends == (self:find(except) and 1 or 0);
+	local choices = { ready = {}, suspended = {}, away = {} };
+	for jid, state in pairs(self.states) do
+		if jid ~= except then
+			choices[state][jid] = true;
+		end
 	end
-	return picked ~= except and self:find(picked) ~= nil;
+	local allowed = next(choices.ready) ~= nil and choices.ready or choices.suspended;
+	if picked == nil then
+		return next(allowed) == nil;
+	end
+	return allowed[picked] == true;
 end
 
 -- How far counts are from what is expected of equally likely outcomes: about the number of
@@ -110,16 +136,21 @@ local function run_sequence(universe, steps, add_weight)
 			local removed = slow:remove(jid);
 			expect.equal(removed, pool:remove(jid), "step %d, remove", step);
 			twin:remove(jid);
-		elseif chance < 0.7 + 2 / steps then
+		elseif chance < 0.8 then
+			local state = random.element { "ready", "suspended", "away" };
+			expect.equal(slow:set(jid, state), pool:set(jid, state), "step %d, set", step);
+			twin:set(jid, state);
+		elseif chance < 0.8 + 2 / steps then
 			slow:clear();
-			expect.equal(0, select("#", pool:clear()), "step %d, clear", step);
-			twin:clear();
+			clear(pool);
+			clear(twin);
 		else
 			local except = math.random(4) > 1 and jid or nil;
 			local picked = pool:pick(except);
 			expect.that(slow:allows(picked, except), "step %d: picked %q, never %q", step, picked, except);
 			expect.equal(picked, twin:pick(except), "step %d, the twin's pick", step);
 		end
+		expect.equal(slow.states[jid], pool:state(jid), "step %d, state", step);
 		expect.equal(#slow.backends, #pool, "step %d, number", step);
 	end
 end
@@ -135,7 +166,7 @@ describe("core.pool", function ()
 		new_pool(all);
 		process.stays_flat(function ()
 			for _ = 1, 50 do
-				new_pool(all):clear();
+				clear(new_pool(all));
 				new_pool(all);
 				collectgarbage();
 			end
@@ -222,7 +253,7 @@ describe("core.pool", function ()
 	describe("clear", function ()
 		it("leaves no backend", function ()
 			local pool = new_pool(names(2000));
-			pool:clear();
+			clear(pool);
 			assert.equal(0, #pool);
 			assert.is_nil(pool:pick());
 			assert.is_false(pool:remove(name(1)));
@@ -232,7 +263,7 @@ describe("core.pool", function ()
 
 		it("is harmless where there is none", function ()
 			local pool = core.pool(SEED);
-			pool:clear();
+			clear(pool);
 			assert.equal(0, #pool);
 		end);
 	end);
@@ -392,7 +423,7 @@ describe("core.pool", function ()
 			local pool = core.pool(SEED);
 			local meta = getmetatable(pool);
 			local others = { core.jat("h"), core.pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
-			for _, method in ipairs { pool.add, pool.remove, pool.clear, pool.pick, meta.__len, meta.__gc } do
+			for _, method in ipairs { pool.add, pool.remove, pool.set, pool.state, pool.any, pool.pick, meta.__len, meta.__gc } do
 				for _, other in ipairs(others) do
 					expect.raises("mod_client_proxy.pool expected", method, other, "a");
 				end
@@ -405,7 +436,7 @@ describe("core.pool", function ()
 			local meta = getmetatable(pool);
 			meta.__gc(pool);
 			meta.__gc(pool);
-			for _, method in ipairs { pool.add, pool.remove, pool.clear, pool.pick, meta.__len } do
+			for _, method in ipairs { pool.add, pool.remove, pool.set, pool.state, pool.any, pool.pick, meta.__len } do
 				expect.raises("already collected", method, pool, "a");
 			end
 		end);

@@ -48,7 +48,7 @@ describe("a pending request", function ()
 	end);
 
 	it("times out with all others of its time, and the next ones after them", function ()
-		start(usual_hosts.."client_proxy_request_timeout = 1");
+		start(usual_hosts.."client_proxy_request_timeout = 1; client_proxy_max_pending_per_requester = 600");
 		for round = 1, 2 do
 			for number = 1, 600 do -- more than expire in one go
 				requester:send(request(round.."-"..number));

@@ -8,11 +8,29 @@ local STRANGER = "user@some-domain.example";
 
 describe("backends", function ()
 	local module, pool, backends;
+	local told; -- what the requests' side is told, in order
+	local bounces; -- whether what answers a ping is a bounce
+
+	local function new_backends(pings)
+		return module:require "backends".new {
+			target = TARGET, pool = pool, timeout = 60, pings = pings;
+			on_came = function (backend)
+				assert.is_nil(pool:state(backend));
+				table.insert(told, "came "..backend);
+			end;
+			on_gone = function (backend)
+				assert.is_nil(pool:state(backend));
+				table.insert(told, "gone "..backend);
+			end;
+			is_bounce = function () return bounces; end;
+		};
+	end
 
 	before_each(function ()
 		module = fake_module.new();
+		told, bounces = {}, false;
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
-		backends = module:require "backends".new(TARGET, pool);
+		backends = new_backends();
 	end);
 
 	-- A presence comes in. It must be handled, and answered with nothing but `...`,
@@ -45,7 +63,7 @@ describe("backends", function ()
 	describe("at the start", function ()
 		it("ask the target for its presence, once", function ()
 			assert.same({}, module.sent);
-			backends.subscribe();
+			backends.start();
 			assert.equal(1, #module.sent);
 			assert.equal("presence", module.sent[1].name);
 			assert.same({ type = "subscribe", from = PROXY, to = TARGET }, module.sent[1].attr);
@@ -224,12 +242,146 @@ describe("backends", function ()
 		end);
 
 		it("when there is no memory for one", function ()
-			local full = setmetatable({ add = function () return nil, "no-memory"; end }, { __len = function () return 0; end });
-			backends = module:require "backends".new(TARGET, full);
+			pool = setmetatable({ add = function () return nil, "no-memory"; end, state = function () end },
+				{ __len = function () return 0; end });
+			backends = new_backends();
 			receive(nil, TARGET.."/a", PROXY);
 			assert.equal(1, #module.log_lines);
 			assert.equal("error", module.log_lines[1].level);
 			assert.truthy(module.log_lines[1].text:find("no-memory", 1, true));
 		end);
+	end);
+
+	describe("that come and go", function ()
+		it("are told of, before they can be chosen and after", function ()
+			receive(nil, TARGET.."/a", PROXY);
+			receive(nil, TARGET.."/a", PROXY); -- again
+			receive(nil, TARGET.."/b", PROXY);
+			receive("unavailable", TARGET.."/a", PROXY);
+			receive("unavailable", TARGET, PROXY);
+			assert.same({ "came "..TARGET.."/a", "came "..TARGET.."/b", "gone "..TARGET.."/a", "gone "..TARGET.."/b" }, told);
+		end);
+	end);
+
+	describe("that are suspected", function ()
+		local BACKEND = TARGET.."/a";
+		local ping;
+
+		before_each(function ()
+			receive(nil, BACKEND, PROXY);
+			backends.suspect(BACKEND);
+			ping = module:take_sent()[1];
+		end);
+
+		-- Whether the stanza is taken for an answer to a ping
+		local function answer(attr)
+			return backends.on_iq { origin = {}, stanza = st.stanza("iq", {
+				type = attr.type or "result", id = attr.id or ping.attr.id, from = attr.from or BACKEND, to = attr.to or PROXY,
+			}) };
+		end
+
+		it("are pinged, and suspended", function ()
+			assert.equal("suspended", pool:state(BACKEND));
+			assert.equal("get", ping.attr.type);
+			assert.same({ PROXY, BACKEND }, { ping.attr.from, ping.attr.to });
+			assert.truthy(ping:get_child("ping", "urn:xmpp:ping"));
+		end);
+
+		it("are not pinged again meanwhile", function ()
+			backends.suspect(BACKEND);
+			assert.same({}, module:take_sent());
+		end);
+
+		for _, type in ipairs { "result", "error" } do
+			it("are ready again after a ping's "..type..", whatever their timer does later", function ()
+				assert.is_true(answer { type = type });
+				assert.equal("ready", pool:state(BACKEND));
+				module.timers[1].callback();
+				assert.equal("ready", pool:state(BACKEND));
+				assert.same({}, module:take_sent());
+			end);
+		end
+
+		it("are not ready again by what is no answer to the ping", function ()
+			assert.is_nil(answer { id = "another" });
+			assert.is_nil(answer { from = TARGET.."/b" });
+			assert.is_nil(answer { from = STRANGER });
+			assert.is_nil(answer { to = PROXY.."/thing" });
+			assert.is_nil(answer { type = "get" });
+			assert.equal("suspended", pool:state(BACKEND));
+		end);
+
+		it("are dropped and probed when no answer comes", function ()
+			assert.equal(60, module.timers[1].delay);
+			module.timers[1].callback();
+			assert.is_nil(pool:state(BACKEND));
+			assert.equal("gone "..BACKEND, told[#told]);
+			assert.same({ type = "probe", from = PROXY, to = TARGET }, module:take_sent()[1].attr);
+			assert.is_nil(answer {}); -- too late
+		end);
+
+		it("are dropped and probed when the ping bounces", function ()
+			bounces = true;
+			assert.is_true(answer { type = "error" });
+			assert.is_nil(pool:state(BACKEND));
+			assert.same({ type = "probe", from = PROXY, to = TARGET }, module:take_sent()[1].attr);
+		end);
+
+		it("are forgotten as such when they go", function ()
+			receive("unavailable", BACKEND, PROXY);
+			receive(nil, BACKEND, PROXY);
+			assert.is_nil(answer {});
+			module.timers[1].callback();
+			assert.equal("ready", pool:state(BACKEND));
+		end);
+
+		it("are pinged anew after a reload", function ()
+			backends = new_backends(backends.save());
+			local second = module:take_sent()[1];
+			assert.equal(BACKEND, second.attr.to);
+			assert.equal("suspended", pool:state(BACKEND));
+			assert.is_true(answer { id = second.attr.id });
+			assert.equal("ready", pool:state(BACKEND));
+		end);
+
+		it("are backends, all others are left alone", function ()
+			backends.suspect(STRANGER);
+			assert.same({}, module:take_sent());
+		end);
+	end);
+
+	describe("that hibernate", function ()
+		local BACKEND = TARGET.."/a";
+
+		before_each(function ()
+			module.prosody.hosts["some-domain.example"] = { type = "local", events = {} };
+			backends.start();
+			receive(nil, BACKEND, PROXY, { type = "subscribe", from = PROXY, to = TARGET });
+		end);
+
+		it("are away until they resume", function ()
+			module.hooks["smacks-hibernation-start"] { origin = { full_jid = BACKEND } };
+			assert.equal("away", pool:state(BACKEND));
+			module.hooks["smacks-hibernation-end"] { origin = { full_jid = BACKEND }, resumed = {} };
+			assert.equal("ready", pool:state(BACKEND));
+		end);
+
+		it("are away from the start when they did before", function ()
+			module.prosody.full_sessions[TARGET.."/b"] = { hibernating = 1 };
+			receive(nil, TARGET.."/b", PROXY);
+			assert.equal("away", pool:state(TARGET.."/b"));
+		end);
+
+		it("are backends, all other sessions are left alone", function ()
+			module.hooks["smacks-hibernation-start"] { origin = { full_jid = STRANGER } };
+			module.hooks["smacks-hibernation-start"] { origin = {} };
+			module.hooks["smacks-hibernation-end"] { origin = {}, resumed = {} };
+			assert.equal("ready", pool:state(BACKEND));
+		end);
+	end);
+
+	it("on another server are not watched for hibernation", function ()
+		backends.start();
+		assert.is_nil(next(module.hooks));
 	end);
 end);

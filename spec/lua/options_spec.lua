@@ -35,7 +35,10 @@ end
 
 describe("options", function ()
 	it("have defaults, but for the target", function ()
-		assert.same({ target = TARGET, request_timeout = 60, key_lifetime = 30 * DAY }, (read { target_address = TARGET }));
+		assert.same({
+			target = TARGET, request_timeout = 60, key_lifetime = 30 * DAY,
+			retries = 1, max_pending = 100000, max_pending_per_requester = 256,
+		}, (read { target_address = TARGET }));
 	end);
 
 	it("name every problem in one message", function ()
@@ -98,6 +101,26 @@ describe("options", function ()
 			assert_refused("target_address", "proxy.domain.example", "it is on the proxy itself", what_to_write);
 		end);
 	end);
+
+	for name, option in pairs {
+		client_proxy_retries = { field = "retries", min = 0, max = 10 },
+		client_proxy_max_pending = { field = "max_pending", min = 1, max = 10000000 },
+		client_proxy_max_pending_per_requester = { field = "max_pending_per_requester", min = 1, max = 10000000 },
+	} do
+		describe(name, function ()
+			it("can be any whole number of its range", function ()
+				for _, value in ipairs { option.min, option.max, 5, 5.0, "5" } do
+					assert.equal(math.tointeger(tonumber(value)), read_with(name, value)[option.field]);
+				end
+			end);
+
+			for _, value in ipairs { option.min - 1, option.max + 1, 1.5, 1/0, "many", "", true, false, {} } do
+				it("cannot be "..(type(value) == "table" and "a table" or show(value)), function ()
+					assert_refused(name, value, ("a whole number from %d to %d"):format(option.min, option.max));
+				end);
+			end
+		end);
+	end
 
 	local periods = {
 		client_proxy_request_timeout = {

@@ -47,10 +47,23 @@ describe("requests", function ()
 		return assert(ok and loaded, loaded);
 	end
 
-	local function new_handlers(timeout)
-		return requests.new {
-			target = TARGET, timeout = timeout or TIMEOUT, jat = jat, pool = pool, pending = pending, operations = operations,
+	local suspected, dropped; -- backends, in order
+
+	-- (timeout, changed) changed: other values for some of the setup
+	local function new_handlers(timeout, changed)
+		local setup = {
+			target = TARGET, timeout = timeout or TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000,
+			jat = jat, pool = pool, pending = pending, operations = operations;
+			suspect = function (backend) table.insert(suspected, backend); end;
+			drop = function (backend)
+				table.insert(dropped, backend);
+				pool:remove(backend);
+			end;
 		};
+		for name, value in pairs(changed or {}) do
+			setup[name] = value;
+		end
+		return requests.new(setup);
 	end
 
 	before_each(function ()
@@ -62,6 +75,7 @@ describe("requests", function ()
 		pool:add(BACKEND);
 		pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES));
 		operations = { unmatched = 0 };
+		suspected, dropped = {}, {};
 		function operations.count_unmatched()
 			operations.unmatched = operations.unmatched + 1;
 		end
@@ -204,14 +218,14 @@ describe("requests", function ()
 			local function add()
 				return nil, "no-memory";
 			end
-			pending = { add = add, deadline = function () end };
+			pending = { add = add, deadline = function () end, limit = function () end };
 			handlers = new_handlers();
 			assert_error(request(), PROXY, REQUESTER, "1234", "wait", "resource-constraint");
 			assert.same({}, module.timers);
 		end);
 
 		it("are refused when there is no backend", function ()
-			pool:clear();
+			pool:remove(BACKEND);
 			assert_error(request { to = "node@"..PROXY.."/thing" },
 				"node@"..PROXY.."/thing", REQUESTER, "1234", "cancel", "service-unavailable");
 			assert.equal(0, #pending);
@@ -381,7 +395,7 @@ describe("requests", function ()
 
 		it("are answered even when their backend has gone", function ()
 			local dispatched = request();
-			pool:clear();
+			pool:remove(BACKEND);
 			assert.equal(1, #receive(answer_to(dispatched)));
 		end);
 	end);
@@ -616,6 +630,206 @@ describe("requests", function ()
 		end);
 	end);
 
+	describe("whose backend goes", function ()
+		local OTHER = TARGET.."/b";
+
+		-- The backend is gone. -> stanzas that leave
+		local function go(backend)
+			pool:remove(backend);
+			handlers.on_backend_gone(backend);
+			return module:take_sent();
+		end
+
+		it("are handed to another when they are a get, with the same id, token and payload", function ()
+			local first = request { to = "node@"..PROXY.."/thing" };
+			pool:add(OTHER);
+			local sent = go(BACKEND);
+			assert.equal(1, #sent);
+			assert.equal(OTHER, sent[1].attr.to);
+			first.attr.to = OTHER;
+			assert.equal(canonical(first), canonical(sent[1]));
+			local answered = receive(answer_to(sent[1]));
+			assert.same({ "node@"..PROXY.."/thing", REQUESTER }, { answered[1].attr.from, answered[1].attr.to });
+			assert.equal(0, #pending);
+		end);
+
+		it("keep their deadline", function ()
+			request();
+			pool:add(OTHER);
+			clock = clock + 10;
+			go(BACKEND);
+			assert.equal(5000 + TIMEOUT, pending:deadline());
+		end);
+
+		it("get service-unavailable when they are a set", function ()
+			request { type = "set", to = "node@"..PROXY.."/thing" };
+			pool:add(OTHER);
+			local sent = go(BACKEND);
+			assert.equal(1, #sent);
+			assert_error(sent[1], "node@"..PROXY.."/thing", REQUESTER, "1234", "cancel", "service-unavailable");
+		end);
+
+		it("get service-unavailable when there is no other backend", function ()
+			request();
+			local sent = go(BACKEND);
+			assert.equal(1, #sent);
+			assert_error(sent[1], PROXY, REQUESTER, "1234", "cancel", "service-unavailable");
+			assert.equal(0, #pending);
+		end);
+
+		it("get service-unavailable when there is no other than who asks", function ()
+			request { from = OTHER };
+			pool:add(OTHER);
+			assert_error(go(BACKEND)[1], PROXY, OTHER, "1234", "cancel", "service-unavailable");
+		end);
+
+		for retries = 0, 3 do
+			it(("are handed on %d times with client_proxy_retries = %d"):format(retries, retries), function ()
+				handlers = new_handlers(nil, { retries = retries });
+				local backend, sent = request().attr.to, nil;
+				for number = 1, retries do
+					pool:add(TARGET.."/"..number);
+					sent = go(backend);
+					backend = TARGET.."/"..number;
+					assert.equal(backend, sent[1].attr.to);
+				end
+				pool:add(OTHER);
+				assert_error(go(backend)[1], PROXY, REQUESTER, "1234", "cancel", "service-unavailable");
+			end);
+		end
+
+		it("are handed on in slices", function ()
+			for number = 1, 1200 do
+				request { id = "n"..number };
+			end
+			pool:add(OTHER);
+			assert.equal(500, #go(BACKEND));
+			local timer = module.timers[#module.timers];
+			assert.equal(0, timer.delay);
+			assert.equal(0, timer.callback());
+			assert.equal(500, #module:take_sent());
+			assert.is_nil(timer.callback());
+			assert.equal(200, #module:take_sent());
+			assert.equal(1200, #pending);
+		end);
+
+		it("are all handed on before it comes back, or before a reload", function ()
+			for _, finish in ipairs { "on_backend_came", "save" } do
+				for number = 1, 1200 do
+					request { id = finish..number };
+				end
+				pool:add(OTHER);
+				go(BACKEND);
+				local timer = module.timers[#module.timers];
+				handlers[finish](BACKEND);
+				assert.equal(700, #module:take_sent());
+				assert.is_nil(timer.callback());
+				assert.same({}, module:take_sent());
+				pool:remove(OTHER);
+				pool:add(BACKEND);
+			end
+		end);
+
+		it("are handed on after a reload", function ()
+			request();
+			handlers = new_handlers(nil, { held = handlers.save() });
+			pool:add(OTHER);
+			assert.equal(OTHER, go(BACKEND)[1].attr.to);
+		end);
+	end);
+
+	describe("whose backend cannot be reached", function ()
+		local OTHER = TARGET.."/b";
+
+		-- A server's error instead of the backend's answer. -> stanzas that leave
+		local function bounce(dispatched, origin)
+			local stanza = st.error_reply(dispatched, "cancel", "service-unavailable");
+			assert.is_true(handlers.on_iq_first { stanza = stanza, origin = origin });
+			return module:take_sent();
+		end
+
+		for name, origin in pairs {
+			["our own server says so of its client"] = { host = "some-domain.example" },
+			["our own server says so of the target's server"] = { dummy = true },
+		} do
+			it("are handed on, and it is dropped, when "..name, function ()
+				module.prosody.hosts["some-domain.example"] = origin.host and origin;
+				local dispatched = request();
+				pool:add(OTHER);
+				local sent = bounce(dispatched, origin);
+				assert.equal(OTHER, sent[1].attr.to);
+				assert.equal(1, #sent);
+				assert.same({ BACKEND }, dropped);
+			end);
+		end
+
+		it("are handed on when the target's server says so of what is no backend any more", function ()
+			local dispatched = request();
+			pool:remove(BACKEND);
+			pool:add(OTHER);
+			local sent = bounce(dispatched, {});
+			assert.equal(OTHER, sent[1].attr.to);
+		end);
+
+		it("get the same error as an answer when the backend sent it", function ()
+			module.prosody.hosts["some-domain.example"] = { host = "some-domain.example" };
+			for _, origin in ipairs { { host = "some-domain.example" }, {} } do
+				local dispatched = request();
+				pool:add(OTHER);
+				local sent = bounce(dispatched, origin);
+				assert.equal(1, #sent);
+				assert.equal(REQUESTER, sent[1].attr.to);
+				assert.equal("service-unavailable", select(2, sent[1]:get_error()));
+				assert.same({}, dropped);
+				pool:remove(OTHER);
+			end
+		end);
+	end);
+
+	it("that time out make their backend suspected, others do not", function ()
+		local dispatched = request { id = "n1" };
+		request { id = "n2" };
+		receive(answer_to(dispatched));
+		clock = clock + TIMEOUT;
+		fire();
+		assert.same({ BACKEND }, suspected);
+	end);
+
+	describe("beyond a limit", function ()
+		it("get resource-constraint, in all", function ()
+			handlers = new_handlers(nil, { max_pending = 2 });
+			local first = request { id = "n1" };
+			request { id = "n2", from = "another@some-domain.example/r" };
+			assert_error(request { id = "n3", from = "third@some-domain.example/r" },
+				PROXY, "third@some-domain.example/r", "n3", "wait", "resource-constraint");
+			receive(answer_to(first));
+			assert.equal(BACKEND, request { id = "n4" }.attr.to);
+		end);
+
+		it("get resource-constraint, of one bare JID, and no other does", function ()
+			handlers = new_handlers(nil, { max_pending_per_requester = 2 });
+			request { id = "n1", from = "user@some-domain.example/one" };
+			request { id = "n2", from = "user@some-domain.example/two" };
+			assert_error(request { id = "n3", from = "user@some-domain.example/three" },
+				PROXY, "user@some-domain.example/three", "n3", "wait", "resource-constraint");
+			assert.equal(BACKEND, request { id = "n4", from = "user2@some-domain.example/one" }.attr.to);
+		end);
+	end);
+
+	it("leave nothing held once they are over", function ()
+		local held = { stanzas = {}, retries = {} };
+		handlers = new_handlers(nil, { held = held, retries = 3 });
+		pool:add(TARGET.."/b");
+		receive(answer_to(request { id = "n1" }));
+		request { id = "n2" };
+		pool:remove(BACKEND);
+		handlers.on_backend_gone(BACKEND);
+		clock = clock + TIMEOUT;
+		fire();
+		assert.equal(0, #pending);
+		assert.same({ stanzas = {}, retries = {} }, held);
+	end);
+
 	it("set no timer while none is pending", function ()
 		assert.same({}, module.timers);
 	end);
@@ -678,6 +892,7 @@ describe("messages", function ()
 		module = fake_module.new();
 		handlers = module:require "requests".new {
 			target = TARGET, timeout = TIMEOUT, pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES)),
+			max_pending = 1, max_pending_per_requester = 1,
 		};
 	end);
 

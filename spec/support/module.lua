@@ -23,11 +23,13 @@ function fake_module.new(configured)
 		log_lines = {}; -- { level, text }
 		timers = {}; -- { delay, callback, stopped }, for the spec to call
 		counters = {}; -- by name: { value }
+		hooks = {}; -- by event: handler
+		prosody = { full_sessions = {}, hosts = {} }; -- what a file sees as its global of that name
 	}, module_mt);
 end
 
 function methods:require(lib)
-	local environment = setmetatable({ module = self }, { __index = _G });
+	local environment = setmetatable({ module = self, prosody = self.prosody }, { __index = _G });
 	return assert(loadfile(directory.."/"..lib..".lua", "t", environment))();
 end
 
@@ -54,6 +56,10 @@ end
 -- Stricter than Prosody, where an argument that does not fit the format is shown somehow.
 function methods:log(level, format, ...)
 	table.insert(self.log_lines, { level = level, text = format:format(...) });
+end
+
+function methods:hook_object_event(_, event, handler)
+	self.hooks[event] = handler;
 end
 
 local timer = {};
