@@ -111,6 +111,31 @@ Component "proxy.domain.example" "client_proxy"
 		assert.same({ "a" }, backends());
 	end);
 
+	it("may bounce what was sent to a resource that has gone: a get goes to another", function ()
+		send_presence(TARGET.."/a");
+		requester:send(service.request("bounced"));
+		local received = other_server:receive(xmpp.is_iq);
+		-- the resource goes and the next one comes before the server gets to the request
+		send_presence(TARGET.."/b");
+		other_server:send(st.presence({ from = TARGET.."/a", to = PROXY, type = "unavailable" }));
+		other_server:send(st.error_reply(received, "cancel", "service-unavailable"));
+		local again = other_server:receive(xmpp.is_iq);
+		assert.equal(TARGET.."/b", again.attr.to);
+		assert.equal(received.attr.from, again.attr.from);
+		other_server:send(st.reply(again));
+		assert.equal("result", requester:receive(xmpp.is_iq).attr.type);
+	end);
+
+	it("that cannot be reached any more bounces: a get goes nowhere, and later ones neither", function ()
+		send_presence(TARGET.."/a");
+		send_presence(TARGET.."/b");
+		other_server:close();
+		for _ = 1, 3 do
+			local answer = requester:request(service.request("unreachable"));
+			assert.same({ "service-unavailable", "cancel" }, { service.error_of(answer) });
+		end
+	end);
+
 	it("is told the proxy's presence when it asks for it", function ()
 		other_server:sync();
 		other_server.received = {};

@@ -686,10 +686,10 @@ describe("requests", function ()
 		for retries = 0, 3 do
 			it(("are handed on %d times with client_proxy_retries = %d"):format(retries, retries), function ()
 				handlers = new_handlers(nil, { retries = retries });
-				local backend, sent = request().attr.to, nil;
+				local backend = request().attr.to;
 				for number = 1, retries do
 					pool:add(TARGET.."/"..number);
-					sent = go(backend);
+					local sent = go(backend);
 					backend = TARGET.."/"..number;
 					assert.equal(backend, sent[1].attr.to);
 				end

@@ -69,7 +69,7 @@ legacy_ssl_ports = {}
 component_ports = { COMPONENT_PORT }
 http_ports = { HTTP_PORT }
 https_ports = {}
-modules_enabled = { "roster", "saslauth", "admin_shell", "http_openmetrics", "announce_start" }
+modules_enabled = { "roster", "saslauth", "admin_shell", "http_openmetrics", "smacks", "announce" }
 modules_disabled = { "s2s", "tls" }
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
@@ -115,23 +115,29 @@ function prosody:configure(hosts)
 	write_file(self.dir.."/prosody.cfg.lua", table.concat(lines)..head..hosts);
 end
 
--- Starts and waits until everything is up: spec/support/modules/mod_announce_start.lua says so.
+-- Starts and waits until everything is up: spec/support/modules/mod_announce.lua says so.
 function prosody:start()
 	local command = ("cd / && echo $$ && exec %s --config %s 2>&1"):format(
 		quote(root.."/prosody"), quote(self.dir.."/prosody.cfg.lua"));
 	self.output = assert(io.popen(command));
 	self.pid = assert(tonumber(self.output:read()));
 	write_file(self.dir.."/pid", ("%d\n"):format(self.pid)); -- for tools/with_scratch
+	self:await("STARTED");
+	return self;
+end
+
+-- Waits until spec/support/modules/mod_announce.lua tells this.
+function prosody:await(news)
 	local lines = {};
 	repeat
 		local line = self.output:read();
 		table.insert(lines, line);
 		if not line then
 			self.output:close();
-			error("Prosody did not start: "..table.concat(lines, "\n"));
+			self.pid = nil;
+			error(("Prosody has ended, %s was awaited: %s"):format(news, table.concat(lines, "\n")));
 		end
-	until line == "SPEC: STARTED";
-	return self;
+	until line == "SPEC: "..news;
 end
 
 function prosody:signal(name)

@@ -149,8 +149,7 @@ function connection:cut()
 	self.socket:close();
 end
 
--- (prosody, user, host, resource) -> connection, bound to that full JID; the password is the name
-function xmpp.client(prosody, user, host, resource)
+local function logged_in(prosody, user, host)
 	local self = open(prosody.c2s_port, "jabber:client");
 	self.host, self.bare = host, user.."@"..host;
 	self:open_stream(host, "jabber:client");
@@ -160,9 +159,31 @@ function xmpp.client(prosody, user, host, resource)
 	assert(self:receive().name == "success", "no login for "..self.bare);
 	self:open_stream(host, "jabber:client");
 	self:receive();
+	return self;
+end
+
+-- (prosody, user, host, resource) -> connection, bound to that full JID; the password is the name
+function xmpp.client(prosody, user, host, resource)
+	local self = logged_in(prosody, user, host);
 	local bound = self:request(st.iq({ type = "set", id = "bind" })
 		:tag("bind", { xmlns = "urn:ietf:params:xml:ns:xmpp-bind" }):text_tag("resource", resource));
-	self.jid = bound:find("{urn:ietf:params:xml:ns:xmpp-bind}bind/jid#");
+	self.user, self.jid = user, bound:find("{urn:ietf:params:xml:ns:xmpp-bind}bind/jid#");
+	return self;
+end
+
+-- XEP-0198: from now on, the server keeps the session when the connection is cut.
+function connection:enable_resumption()
+	self:send(st.stanza("enable", { xmlns = "urn:xmpp:sm:3", resume = "true" }));
+	self.resumption = self:receive(function (stanza) return stanza.name == "enabled"; end).attr.id;
+end
+
+-- (prosody, old, handled) -> connection, in the place of the old one that was cut
+-- handled: how many stanzas the old one has received since it enabled this
+function xmpp.resume(prosody, old, handled)
+	local self = logged_in(prosody, old.user, old.host);
+	self.user, self.jid = old.user, old.jid;
+	self:send(st.stanza("resume", { xmlns = "urn:xmpp:sm:3", previd = old.resumption, h = tostring(handled) }));
+	assert(self:receive().name == "resumed", "not resumed");
 	return self;
 end
 
