@@ -3,15 +3,18 @@
 # make test      runs all specs, on every Prosody to be had
 # make lint      looks for faults without running anything
 # make bench     measures
+# make chaos     lets backends misbehave for SECONDS=600, and counts what comes of it
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
 # make clean     removes what was built; make distclean also what was downloaded
 #
-# demo, test and lint get first from Debian's packages what they need.
+# demo, test, lint and chaos get first from Debian's packages what they need.
 
 LUA_VERSION = 5.4
 LUA_CFLAGS = -I/usr/include/lua$(LUA_VERSION)
 SODIUM_CFLAGS =
 SODIUM_LIBS = -lsodium
+SECONDS = 600
+PLUGIN_PATH =
 MODULES = /usr/local/lib/prosody/modules
 
 CC = gcc
@@ -29,7 +32,7 @@ headers = $(wildcard c_src/*.h)
 main = mod_client_proxy/mod_client_proxy.lua
 libraries = $(filter-out $(main),$(wildcard mod_client_proxy/*.lua))
 
-.PHONY: all demo test lint bench install install-rock clean distclean
+.PHONY: all demo test lint bench chaos install install-rock clean distclean
 all: $(core)
 
 $(core): $(sources) $(headers) Makefile
@@ -58,6 +61,11 @@ test:
 lint:
 	@tools/setup build lint
 	@tools/lint "$(C)" "$(sources)"
+
+chaos:
+	@tools/setup build prosody
+	@$(MAKE) --silent all
+	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/chaos.lua $(SECONDS) $(PLUGIN_PATH)
 
 bench: .build/growth
 	.build/growth

@@ -85,13 +85,14 @@ if prosody.start_time then
 else -- hosts are activated in no fixed order, and the target's may be one of them
 	module:hook_global("server-started", backends.start);
 end
-module:add_timer(keys.rotate(), keys.rotate);
+local rotation = module:add_timer(keys.rotate(), keys.rotate);
 
 function module.save()
 	return { target = options.target, pool = pool, pings = backends.save(), pending = pending, held = handlers.save() };
 end
 
 function module.unload()
+	rotation:stop(); -- else it would keep all of this in memory until it is due
 	if not module.reloading then
 		handlers.stop();
 	end

@@ -178,7 +178,6 @@ describe("core.pending", function ()
 				subject:expire(math.huge);
 			end
 		end
-		use(true);
 		process.stays_flat(function ()
 			for i = 1, 50 do
 				use(i % 2 == 0);
@@ -571,6 +570,17 @@ describe("core.pending", function ()
 		assert.equal(1000, #pending);
 		assert.equal(1, pending:deadline());
 		assert.equal("requester", (pending:take("f", "t", "i1000")));
+	end);
+
+	it("keeps nothing of backends and requesters that have nothing pending", function ()
+		local number = 0;
+		process.stays_flat(function ()
+			for _ = 1, process.turns(200000, 2000) do
+				number = number + 1;
+				pending:add("backend"..number, "t", "i", "requester"..number, "service", 1);
+				expect.equal("requester"..number, (pending:expire(1)), "request %d", number);
+			end
+		end, 2 * MEGABYTE);
 	end);
 
 	it("shares nothing with another table", function ()

@@ -163,7 +163,6 @@ describe("core.pool", function ()
 		for i = 1, process.turns(2000, 20) do
 			all[i] = ("j"):rep(1000)..i; -- so that what is lost is more than what tests before have freed
 		end
-		new_pool(all);
 		process.stays_flat(function ()
 			for _ = 1, 50 do
 				clear(new_pool(all));

@@ -161,6 +161,25 @@ describe("a request", function ()
 		assert.equal("under-way", requester:receive(is_iq).attr.id);
 	end);
 
+	it("goes to another backend when its own does not come back from hibernation", function ()
+		start();
+		server:configure("smacks_hibernation_time = 1\n"..usual_hosts);
+		server:stop();
+		server:start();
+		requester = service.requester(server);
+		local a = service.backend(server, "a");
+		a:enable_resumption();
+		hold(a, 5);
+		local b = service.backend(server, "b");
+		a:cut();
+		for _ = 1, 5 do
+			b:send(st.reply(b:receive(is_iq)));
+		end
+		for id, answer in pairs(answers(5)) do
+			assert.equal(id:match("^get") and "result" or "error", answer.attr.type);
+		end
+	end);
+
 	describe("after another one has timed out", function ()
 		local a, b, ping;
 

@@ -58,6 +58,12 @@ describe("a pending request", function ()
 				assert.equal(round.."-"..number, answer.attr.id);
 				assert.equal("remote-server-timeout", service.error_of(answer));
 			end
+			-- the backend shows that it is alive, and may have the next ones, too
+			backend:send(st.reply(backend:receive(function (stanza)
+				return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
+			end)));
+			backend:sync();
+			backend.received = {};
 		end
 	end);
 

@@ -169,13 +169,31 @@ function prosody:version()
 	return (read_file(self.root.."/usr/lib/prosody/prosody.version"):gsub("%s", ""));
 end
 
--- (...) -> output, exit code: runs prosodyctl with these arguments
-function prosody:ctl(...)
+function prosody:ctl_command(...)
 	local words = { quote(root.."/prosodyctl"), "--config", quote(self.dir.."/prosody.cfg.lua") };
 	for _, word in ipairs { ... } do
 		table.insert(words, quote(word));
 	end
-	return read_command("cd / && "..table.concat(words, " ").." 2>&1 </dev/null");
+	return "cd / && "..table.concat(words, " ").." 2>&1 </dev/null";
+end
+
+-- (...) -> output, exit code: runs prosodyctl with these arguments
+function prosody:ctl(...)
+	return read_command(self:ctl_command(...));
+end
+
+-- (...) -> function: runs prosodyctl meanwhile; the function waits for its end
+function prosody:start_ctl(...)
+	local pipe = assert(io.popen(self:ctl_command(...)));
+	return function ()
+		pipe:read("a");
+		pipe:close();
+	end
+end
+
+-- Kilobytes that Prosody's Lua has in use, garbage aside
+function prosody:lua_memory()
+	return tonumber(self:ctl("shell", "> (collectgarbage() and nil) or collectgarbage('count')"):match("[%d.]+"));
 end
 
 -- (name) -> number: the value of a counter of the component, as mod_http_openmetrics tells it

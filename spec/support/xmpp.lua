@@ -42,7 +42,11 @@ local function open(port, default_ns)
 end
 
 function connection:send(data)
-	assert(self.socket:send(tostring(data)));
+	self.socket:settimeout(TIMEOUT);
+	local sent, failure = self.socket:send(tostring(data));
+	if not sent then
+		error(("cannot send, %s%s"):format(failure, self.stream_error and ": "..self.stream_error or ""), 2);
+	end
 end
 
 -- Sends a stanza of several kilobytes. Expat in the server (see read, below) would
