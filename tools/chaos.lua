@@ -9,16 +9,24 @@ local seconds, plugin_path = tonumber(arg[1]), arg[2];
 local seed = tonumber(os.getenv("SPEC_SEED")) or os.time();
 math.randomseed(seed);
 
-local server = prosody.new { hosts = chaos.hosts, plugin_path = plugin_path }:start();
-print(("Prosody %s, %d seconds, SPEC_SEED=%d"):format(server:version(), seconds, seed));
-local stop_at = os.time() + seconds;
+local function run(server)
+	server:start();
+	print(("Prosody %s, %d seconds, SPEC_SEED=%d"):format(server:version(), seconds, seed));
+	local stop_at = os.time() + seconds;
+	local ledger = chaos.new(server, { reload = true }):run(function ()
+		return os.time() < stop_at;
+	end, function (so_far)
+		io.write(("\r%4d s  %s, %d open "):format(stop_at - os.time(), chaos.describe(so_far), so_far.open));
+		io.flush();
+	end);
+	print("\n"..chaos.describe(ledger));
+	return ledger.lost + ledger.doubled + ledger.misdelivered + ledger.wrong_address == 0;
+end
 
-local ledger = chaos.new(server, { reload = true }):run(function ()
-	return os.time() < stop_at;
-end, function (so_far)
-	io.write(("\r%4d s  %s, %d open "):format(stop_at - os.time(), chaos.describe(so_far), so_far.open));
-	io.flush();
-end);
-print("\n"..chaos.describe(ledger));
+local server = prosody.new { hosts = chaos.hosts, plugin_path = plugin_path };
+local ok, result = xpcall(run, debug.traceback, server);
+if not ok then
+	io.stderr:write(result, "\n");
+end
 server:remove();
-os.exit(ledger.lost + ledger.doubled + ledger.misdelivered + ledger.wrong_address == 0);
+os.exit(ok and result);

@@ -124,13 +124,21 @@ end
 -- Backends
 --
 
+-- Prosody closes the stream of a session that resumes after its connection was cut
+-- in the middle of a stanza: its parser still has the stanza's first half.
+local function send_if_open(connection, data)
+	if not pcall(connection.send, connection, data) then
+		connection.closed = true;
+	end
+end
+
 local function answer(backend, stanza, changed)
 	local query = stanza.tags[1];
 	changed = changed or {};
-	if not backend.connection then
+	if not backend.connection or backend.connection.closed then
 		return; -- it has gone meanwhile
 	end
-	backend.connection:send(("<iq type='%s' id='%s' to='%s'><query xmlns='urn:example:chaos' who='%s' what='%s'/>%s</iq>"):format(
+	send_if_open(backend.connection, ("<iq type='%s' id='%s' to='%s'><query xmlns='urn:example:chaos' who='%s' what='%s'/>%s</iq>"):format(
 		changed.type or "result", changed.id or stanza.attr.id, changed.to or stanza.attr.from, query.attr.who, query.attr.what,
 		changed.type and "<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>" or ""));
 end
@@ -181,15 +189,15 @@ end
 
 function chaos:on_backend_stanza(backend, stanza)
 	if stanza.name == "r" then
-		backend.connection:send(st.stanza("a", { xmlns = "urn:xmpp:sm:3", h = tostring(backend.handled) }));
+		send_if_open(backend.connection, st.stanza("a", { xmlns = "urn:xmpp:sm:3", h = tostring(backend.handled) }));
 	elseif stanza.name == "iq" or stanza.name == "presence" or stanza.name == "message" then
 		backend.handled = backend.handled + 1;
 		if stanza:get_child("query", "urn:example:chaos") then
 			self:on_request(backend, stanza);
 		elseif stanza.attr.type == "get" then
-			backend.connection:send(st.reply(stanza));
+			send_if_open(backend.connection, st.reply(stanza));
 		elseif stanza.attr.type == "subscribe" then
-			backend.connection:send(st.presence({ to = service.proxy, type = "subscribed" }));
+			send_if_open(backend.connection, st.presence({ to = service.proxy, type = "subscribed" }));
 		end
 	end
 end
@@ -205,12 +213,12 @@ end
 
 local ways_to_go = {
 	function (connection) -- in an orderly way, with all that is under way unanswered
-		connection:send(st.presence({ type = "unavailable" }));
-		connection:send("</stream:stream>");
+		send_if_open(connection, st.presence({ type = "unavailable" }));
+		send_if_open(connection, "</stream:stream>");
 		connection:cut();
 	end;
 	function (connection)
-		connection:send("</stream:stream>");
+		send_if_open(connection, "</stream:stream>");
 		connection:cut();
 	end;
 	function (connection, self, backend, resource) -- hibernates, and perhaps comes back
@@ -296,8 +304,13 @@ function chaos:step()
 	for _, requester in pairs(self.requesters) do
 		handle_received(requester.connection, function (stanza) self:on_answer(requester, stanza); end);
 	end
-	for _, backend in pairs(self.backends) do
+	for resource, backend in pairs(self.backends) do
 		handle_received(backend.connection, function (stanza) self:on_backend_stanza(backend, stanza); end);
+		if backend.connection.closed then
+			backend.connection:cut();
+			backend.connection = nil;
+			self.backends[resource] = nil;
+		end
 	end
 	self:run_later();
 end
