@@ -7,7 +7,7 @@
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
 # make clean     removes what was built; make distclean also what was downloaded
 #
-# demo, test, lint and chaos get first from Debian's packages what they need.
+# demo, test, lint, bench and chaos first get from Debian's packages what they need.
 
 LUA_VERSION = 5.4
 LUA_CFLAGS = -I/usr/include/lua$(LUA_VERSION)
@@ -68,7 +68,10 @@ chaos:
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/chaos.lua $(SECONDS) $(PLUGIN_PATH)
 
 bench: .build/growth
-	.build/growth
+	@tools/setup build prosody
+	@$(MAKE) --silent all
+	@.build/growth
+	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/burst.lua
 
 .build/growth: bench/growth.c $(sources) $(headers)
 	mkdir -p $(@D)

@@ -87,6 +87,7 @@ static struct cells_chunk *new_chunk(void)
 	munmap(mapped + before + CHUNK_BYTES, CHUNK_BYTES - before);
 	chunk = (struct cells_chunk *)(mapped + before);
 	chunk->untouched = cell_size(sizeof *chunk);
+	ASAN_POISON_MEMORY_REGION((char *)chunk + chunk->untouched, CHUNK_BYTES - chunk->untouched);
 	return chunk;
 }
 
@@ -100,14 +101,15 @@ static void *take_cell(struct cells_chunk *chunk, size_t size)
 {
 	struct free_cell *cell = chunk->free;
 
-	if (cell != NULL) {
-		ASAN_UNPOISON_MEMORY_REGION(cell, cell_size(size));
-		chunk->free = cell->next;
-	} else {
+	chunk->used++;
+	if (cell == NULL) {
 		cell = (struct free_cell *)((char *)chunk + chunk->untouched);
 		chunk->untouched += cell_size(size);
+		ASAN_UNPOISON_MEMORY_REGION(cell, size);
+	} else {
+		ASAN_UNPOISON_MEMORY_REGION(cell, size);
+		chunk->free = cell->next;
 	}
-	chunk->used++;
 	return cell;
 }
 

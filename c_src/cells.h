@@ -24,7 +24,7 @@ struct cells {
 };
 
 /*
- * `size` bytes, not 0, uninitialised; NULL if there is no memory. What is larger
+ * `size` bytes, at least CELLS_STEP, uninitialised; NULL if there is no memory. What is larger
  * than CELLS_SIZE_MAX comes from malloc.
  */
 void *cells_alloc(struct cells *cells, size_t size);

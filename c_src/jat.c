@@ -143,7 +143,7 @@ static int read_raw(const char *token, size_t token_len, uint8_t raw[RAW_MAX], s
 
 	for (i = 1; i < token_len; i++) {
 		if ((unsigned char)token[i] > 127) {
-			return -1; /* libsodium 1.0.18 takes some of these for digits */
+			return -1; /* libsodium 1.0.18 takes these for "_" */
 		}
 	}
 	return sodium_base642bin(raw, RAW_MAX, token + 1, token_len - 1, NULL, raw_len, NULL,

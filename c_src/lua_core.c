@@ -41,7 +41,7 @@ static const uint8_t *check_bytes(lua_State *L, int arg, size_t expected)
 	const char *bytes = luaL_checklstring(L, arg, &len);
 
 	if (len != expected) {
-		luaL_error(L, "bad argument #%d (%d bytes expected, got %d)", arg, (int)expected, (int)len);
+		luaL_argerror(L, arg, lua_pushfstring(L, "%d bytes expected, got %d", (int)expected, (int)len));
 	}
 	return (const uint8_t *)bytes;
 }

@@ -6,8 +6,10 @@
  * address, under which id. Requests that agree in all three can be pending at
  * the same time; they are found first in, first out.
  *
- * No call does more than O(log n) work, growth included. Time is the caller's:
- * seconds, on a clock that does not run backwards.
+ * No call does more than O(log n) work, growth included, but for looking through
+ * the requests with one and the same answer, of which a limit per requester
+ * bounds the number. Time is the caller's: seconds, on a clock that does not run
+ * backwards.
  *
  * sodium_init() must have succeeded before any of this is called.
  */

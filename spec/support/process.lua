@@ -14,10 +14,10 @@ function process.turns(full, few)
 	return light and few or full;
 end
 
--- Bytes of memory that this process has in use. /proc/self/status says the same as statm,
--- without leaving the size of a page open.
-function process.resident_bytes()
-	for line in io.lines("/proc/self/status") do
+-- (pid) -> bytes of memory that a process, or this one, has in use. /proc/PID/status says the
+-- same as statm, without leaving the size of a page open.
+function process.resident_bytes(pid)
+	for line in io.lines(("/proc/%s/status"):format(pid or "self")) do
 		local kilobytes = line:match("^VmRSS:%s*(%d+) kB");
 		if kilobytes then
 			return tonumber(kilobytes) * 1024;

@@ -1,6 +1,7 @@
 -- A throwaway Prosody: its own folder, loopback only, gone when stopped.
 
 local http = require "socket.http";
+local process = require "spec.support.process";
 local socket = require "socket";
 
 local root = assert(os.getenv("PROSODY_ROOT"), "PROSODY_ROOT is not set, run the specs with make test");
@@ -202,14 +203,9 @@ function prosody:counter(name)
 	return tonumber(page:match("\nprosody_mod_client_proxy__"..name.."_total{[^}]*} (%d+)"));
 end
 
--- Bytes of memory that the process has in use
+-- Bytes of memory that the server has in use
 function prosody:resident_memory()
-	for line in io.lines(("/proc/%d/status"):format(self.pid)) do
-		local kilobytes = line:match("^VmRSS:%s*(%d+) kB");
-		if kilobytes then
-			return tonumber(kilobytes) * 1024;
-		end
-	end
+	return process.resident_bytes(self.pid);
 end
 
 return prosody;

@@ -115,7 +115,7 @@ end
 -- An IQ round trip with a local host of the server. Whatever was sent to this
 -- connection because of something that happened before has come when it returns;
 -- it is in `received`, and returned.
-function connection:sync()
+function connection:sync(timeout)
 	self.sync_count = (self.sync_count or 0) + 1;
 	local id = "sync-"..self.sync_count;
 	local kept = {};
@@ -126,7 +126,7 @@ function connection:sync()
 			table.insert(kept, stanza);
 		end
 		return is_answer;
-	end);
+	end, timeout);
 	self.received = kept;
 	return kept;
 end
