@@ -24,7 +24,7 @@ local failures = errors.init("client_proxy", {
 });
 
 -- How many requests expire or change their backend before Prosody gets to do something else
-local SLICE = 500;
+local SLICE = 100;
 
 local IQ_REQUEST = { get = true, set = true };
 local IQ_ANSWER = { result = true, error = true };

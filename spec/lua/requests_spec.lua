@@ -553,8 +553,8 @@ describe("requests", function ()
 			assert.equal(PROXY.."/2", receive(answer_to(dispatched))[1].attr.from);
 		end);
 
-		it("leave room for others when they are many: no more than 500 at a time", function ()
-			for n = 1, 1200 do
+		it("leave room for others when they are many: no more than 100 at a time", function ()
+			for n = 1, 240 do
 				request { id = "n"..n };
 			end
 			clock = clock + TIMEOUT;
@@ -569,7 +569,7 @@ describe("requests", function ()
 				end
 				assert.truthy(delay == nil or delay <= 0);
 			until not delay;
-			assert.same({ 500, 500, 200 }, slices);
+			assert.same({ 100, 100, 40 }, slices);
 			assert.equal(0, #pending);
 		end);
 	end);
@@ -699,30 +699,30 @@ describe("requests", function ()
 		end
 
 		it("are handed on in slices", function ()
-			for number = 1, 1200 do
+			for number = 1, 240 do
 				request { id = "n"..number };
 			end
 			pool:add(OTHER);
-			assert.equal(500, #go(BACKEND));
+			assert.equal(100, #go(BACKEND));
 			local timer = module.timers[#module.timers];
 			assert.equal(0, timer.delay);
 			assert.equal(0, timer.callback());
-			assert.equal(500, #module:take_sent());
+			assert.equal(100, #module:take_sent());
 			assert.is_nil(timer.callback());
-			assert.equal(200, #module:take_sent());
-			assert.equal(1200, #pending);
+			assert.equal(40, #module:take_sent());
+			assert.equal(240, #pending);
 		end);
 
 		it("are all handed on before it comes back, or before a reload", function ()
 			for _, finish in ipairs { "on_backend_came", "save" } do
-				for number = 1, 1200 do
+				for number = 1, 240 do
 					request { id = finish..number };
 				end
 				pool:add(OTHER);
 				go(BACKEND);
 				local timer = module.timers[#module.timers];
 				handlers[finish](BACKEND);
-				assert.equal(700, #module:take_sent());
+				assert.equal(140, #module:take_sent());
 				assert.is_nil(timer.callback());
 				assert.same({}, module:take_sent());
 				pool:remove(OTHER);
