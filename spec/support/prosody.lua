@@ -79,7 +79,7 @@ plugin_paths = { PLUGIN_PATH, CHECKOUT.."/spec/support/modules" }
 installer_plugin_path = DIR.."/custom_plugins"
 ]]
 
--- The configuration DESIGN's example speaks of, with hosts for two requesters.
+-- The configuration of the README's example, with hosts for two requesters.
 prosody.usual_hosts = [[
 VirtualHost "some-domain.example"
 Component "component.example"

@@ -1,4 +1,4 @@
--- The parties of DESIGN's example on a started Prosody: backends of the target
+-- The parties of the README's example on a started Prosody: backends of the target
 -- some-user@some-domain.example behind proxy.domain.example, and requesters.
 
 local xmpp = require "spec.support.xmpp";
