@@ -12,6 +12,7 @@ local backends = {};
 -- (setup) -> the handlers for presence and IQ events, and more
 -- setup: { target (the prepared bare JID), pool (filled and emptied here from now on),
 --          timeout (seconds to answer a ping), pings (what save() returned before a reload),
+--          is_bounce(origin, stanza): whether an answer is a server's, not the backend's;
 --          on_came(backend), on_gone(backend): to be told before one is in the pool, and after }
 function backends.new(setup)
 	local target, pool = setup.target, setup.pool;
@@ -171,8 +172,10 @@ function backends.new(setup)
 	end
 
 	for backend in pairs(setup.pings or {}) do
-		pool:set(backend, "ready");
-		suspect(backend);
+		if pool:state(backend) == "suspended" then -- and not hibernating meanwhile
+			pool:set(backend, "ready");
+			suspect(backend);
+		end
 	end
 
 	return {

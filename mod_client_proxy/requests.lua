@@ -274,8 +274,8 @@ function requests.new(setup)
 
 	-- What a reload has to carry over besides pool and pending
 	local function save()
-		for backend in pairs(leaving) do
-			on_backend_came(backend);
+		while next(leaving) do -- sending can let others go, so pairs will not do
+			on_backend_came(next(leaving));
 		end
 		return held;
 	end

@@ -344,6 +344,13 @@ describe("backends", function ()
 			assert.equal("ready", pool:state(BACKEND));
 		end);
 
+		it("stay away after a reload when they hibernate meanwhile", function ()
+			pool:set(BACKEND, "away");
+			backends = new_backends(backends.save());
+			assert.same({}, module:take_sent());
+			assert.equal("away", pool:state(BACKEND));
+		end);
+
 		it("are backends, all others are left alone", function ()
 			backends.suspect(STRANGER);
 			assert.same({}, module:take_sent());
