@@ -453,6 +453,15 @@ static int l_pending_deadline(lua_State *L)
 	return 1;
 }
 
+/* pending:count(backend) -> integer: how many requests that were handed to `backend` are pending */
+static int l_pending_count(lua_State *L)
+{
+	const struct pending *pending = check_object(L, PENDING_TYPE);
+
+	lua_pushinteger(L, (lua_Integer)pending_count_of(pending, check_text(L, 2, SIZE_MAX)));
+	return 1;
+}
+
 /* #pending -> integer: how many requests are pending */
 static int l_pending_len(lua_State *L)
 {
@@ -498,6 +507,7 @@ static const luaL_Reg pending_methods[] = {
 	{"take_back", l_pending_take_back},
 	{"expire", l_pending_expire},
 	{"deadline", l_pending_deadline},
+	{"count", l_pending_count},
 	{NULL, NULL},
 };
 

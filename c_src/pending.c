@@ -11,6 +11,7 @@
 struct backend {
 	struct hashtable_node node;
 	struct pending_entry *first; /* of its requests, a ring */
+	size_t count;
 	size_t jid_len;
 	char jid[];
 };
@@ -137,8 +138,9 @@ static void put_requester(struct pending *pending, struct requester *requester)
 	}
 }
 
-static struct backend *find_backend(const struct pending *pending, struct pending_text jid, uint64_t hash)
+static struct backend *find_backend(const struct pending *pending, struct pending_text jid)
 {
+	uint64_t hash = hashtable_hash(&pending->backends, jid.bytes, jid.len);
 	struct hashtable_node *node = hashtable_find(&pending->backends, hash);
 
 	for (; node != NULL; node = hashtable_next(node)) {
@@ -153,15 +155,15 @@ static struct backend *find_backend(const struct pending *pending, struct pendin
 
 static struct backend *get_backend(struct pending *pending, struct pending_text jid)
 {
-	uint64_t hash = hashtable_hash(&pending->backends, jid.bytes, jid.len);
-	struct backend *backend = find_backend(pending, jid, hash);
+	struct backend *backend = find_backend(pending, jid);
 
 	if (backend == NULL) {
 		backend = cells_alloc(&pending->cells, sizeof *backend + jid.len);
 		if (backend == NULL) {
 			return NULL;
 		}
-		*backend = (struct backend){.node.hash = hash, .jid_len = jid.len};
+		*backend = (struct backend){.jid_len = jid.len};
+		backend->node.hash = hashtable_hash(&pending->backends, jid.bytes, jid.len);
 		memcpy(backend->jid, jid.bytes, jid.len);
 		hashtable_add(&pending->backends, &backend->node);
 	}
@@ -182,6 +184,7 @@ static void join_backend(struct pending_entry *entry, struct backend *backend)
 	struct pending_entry *first = backend->first;
 
 	entry->backend = backend;
+	backend->count++;
 	if (first == NULL) {
 		entry->previous = entry->next = backend->first = entry;
 		return;
@@ -201,6 +204,7 @@ static void leave_backend(struct pending_entry *entry)
 	}
 	entry->previous->next = entry->next;
 	entry->next->previous = entry->previous;
+	backend->count--;
 }
 
 static char *append(char *end, struct pending_text text)
@@ -319,8 +323,7 @@ struct pending_entry *pending_first(const struct pending *pending)
 
 struct pending_entry *pending_first_of(const struct pending *pending, struct pending_text jid)
 {
-	uint64_t hash = hashtable_hash(&pending->backends, jid.bytes, jid.len);
-	const struct backend *backend = find_backend(pending, jid, hash);
+	const struct backend *backend = find_backend(pending, jid);
 
 	return backend == NULL ? NULL : backend->first;
 }
@@ -353,4 +356,11 @@ void pending_remove(struct pending *pending, struct pending_entry *entry)
 size_t pending_count(const struct pending *pending)
 {
 	return pending->deadlines.count;
+}
+
+size_t pending_count_of(const struct pending *pending, struct pending_text jid)
+{
+	const struct backend *backend = find_backend(pending, jid);
+
+	return backend == NULL ? 0 : backend->count;
 }

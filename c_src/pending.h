@@ -94,4 +94,7 @@ void pending_remove(struct pending *pending, struct pending_entry *entry);
 /* How many requests are pending. */
 size_t pending_count(const struct pending *pending);
 
+/* How many of them were handed to `backend`. */
+size_t pending_count_of(const struct pending *pending, struct pending_text backend);
+
 #endif

@@ -49,6 +49,14 @@ function oracle:take_back(backend)
 	end);
 end
 
+function oracle:count(backend)
+	local count = 0;
+	for _, entry in ipairs(self.entries) do
+		count = count + (entry.backend == backend and 1 or 0);
+	end
+	return count;
+end
+
 -- Why the requester's next request would not be taken
 function oracle:refusal(requester, max, max_per_requester)
 	local bare, count = requester:match("^[^/]*"), 0;
@@ -140,6 +148,7 @@ local function run_sequence(keys, steps, add_weight, deadline_kind)
 		now = now + math.random(0, 2);
 		expect.equal(slow:deadline(), pending:deadline(), "step %d, deadline", step);
 		expect.equal(#slow.entries, #pending, "step %d, number", step);
+		expect.equal(slow:count(from), pending:count(from), "step %d, number of one backend", step);
 	end
 	for step = 1, #slow.entries do
 		expect.that(slow:expire(math.huge, pending:expire(math.huge)), "expire %d of the rest", step);
@@ -336,6 +345,18 @@ describe("core.pending", function ()
 			assert.is_nil(pending:take("f1", "t1", "i1"));
 			pending:add("f1", "t", "i", "again", "service", 0);
 			assert.equal("again", (pending:take_back("f1")));
+		end);
+	end);
+
+	describe("count", function ()
+		it("tells how many requests a backend has, none once they are gone", function ()
+			pending:add("f", "t", "i", "requester", "service", 1);
+			pending:add("f", "t", "j", "requester", "service", 2);
+			pending:add("g", "t", "i", "requester", "service", 3);
+			assert.same({ 2, 1, 0 }, { pending:count("f"), pending:count("g"), pending:count("h") });
+			pending:take("f", "t", "j");
+			pending:expire(1);
+			assert.same({ 0, 1 }, { pending:count("f"), pending:count("g") });
 		end);
 	end);
 
@@ -648,6 +669,7 @@ describe("core.pending", function ()
 			for _, wrong in ipairs { false, true, {}, print, pending } do
 				expect.raises("string expected", core.pending, wrong);
 				expect.raises("string expected", pending.take_back, pending, wrong);
+				expect.raises("string expected", pending.count, pending, wrong);
 				for position = 1, 6 do
 					local arguments = { "f", "t", "i", "r", "s", 1 };
 					arguments[position] = wrong;
@@ -678,7 +700,8 @@ describe("core.pending", function ()
 			local meta = getmetatable(pending);
 			local others = { core.jat("h"), core.pool(("s"):rep(core.POOL_SEEDBYTES)), io.stdout, {}, "s" };
 			for _, method in ipairs {
-				pending.add, pending.take, pending.take_back, pending.expire, pending.deadline, pending.limit, meta.__len, meta.__gc,
+				pending.add, pending.take, pending.take_back, pending.expire, pending.deadline, pending.limit, pending.count,
+				meta.__len, meta.__gc,
 			} do
 				for _, other in ipairs(others) do
 					expect.raises("mod_client_proxy.pending expected", method, other, "f", "t", "i", "r", "s", 1);
@@ -693,7 +716,8 @@ describe("core.pending", function ()
 			meta.__gc(pending);
 			meta.__gc(pending);
 			for _, method in ipairs {
-				pending.add, pending.take, pending.take_back, pending.expire, pending.deadline, pending.limit, meta.__len,
+				pending.add, pending.take, pending.take_back, pending.expire, pending.deadline, pending.limit, pending.count,
+				meta.__len,
 			} do
 				expect.raises("already collected", method, pending, "f", "t", "i", "r", "s", 1);
 			end
