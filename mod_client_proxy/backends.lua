@@ -1,5 +1,5 @@
--- Who can serve: the presence subscription to the target (RFC 6121 section 3),
--- and the backends it tells of (section 4).
+-- Who can serve: the target's available resources, as its presence tells them
+-- (RFC 6121 section 4), and which of them are to be chosen.
 
 local jid_bare = require "util.jid".bare;
 local jid_host = require "util.jid".host;
@@ -7,63 +7,119 @@ local jid_resource = require "util.jid".resource;
 local new_id = require "util.id".medium;
 local st = require "util.stanza";
 
+-- What the pool makes of a backend's state
+local POOL_STATES = { ready = "ready", suspended = "suspended", draining = "away", hibernating = "away" };
+
 local backends = {};
 
+-- RFC 6121 section 4.7.2.3
+local function read_priority(presence)
+	local text = presence:get_child_text("priority") or "";
+	local priority = text:find("^%s*[+-]?%d+%s*$") and math.tointeger(tonumber(text)) or 0;
+	return math.max(-128, math.min(127, priority));
+end
+
+local function state_of(record)
+	if record.is_drained or record.priority < 0 then
+		return "draining";
+	elseif record.is_hibernating then
+		return "hibernating";
+	end
+	return record.is_suspended and "suspended" or "ready";
+end
+
 -- (setup) -> the handlers for presence and IQ events, and more
--- setup: { target (the prepared bare JID), pool (filled and emptied here from now on),
---          timeout (seconds to answer a ping), pings (what save() returned before a reload),
+-- setup: { target (the prepared bare JID), pool (filled and emptied here from now on), subscription,
+--          timeout (seconds to answer a ping), saved (what save() returned before a reload),
 --          is_bounce(origin, stanza): whether an answer is a server's, not the backend's;
---          on_came(backend), on_gone(backend): to be told before one is in the pool, and after }
+--          on_came(backend), on_gone(backend): to be told before one is in the pool, and after;
+--          on_change(): to be told when list() or is_serving() returns something else }
 function backends.new(setup)
-	local target, pool = setup.target, setup.pool;
-	local pings = {}; -- by a suspended backend: the id of the ping that it has to answer
+	local target, pool, subscription = setup.target, setup.pool, setup.subscription;
+	local saved = setup.saved or { records = {}, is_watched = false, was_serving = false };
+	-- by a backend's JID: { since, priority, is_drained, is_hibernating, is_suspended, ping (the id to be answered, or false) }
+	local records = saved.records;
+	local is_watched = saved.is_watched; -- whether the target is subscribed to the proxy's presence
+	local was_serving = saved.was_serving;
 
 	local function send_presence(to, type)
 		module:send(st.presence({ from = module.host, to = to, type = type }));
 	end
 
-	local function note_change(before, jid)
-		local count = #pool;
-		if count == before then
+	local function is_serving()
+		return pool:pick() ~= nil;
+	end
+
+	-- The proxy is available as long as it can serve.
+	local function send_own_presence(to)
+		send_presence(to, not is_serving() and "unavailable" or nil);
+	end
+
+	local function changed()
+		if was_serving ~= is_serving() then
+			was_serving = not was_serving;
+			if is_watched then
+				send_own_presence(target);
+			end
+		end
+		setup.on_change();
+	end
+
+	-- Sets fields of a backend's record, if it is one.
+	local function update(backend, fields)
+		local record = records[backend];
+		if not record then
 			return;
 		end
-		module:log("debug", "%s %s: %d backends", jid, count > before and "came" or "went", count);
-		if before == 0 then
-			module:log("info", "The target is online, requests are served");
-		elseif count == 0 then
-			module:log("info", "No resource of the target is online, requests are refused");
+		for name, value in pairs(fields) do
+			record[name] = value;
 		end
+		pool:set(backend, POOL_STATES[state_of(record)]);
+		changed();
 	end
 
 	local function is_hibernating(jid)
 		local session = prosody.full_sessions[jid];
-		return session and session.hibernating;
+		return session and session.hibernating ~= nil and session.hibernating ~= false;
 	end
 
-	local function came(from)
-		if not jid_resource(from) or pool:state(from) then
-			return;
-		end
-		local before = #pool;
-		setup.on_came(from);
-		local ok, failure = pool:add(from);
+	local function add(backend)
+		setup.on_came(backend);
+		local ok, failure = pool:add(backend);
 		if not ok then
 			module:log("error", "A backend cannot be used: %s", failure);
-		elseif is_hibernating(from) then
-			pool:set(from, "away");
+			return;
 		end
-		note_change(before, from);
+		records[backend] = { since = os.time(), priority = 0, is_hibernating = is_hibernating(backend) };
+		module:log("debug", "%s came: %d backends", backend, #pool);
+		if #pool > 1 then
+			module:log("info", "Resource %q of the target is online, too: requests go to %d resources. "
+				.."If it should not serve, log it out, or drain it with `prosodyctl shell client_proxy drain`",
+				jid_resource(backend), #pool);
+		end
+	end
+
+	local function came(from, stanza)
+		if not jid_resource(from) then
+			return;
+		end
+		if not records[from] then
+			add(from);
+		end
+		update(from, { priority = read_priority(stanza) });
 	end
 
 	local function remove(backend)
-		pings[backend] = nil;
-		pool:remove(backend);
-		setup.on_gone(backend);
+		if records[backend] then
+			records[backend] = nil;
+			pool:remove(backend);
+			module:log("debug", "%s went: %d backends", backend, #pool);
+			setup.on_gone(backend);
+		end
 	end
 
 	-- From the bare address: no resource is left (RFC 6121 section 4.3.2)
 	local function went(from)
-		local before = #pool;
 		if jid_resource(from) then
 			remove(from);
 		else
@@ -71,47 +127,56 @@ function backends.new(setup)
 				remove(pool:any());
 			end
 		end
-		note_change(before, from);
+		changed();
 	end
 
 	-- It cannot be reached: is the target there at all?
 	local function drop(backend)
-		if pool:state(backend) then
+		if records[backend] then
 			went(backend);
-			send_presence(target, "probe");
+			subscription.check();
 		end
 	end
 
-	-- It has let a request time out: nothing new for it until it answers a ping (XEP-0199)
-	local function suspect(backend)
-		if pool:state(backend) ~= "ready" then
-			return;
-		end
+	-- XEP-0199: one that does not answer is dropped
+	local function ping(backend)
 		local id = new_id();
-		pool:set(backend, "suspended");
-		pings[backend] = id;
-		module:log("debug", "%s is suspended until it answers a ping", backend);
+		records[backend].ping = id;
 		module:add_timer(setup.timeout, function ()
-			if pings[backend] == id then
+			if records[backend] and records[backend].ping == id then
 				drop(backend);
 			end
 		end);
 		module:send(st.iq({ type = "get", id = id, from = module.host, to = backend }):tag("ping", { xmlns = "urn:xmpp:ping" }));
 	end
 
+	-- It has let a request time out: nothing new for it until it answers a ping.
+	local function suspect(backend)
+		if pool:state(backend) == "ready" then
+			module:log("warn", "Resource %q of the target let a request time out: it gets no new ones until it answers a ping",
+				jid_resource(backend));
+			update(backend, { is_suspended = true });
+			ping(backend);
+		end
+	end
+
 	-- for iq/host: an answer to a ping, even an error, shows that the backend is alive
 	local function on_iq(event)
 		local attr = event.stanza.attr;
-		if not pings[attr.from] or pings[attr.from] ~= attr.id or attr.to ~= module.host
+		local record = records[attr.from];
+		if not record or not record.ping or record.ping ~= attr.id or attr.to ~= module.host
 			or attr.type ~= "result" and attr.type ~= "error" then
 			return;
 		end
-		pings[attr.from] = nil;
 		if setup.is_bounce(event.origin, event.stanza) then
 			drop(attr.from);
-		elseif pool:state(attr.from) == "suspended" then
-			pool:set(attr.from, "ready");
+			return true;
 		end
+		if record.is_suspended then
+			module:log("info", "Resource %q of the target answers again", jid_resource(attr.from));
+		end
+		record.ping = nil;
+		update(attr.from, { is_suspended = false });
 		return true;
 	end
 
@@ -122,68 +187,122 @@ function backends.new(setup)
 			return;
 		end
 		module:hook_object_event(host.events, "smacks-hibernation-start", function (event)
-			pool:set(event.origin.full_jid or "", "away");
+			update(event.origin.full_jid or "", { is_hibernating = true, is_suspended = false, ping = false });
 		end);
 		module:hook_object_event(host.events, "smacks-hibernation-end", function (event)
-			pool:set(event.resumed.full_jid or event.origin.full_jid or "", "ready");
+			update(event.resumed.full_jid or event.origin.full_jid or "", { is_hibernating = false });
 		end);
 	end
 
 	local on_target_presence = {
-		available = came;
-		unavailable = went;
-		error = went;
+		available = function (from, stanza)
+			subscription.on_presence();
+			came(from, stanza);
+		end;
+		unavailable = function (from)
+			subscription.on_presence();
+			went(from);
+		end;
+		error = function (from, stanza)
+			if not jid_resource(from) then
+				subscription.on_error(stanza);
+			end
+			went(from);
+		end;
 		unsubscribed = function (from)
+			subscription.on_unsubscribed();
 			went(jid_bare(from));
 		end;
-		subscribed = function ()
-			-- Prosody sends no presence on behalf of an account that approved in advance
-			send_presence(target, "probe");
+		subscribed = subscription.on_subscribed;
+		subscribe = function ()
+			is_watched = true;
+			send_presence(target, "subscribed");
+			send_own_presence(target);
 		end;
-		subscribe = function (from)
-			send_presence(jid_bare(from), "subscribed");
-			send_presence(jid_bare(from));
+		unsubscribe = function ()
+			is_watched = false;
+			send_presence(target, "unavailable");
 		end;
-		probe = function (from)
-			send_presence(from);
+		probe = function (from) -- as a server sends it for those who are subscribed
+			is_watched = true;
+			send_own_presence(from);
 		end;
 	};
 
 	-- for presence/host, presence/bare, presence/full; presence is never answered with an error
 	local function on_presence(event)
-		local attr = event.stanza.attr;
+		local stanza = event.stanza;
+		local attr = stanza.attr;
 		local type = attr.type or "available";
 		local handler = on_target_presence[type];
 		if handler and attr.to == module.host and jid_bare(attr.from) == target then
-			handler(attr.from);
+			handler(attr.from, stanza);
 		elseif type == "subscribe" then
 			module:send(st.presence({ from = jid_bare(attr.to), to = jid_bare(attr.from), type = "unsubscribed" }));
 		end
 		return true;
 	end
 
-	-- To be called when all hosts are there. Asks for the subscription; where it
-	-- exists already that is answered at once, too (RFC 6121 section 3.1.3). No
-	-- probe before it is: Prosody, refusing that, would also forget the request
-	-- that waits for the target's approval.
-	local function start()
-		watch_hibernation();
-		send_presence(target, "subscribe");
+	-- to be called when the module goes away
+	local function stop()
+		if is_watched and was_serving then
+			send_presence(target, "unavailable");
+		end
 	end
 
-	for backend in pairs(setup.pings or {}) do
-		if pool:state(backend) == "suspended" then -- and not hibernating meanwhile
-			pool:set(backend, "ready");
-			suspect(backend);
+	-- (resource, is_drained) -> whether it is a backend
+	-- It gets no new requests until it is undrained, or leaves.
+	local function drain(resource, is_drained)
+		local backend = target.."/"..resource;
+		update(backend, { is_drained = is_drained });
+		return records[backend] ~= nil;
+	end
+
+	-- A list in the order of the resources: { { jid, resource, since (os.time), priority, state }, ... }
+	local function list()
+		local entries = {};
+		for jid, record in pairs(records) do
+			table.insert(entries, {
+				jid = jid, resource = jid_resource(jid), since = record.since,
+				priority = record.priority, state = state_of(record),
+			});
+		end
+		table.sort(entries, function (a, b) return a.resource < b.resource; end);
+		return entries;
+	end
+
+	-- to be called when all hosts are there, and when the target's comes later
+	local function start()
+		watch_hibernation();
+		subscription.start();
+		for _, entry in ipairs(list()) do -- a reload has ended the waiting for an answer
+			if records[entry.jid] and records[entry.jid].ping then
+				ping(entry.jid);
+			end
+		end
+	end
+
+	-- Asks for all presence anew, and whether the backends are alive.
+	local function resync()
+		subscription.resync();
+		for _, entry in ipairs(list()) do
+			if records[entry.jid] and entry.state ~= "hibernating" then
+				ping(entry.jid);
+			end
 		end
 	end
 
 	return {
+		drain = drain;
 		drop = drop;
+		is_serving = is_serving;
+		list = list;
 		on_iq = on_iq;
 		on_presence = on_presence;
-		save = function () return pings; end;
+		resync = resync;
+		save = function () return { records = records, is_watched = is_watched, was_serving = was_serving }; end;
 		start = start;
+		stop = stop;
 		suspect = suspect;
 	};
 end

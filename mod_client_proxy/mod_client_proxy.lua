@@ -3,11 +3,12 @@
 -- Wiring only: what happens to a request is in requests.lua, who can serve it
 -- in backends.lua.
 
+local jid_host = require "util.jid".host;
 local random_bytes = require "util.random".bytes;
 
 local requests = module:require "requests";
 
--- What a reload carries over: { target, pool, pings, pending, held }
+-- What a reload carries over: { target, pool, backends, subscription, pending, held, totals }
 local saved = module.saved_state or {};
 
 -- An error that is no string keeps Prosody from printing a traceback below it.
@@ -44,15 +45,33 @@ local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POO
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime));
 
-local handlers;
+local operations = module:require "operations".new(saved.totals);
+
+local handlers, diagnosis;
+local function on_change()
+	diagnosis.changed();
+end
+local subscription = module:require "subscription".new {
+	target = options.target;
+	auto_approve = options.auto_approve;
+	saved = keeps_target and saved.subscription;
+	on_change = on_change;
+};
 local backends = module:require "backends".new {
 	target = options.target;
 	timeout = options.request_timeout;
 	pool = pool;
-	pings = keeps_target and saved.pings;
+	subscription = subscription;
+	saved = keeps_target and saved.backends;
 	is_bounce = function (origin, stanza) return requests.is_bounce(origin, stanza, pool); end;
 	on_came = function (backend) handlers.on_backend_came(backend); end;
 	on_gone = function (backend) handlers.on_backend_gone(backend); end;
+	on_change = on_change;
+};
+diagnosis = module:require "diagnosis".new {
+	target = options.target;
+	subscription = subscription;
+	backends = backends;
 };
 handlers = requests.new {
 	target = options.target;
@@ -64,9 +83,19 @@ handlers = requests.new {
 	pool = pool;
 	pending = pending;
 	held = saved.held;
-	operations = module:require "operations";
+	operations = operations;
 	suspect = backends.suspect;
 	drop = backends.drop;
+};
+local shell = module:require "shell";
+shell.start {
+	target = options.target;
+	address_format = "sealed";
+	pending = pending;
+	backends = backends;
+	subscription = subscription;
+	diagnosis = diagnosis;
+	totals = operations.totals;
 };
 
 -- mod_iq, at priority 0, offers an IQ to the handlers of other modules. It needs
@@ -80,22 +109,44 @@ end
 
 module:hook("iq/host", backends.on_iq, 20);
 
+module:hook_global("stats-update", function ()
+	operations.set_gauges(#pending, backends.list());
+end);
+
+on_change();
 if prosody.start_time then
 	backends.start();
 else -- hosts are activated in no fixed order, and the target's may be one of them
 	module:hook_global("server-started", backends.start);
 end
+module:hook_global("host-activated", function (host)
+	if prosody.start_time and host == jid_host(options.target) then
+		backends.start();
+	end
+end, -10); -- when its modules are loaded
+
 local rotation = module:add_timer(keys.rotate(), keys.rotate);
 
 function module.save()
-	return { target = options.target, pool = pool, pings = backends.save(), pending = pending, held = handlers.save() };
+	return {
+		target = options.target; pool = pool; backends = backends.save(); subscription = subscription.save();
+		pending = pending; held = handlers.save(); totals = operations.totals;
+	};
+end
+
+local function stop()
+	handlers.stop();
+	backends.stop();
 end
 
 function module.unload()
 	rotation:stop(); -- else it would keep all of this in memory until it is due
+	subscription.stop();
+	shell.stop();
 	if not module.reloading then
-		handlers.stop();
+		stop();
+		operations.set_gauges(0, {});
 	end
 end
 
-module:hook_global("server-stopping", handlers.stop, 10);
+module:hook_global("server-stopping", stop, 10);

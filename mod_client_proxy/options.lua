@@ -71,12 +71,26 @@ local function read_integer(name, default, min, max)
 	reject(name, value, ("write a whole number from %d to %d"):format(min, max));
 end
 
+local booleans = {
+	[true] = true, [false] = false, ["true"] = true, ["false"] = false, [1] = true, [0] = false;
+};
+
+-- What Prosody takes for a boolean, too
+local function read_boolean(name, default)
+	local value = module:get_option(name, default);
+	if booleans[value] == nil then
+		reject(name, value, "write true or false");
+	end
+	return booleans[value];
+end
+
 local options = {
 	target = read_target("target_address");
 	request_timeout = read_period("client_proxy_request_timeout", 60, 1, 3600);
 	retries = read_integer("client_proxy_retries", 1, 0, 10);
 	max_pending = read_integer("client_proxy_max_pending", 100000, 1, 10000000);
 	max_pending_per_requester = read_integer("client_proxy_max_pending_per_requester", 256, 1, 10000000);
+	auto_approve = read_boolean("client_proxy_auto_approve", true);
 	key_lifetime = read_period("client_proxy_key_lifetime", 30 * DAY, 60, 3650 * DAY);
 };
 

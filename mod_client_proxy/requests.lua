@@ -23,6 +23,13 @@ local failures = errors.init("client_proxy", {
 	["unloaded"] = { "wait", "service-unavailable", "The service is being stopped" };
 });
 
+-- How the requests that end so are counted
+local outcomes = {
+	["backend-gone"] = "backend_gone", ["no-backend"] = "no_backend", ["timeout"] = "timeout", ["unloaded"] = "unloaded";
+	["full"] = "limited", ["requester-full"] = "limited", ["no-memory"] = "limited";
+	["bad-address"] = "refused", ["malformed"] = "refused", ["no-such-resource"] = "refused", ["not-by-backends"] = "refused";
+};
+
 -- How many requests expire or change their backend before Prosody gets to do something else
 local SLICE = 100;
 
@@ -54,10 +61,13 @@ local function is_well_formed_request(stanza)
 	return IQ_REQUEST[stanza.attr.type] and stanza.attr.id and #stanza.tags == 1;
 end
 
--- (pending): answers every pending request at once, the module is going away
-function requests.give_up(pending)
+-- (pending[, operations]): answers every pending request at once, the module is going away
+function requests.give_up(pending, operations)
 	local requester, service, id = pending:expire(math.huge);
 	while requester do
+		if operations then
+			operations.count("unloaded");
+		end
 		answer_taken(requester, service, id, "unloaded");
 		requester, service, id = pending:expire(math.huge);
 	end
@@ -75,7 +85,7 @@ end
 --          pending, held (what save() returned before a reload), operations,
 --          suspect(backend), drop(backend): to be told of what lets a request time out, or cannot be reached }
 function requests.new(setup)
-	local jat, pool, pending, target = setup.jat, setup.pool, setup.pending, setup.target;
+	local jat, pool, pending, target, operations = setup.jat, setup.pool, setup.pending, setup.target, setup.operations;
 	local timer, timer_due; -- the one timer, and when it fires
 	local stopped = false;
 	local leaving = {}; -- backends that have gone, with requests still to be taken back
@@ -83,6 +93,17 @@ function requests.new(setup)
 	local held = setup.held or { stanzas = {}, retries = {} };
 
 	pending:limit(setup.max_pending, setup.max_pending_per_requester);
+
+	local function refuse(origin, stanza, failure)
+		operations.count(outcomes[failure]);
+		answer_error(origin.send, stanza, failure);
+	end
+
+	-- A request that the pending table has let go
+	local function fail(requester, service, id, failure)
+		operations.count(outcomes[failure]);
+		answer_taken(requester, service, id, failure);
+	end
 
 	local function hold(handle, stanza, retries)
 		if retries > 0 and stanza.attr.type == "get" then
@@ -97,32 +118,38 @@ function requests.new(setup)
 		return stanza, retries;
 	end
 
-	local function expire()
+	local expire;
+
+	local function set_timer()
+		if timer then
+			timer:stop();
+		end
+		timer_due = pending:deadline();
+		timer = timer_due and module:add_timer(math.max(0, timer_due - now()), expire);
+	end
+
+	-- Sees to it that the timer fires by the earliest deadline. A reload can have shortened the timeout.
+	local function watch_deadlines()
+		local deadline = pending:deadline();
+		if deadline and (not timer_due or deadline < timer_due) then
+			set_timer();
+		end
+	end
+
+	function expire()
 		local time = now();
+		timer = nil;
+		set_timer(); -- already now, as an error in another module's handler would end this here
 		for _ = 1, SLICE do
 			local requester, service, id, handle, _, backend = pending:expire(time);
 			if not requester then
 				break;
 			end
 			release(handle);
-			answer_taken(requester, service, id, "timeout");
+			fail(requester, service, id, "timeout");
 			setup.suspect(backend);
 		end
-		timer_due = pending:deadline();
-		return timer_due and math.max(0, timer_due - time);
-	end
-
-	-- Sees to it that the timer fires by the earliest deadline. A reload can have shortened the timeout.
-	local function watch_deadlines()
-		local deadline = pending:deadline();
-		if not deadline or timer_due and timer_due <= deadline then
-			return;
-		end
-		if timer_due then
-			timer:stop();
-		end
-		timer_due = deadline;
-		timer = module:add_timer(math.max(0, deadline - now()), expire);
+		set_timer();
 	end
 
 	-- Records the request, then sends it. -> handle | nil, failure
@@ -141,20 +168,20 @@ function requests.new(setup)
 	local function dispatch(origin, stanza)
 		local requester, service = stanza.attr.from, stanza.attr.to;
 		if stopped then
-			return answer_error(origin.send, stanza, "unloaded");
+			return refuse(origin, stanza, "unloaded");
 		end
 		local backend = pool:pick(requester);
 		if not backend then
-			return answer_error(origin.send, stanza, "no-backend");
+			return refuse(origin, stanza, "no-backend");
 		end
 		local token = jat:encode(requester);
 		if not token then
-			return answer_error(origin.send, stanza, "bad-address");
+			return refuse(origin, stanza, "bad-address");
 		end
 		local handle, failure = hand_over(stanza, backend, jid_bare(service).."/"..token, requester, service,
 			now() + setup.timeout, setup.retries);
 		if not handle then
-			answer_error(origin.send, stanza, failure);
+			refuse(origin, stanza, failure);
 		end
 	end
 
@@ -162,8 +189,10 @@ function requests.new(setup)
 	local function retry(requester, service, id, handle, deadline)
 		local stanza, retries = release(handle);
 		local backend = stanza and pool:pick(requester);
-		if not (backend and hand_over(st.clone(stanza), backend, stanza.attr.from, requester, service, deadline, retries - 1)) then
-			answer_taken(requester, service, id, "backend-gone");
+		if backend and hand_over(st.clone(stanza), backend, stanza.attr.from, requester, service, deadline, retries - 1) then
+			operations.count("retries");
+		else
+			fail(requester, service, id, "backend-gone");
 		end
 	end
 
@@ -199,7 +228,7 @@ function requests.new(setup)
 
 	local function drop_answer(stanza)
 		module:log("debug", "Dropped an answer that nobody waits for: %s", stanza:top_tag());
-		setup.operations.count_unmatched();
+		operations.count("unmatched_answers");
 	end
 
 	local function settle(origin, stanza)
@@ -213,6 +242,7 @@ function requests.new(setup)
 			retry(requester, service, id, handle, deadline);
 		else
 			release(handle);
+			operations.count_answer(attr.type == "error" and "error" or "answered", now() - (deadline - setup.timeout));
 			attr.from, attr.to = service, requester;
 			module:send(stanza);
 		end
@@ -245,7 +275,7 @@ function requests.new(setup)
 		end
 		local failure = not is_well_formed_request(stanza) and "malformed" or refused_token(stanza.attr);
 		if failure then
-			answer_error(origin.send, stanza, failure);
+			refuse(origin, stanza, failure);
 			return true;
 		end
 	end
@@ -269,7 +299,7 @@ function requests.new(setup)
 	-- Answers all that is pending, and refuses what still comes
 	local function stop()
 		stopped = true;
-		requests.give_up(pending);
+		requests.give_up(pending, operations);
 	end
 
 	-- What a reload has to carry over besides pool and pending

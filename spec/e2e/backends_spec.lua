@@ -49,16 +49,6 @@ describe("the backends", function ()
 		assert_nobody_serves();
 	end);
 
-	it("are learnt through the subscription that the module asks for on load", function ()
-		local backend = xmpp.client(server, "some-user", "some-domain.example", "a");
-		backend:send(st.presence());
-		backend:receive(xmpp.presence_from("proxy.domain.example", "subscribe"));
-		assert_nobody_serves();
-		backend:send(st.presence({ to = "proxy.domain.example", type = "subscribed" }));
-		backend:sync();
-		assert.same({ a = 1 }, share_out(1, { a = backend }));
-	end);
-
 	it("are chosen uniformly at random", function ()
 		local backends = service.backends(server, { "a", "b", "c", "d" });
 		local first, second = share_out(200, backends), share_out(200, backends);
@@ -110,27 +100,6 @@ describe("the backends", function ()
 		backends.b.received = {};
 		backends.a = nil;
 		assert.same({ b = 40 }, share_out(40, backends));
-	end);
-
-	it("are gone when the target takes the subscription back", function ()
-		local backends = service.backends(server, { "a", "b" });
-		backends.a:send(st.presence({ to = "proxy.domain.example", type = "unsubscribed" }));
-		backends.a:sync();
-		assert_nobody_serves();
-	end);
-
-	it("are found again after a restart, without another approval", function ()
-		service.backends(server, { "a" });
-		server:stop();
-		server:start();
-		local backend = xmpp.client(server, "some-user", "some-domain.example", "a");
-		backend:send(st.presence());
-		for _, stanza in ipairs(backend:sync()) do
-			assert.not_equal("subscribe", stanza.attr.type);
-		end
-		backend.received = {};
-		requester = service.requester(server);
-		assert.same({ a = 1 }, share_out(1, { a = backend }));
 	end);
 
 	it("are found when the module is loaded while they are online", function ()

@@ -86,6 +86,12 @@ describe("the configuration", function ()
 		end);
 	end
 
+	for _, value in ipairs { '"maybe"', '7', '{}' } do
+		it("refuses client_proxy_auto_approve = "..value, function ()
+			refuses(target_and("client_proxy_auto_approve = "..value), "client_proxy_auto_approve = ", "true or false");
+		end);
+	end
+
 	it("takes periods in words where Prosody knows them, and says so", function ()
 		if knows_periods then
 			start(target_and [[client_proxy_request_timeout = "2 minutes"]]);

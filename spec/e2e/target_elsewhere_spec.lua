@@ -136,13 +136,23 @@ Component "proxy.domain.example" "client_proxy"
 		end
 	end);
 
-	it("is told the proxy's presence when it asks for it", function ()
+	it("is told the proxy's presence when it asks for it, and when that changes", function ()
 		other_server:sync();
 		other_server.received = {};
 		other_server:send(st.presence({ from = TARGET, to = PROXY, type = "probe" }));
-		assert.equal(TARGET, other_server:receive(xmpp.presence_from(PROXY)).attr.to);
+		assert.equal(TARGET, other_server:receive(xmpp.presence_from(PROXY, "unavailable")).attr.to);
 		other_server:send(st.presence({ from = TARGET.."/a", to = PROXY, type = "subscribe" }));
 		assert.equal(TARGET, other_server:receive(xmpp.presence_from(PROXY, "subscribed")).attr.to);
+		assert.equal(TARGET, other_server:receive(xmpp.presence_from(PROXY, "unavailable")).attr.to);
+		other_server:send(st.presence({ from = TARGET.."/a", to = PROXY }));
 		assert.equal(TARGET, other_server:receive(xmpp.presence_from(PROXY)).attr.to);
+		other_server:send(st.presence({ from = TARGET.."/a", to = PROXY, type = "unavailable" }));
+		assert.equal(TARGET, other_server:receive(xmpp.presence_from(PROXY, "unavailable")).attr.to);
+		other_server:send(st.presence({ from = TARGET.."/a", to = PROXY, type = "unsubscribe" }));
+		assert.equal(TARGET, other_server:receive(xmpp.presence_from(PROXY, "unavailable")).attr.to);
+		other_server:send(st.presence({ from = TARGET.."/a", to = PROXY }));
+		for _, stanza in ipairs(other_server:sync()) do
+			assert.not_equal("presence", stanza.name);
+		end
 	end);
 end);

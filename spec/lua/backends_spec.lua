@@ -9,11 +9,24 @@ local STRANGER = "user@some-domain.example";
 describe("backends", function ()
 	local module, pool, backends;
 	local told; -- what the requests' side is told, in order
+	local asked; -- what the subscription is told, in order
+	local changes; -- how often it was told that something has changed
 	local bounces; -- whether what answers a ping is a bounce
 
-	local function new_backends(pings)
+	local function tell_subscription(name)
+		return function ()
+			table.insert(asked, name);
+		end;
+	end
+
+	local function new_backends(saved)
 		return module:require "backends".new {
-			target = TARGET, pool = pool, timeout = 60, pings = pings;
+			target = TARGET, pool = pool, timeout = 60, saved = saved;
+			subscription = {
+				check = tell_subscription "check", on_error = tell_subscription "error", on_presence = tell_subscription "presence",
+				on_subscribed = tell_subscription "subscribed", on_unsubscribed = tell_subscription "unsubscribed",
+				resync = tell_subscription "resync", start = tell_subscription "start",
+			};
 			on_came = function (backend)
 				assert.is_nil(pool:state(backend));
 				table.insert(told, "came "..backend);
@@ -22,13 +35,14 @@ describe("backends", function ()
 				assert.is_nil(pool:state(backend));
 				table.insert(told, "gone "..backend);
 			end;
+			on_change = function () changes = changes + 1; end;
 			is_bounce = function () return bounces; end;
 		};
 	end
 
 	before_each(function ()
 		module = fake_module.new();
-		told, bounces = {}, false;
+		told, asked, changes, bounces = {}, {}, 0, false;
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
 		backends = new_backends();
 	end);
@@ -60,18 +74,26 @@ describe("backends", function ()
 		end
 	end
 
-	describe("at the start", function ()
-		it("ask the target for its presence, once", function ()
-			assert.same({}, module.sent);
-			backends.start();
-			assert.equal(1, #module.sent);
-			assert.equal("presence", module.sent[1].name);
-			assert.same({ type = "subscribe", from = PROXY, to = TARGET }, module.sent[1].attr);
-		end);
+	-- A presence with a priority
+	local function receive_priority(priority, from)
+		backends.on_presence { origin = {}, stanza = st.presence({ from = from, to = PROXY }):text_tag("priority", priority) };
+	end
 
-		it("are none", function ()
-			assert_backends();
-		end);
+	local function state_of(resource)
+		for _, entry in ipairs(backends.list()) do
+			if entry.resource == resource then
+				return entry.state, pool:state(entry.jid);
+			end
+		end
+	end
+
+	it("are none at the start, when the subscription is, too", function ()
+		assert.same({}, asked);
+		backends.start();
+		assert.same({ "start" }, asked);
+		assert_backends();
+		assert.same({}, backends.list());
+		assert.is_false(backends.is_serving());
 	end);
 
 	describe("are told by the target's presence:", function ()
@@ -125,9 +147,7 @@ describe("backends", function ()
 			end);
 		end
 
-		it("unsubscribe and what nobody knows change nothing", function ()
-			receive("unsubscribe", TARGET, PROXY);
-			receive("unsubscribe", TARGET.."/a", PROXY);
+		it("what nobody knows changes nothing", function ()
 			receive("something", TARGET.."/c", PROXY);
 			assert_backends(TARGET.."/a", TARGET.."/b");
 		end);
@@ -139,23 +159,82 @@ describe("backends", function ()
 		end);
 	end);
 
+	describe("let the subscription know", function ()
+		for type, call in pairs {
+			[false] = "presence", unavailable = "presence", error = "error", subscribed = "subscribed", unsubscribed = "unsubscribed",
+		} do
+			it("of "..(type or "available").." presence from the target", function ()
+				receive(type or nil, TARGET, PROXY);
+				assert.same({ call }, asked);
+			end);
+		end
+
+		it("of a resource's presence, but not of its errors", function ()
+			receive(nil, TARGET.."/a", PROXY);
+			receive("unavailable", TARGET.."/a", PROXY);
+			receive("error", TARGET.."/a", PROXY);
+			assert.same({ "presence", "presence" }, asked);
+		end);
+
+		it("of nothing that others send", function ()
+			for _, type in ipairs { false, "unavailable", "error", "subscribed", "unsubscribed" } do
+				receive(type or nil, STRANGER, PROXY);
+				receive(type or nil, TARGET, "n@"..PROXY);
+			end
+			assert.same({}, asked);
+		end);
+	end);
+
 	for _, from in ipairs { TARGET, TARGET.."/a" } do
-		describe("and a target that manages its subscription from "..from, function ()
-			it("is probed when it has accepted", function ()
-				receive("subscribed", from, PROXY, { type = "probe", from = PROXY, to = TARGET });
-				assert_backends();
+		describe("and a target that subscribes to the proxy from "..from, function ()
+			local subscribed = { type = "subscribed", from = PROXY, to = TARGET };
+			local available = { from = PROXY, to = TARGET };
+			local unavailable = { type = "unavailable", from = PROXY, to = TARGET };
+
+			it("is accepted and told that there is no backend, one, and none again", function ()
+				receive("subscribe", from, PROXY, subscribed, unavailable);
+				receive(nil, TARGET.."/a", PROXY, available);
+				receive(nil, TARGET.."/b", PROXY);
+				receive("unavailable", TARGET.."/a", PROXY);
+				receive("unavailable", TARGET.."/b", PROXY, unavailable);
 			end);
 
-			it("gets its own subscription, and the proxy's presence", function ()
-				receive("subscribe", from, PROXY,
-					{ type = "subscribed", from = PROXY, to = TARGET },
-					{ from = PROXY, to = TARGET });
-				assert_backends();
+			it("is accepted and told that there is a backend", function ()
+				receive(nil, TARGET.."/b", PROXY);
+				receive("subscribe", from, PROXY, subscribed, available);
 			end);
 
-			it("is told the proxy's presence when it probes", function ()
+			it("is answered when it probes, and told of changes since", function ()
+				receive("probe", from, PROXY, { type = "unavailable", from = PROXY, to = from });
+				receive(nil, TARGET.."/a", PROXY, available);
 				receive("probe", from, PROXY, { from = PROXY, to = from });
-				assert_backends();
+			end);
+
+			it("is told no more when it unsubscribes", function ()
+				receive("subscribe", from, PROXY, subscribed, unavailable);
+				receive("unsubscribe", from, PROXY, unavailable);
+				receive(nil, TARGET.."/a", PROXY);
+			end);
+
+			it("is told after a reload, and when the module goes", function ()
+				receive("subscribe", from, PROXY, subscribed, unavailable);
+				receive(nil, TARGET.."/a", PROXY, available);
+				backends = new_backends(backends.save());
+				receive("unavailable", TARGET.."/a", PROXY, unavailable);
+				backends.stop();
+				assert.same({}, module:take_sent());
+				receive(nil, TARGET.."/a", PROXY, available);
+				backends.stop();
+				assert.same(unavailable, module:take_sent()[1].attr);
+			end);
+
+			it("is told when there are only backends that get no requests", function ()
+				receive("subscribe", from, PROXY, subscribed, unavailable);
+				receive(nil, TARGET.."/a", PROXY, available);
+				backends.drain("a", true);
+				assert.same(unavailable, module:take_sent()[1].attr);
+				backends.drain("a", false);
+				assert.same(available, module:take_sent()[1].attr);
 			end);
 		end);
 	end
@@ -214,41 +293,177 @@ describe("backends", function ()
 	end);
 
 	describe("are logged", function ()
-		local function infos()
-			local texts = {};
+		local function lines()
+			local found = {};
 			for _, line in ipairs(module.log_lines) do
 				if line.level ~= "debug" then
-					assert.equal("info", line.level);
-					assert.is_nil(line.text:find("@", 1, true), "addresses are for debug only");
-					table.insert(texts, line.text);
+					table.insert(found, line);
 				end
 			end
-			return texts;
+			module.log_lines = {};
+			return found;
 		end
 
-		it("when the first comes and when the last goes, for the operator", function ()
+		it("when there is more than one, each that comes", function ()
 			receive(nil, TARGET.."/a", PROXY);
-			assert.equal(1, #infos());
-			receive(nil, TARGET.."/a", PROXY);
+			assert.same({}, lines());
 			receive(nil, TARGET.."/b", PROXY);
-			receive("unavailable", TARGET.."/a", PROXY);
-			receive("unavailable", TARGET.."/a", PROXY);
-			assert.equal(1, #infos());
+			local found = lines();
+			assert.equal(1, #found);
+			assert.equal("info", found[1].level);
+			assert.truthy(found[1].text:find('"b"', 1, true));
+			assert.truthy(found[1].text:find("2 resources", 1, true));
+			receive(nil, TARGET.."/b", PROXY);
 			receive("unavailable", TARGET.."/b", PROXY);
-			assert.equal(2, #infos());
-			receive("unavailable", TARGET, PROXY);
-			assert.equal(2, #infos());
-			assert.not_equal(infos()[1], infos()[2]);
+			assert.same({}, lines());
+			receive(nil, TARGET.."/b", PROXY);
+			assert.equal(1, #lines());
+		end);
+
+		it("when one is suspended, and when it answers again", function ()
+			receive(nil, TARGET.."/a", PROXY);
+			backends.suspect(TARGET.."/a");
+			backends.suspect(TARGET.."/a");
+			local found = lines();
+			assert.equal(1, #found);
+			assert.equal("warn", found[1].level);
+			assert.truthy(found[1].text:find('"a"', 1, true));
+			local ping = module:take_sent()[1];
+			backends.on_iq { origin = {}, stanza = st.reply(ping) };
+			found = lines();
+			assert.equal(1, #found);
+			assert.equal("info", found[1].level);
+			assert.truthy(found[1].text:find('"a"', 1, true));
 		end);
 
 		it("when there is no memory for one", function ()
-			pool = setmetatable({ add = function () return nil, "no-memory"; end, state = function () end },
+			pool = setmetatable({ add = function () return nil, "no-memory"; end, state = function () end, pick = function () end },
 				{ __len = function () return 0; end });
 			backends = new_backends();
 			receive(nil, TARGET.."/a", PROXY);
-			assert.equal(1, #module.log_lines);
-			assert.equal("error", module.log_lines[1].level);
-			assert.truthy(module.log_lines[1].text:find("no-memory", 1, true));
+			local found = lines();
+			assert.equal(1, #found);
+			assert.equal("error", found[1].level);
+			assert.truthy(found[1].text:find("no-memory", 1, true));
+			assert.same({}, backends.list());
+		end);
+	end);
+
+	describe("are listed", function ()
+		it("by resource, with what is known of them", function ()
+			local before = os.time();
+			receive_priority("7", TARGET.."/b");
+			receive(nil, TARGET.."/a/b@c", PROXY);
+			local list = backends.list();
+			assert.same({ "a/b@c", "b" }, { list[1].resource, list[2].resource });
+			assert.same({ TARGET.."/a/b@c", TARGET.."/b" }, { list[1].jid, list[2].jid });
+			assert.same({ 0, 7 }, { list[1].priority, list[2].priority });
+			assert.same({ "ready", "ready" }, { list[1].state, list[2].state });
+			assert.is_true(list[2].since >= before and list[2].since <= os.time());
+			assert.equal(2, #list);
+		end);
+
+		it("as they were before a reload", function ()
+			receive_priority("7", TARGET.."/b");
+			backends.drain("b", true);
+			local list = backends.list();
+			backends = new_backends(backends.save());
+			assert.same(list, backends.list());
+			assert.equal("draining", list[1].state);
+		end);
+
+		for text, priority in pairs {
+			["5"] = 5, [" 5\n"] = 5, ["+5"] = 5, ["-5"] = -5, ["127"] = 127, ["-128"] = -128,
+			["128"] = 127, ["-129"] = -128, ["99999999999999999999"] = 0, [""] = 0, ["high"] = 0, ["5.5"] = 0, ["0x10"] = 0, ["5 5"] = 0,
+		} do
+			it(("with priority %d when their presence says %q"):format(priority, text), function ()
+				receive_priority(text, TARGET.."/a");
+				assert.equal(priority, backends.list()[1].priority);
+			end);
+		end
+	end);
+
+	describe("are drained", function ()
+		before_each(function ()
+			receive(nil, TARGET.."/a", PROXY);
+		end);
+
+		it("by the operator, until undrained", function ()
+			assert.is_true(backends.drain("a", true));
+			assert.same({ "draining", "away" }, { state_of "a" });
+			assert.is_false(backends.is_serving());
+			receive_priority("1", TARGET.."/a");
+			assert.same({ "draining", "away" }, { state_of "a" });
+			assert.is_true(backends.drain("a", false));
+			assert.same({ "ready", "ready" }, { state_of "a" });
+			assert.is_true(backends.is_serving());
+		end);
+
+		it("by the operator, until they leave", function ()
+			backends.drain("a", true);
+			receive("unavailable", TARGET.."/a", PROXY);
+			receive(nil, TARGET.."/a", PROXY);
+			assert.same({ "ready", "ready" }, { state_of "a" });
+		end);
+
+		it("by a negative priority, as long as it is", function ()
+			receive_priority("-1", TARGET.."/a");
+			assert.same({ "draining", "away" }, { state_of "a" });
+			backends.drain("a", true);
+			backends.drain("a", false);
+			assert.same({ "draining", "away" }, { state_of "a" });
+			receive_priority("0", TARGET.."/a");
+			assert.same({ "ready", "ready" }, { state_of "a" });
+		end);
+
+		it("also from the start", function ()
+			receive_priority("-1", TARGET.."/b");
+			assert.same({ "draining", "away" }, { state_of "b" });
+		end);
+
+		it("if they are backends", function ()
+			assert.is_false(backends.drain("b", true));
+			assert.is_nil((state_of "b"));
+		end);
+
+		it("whatever else they are, and are that again when undrained", function ()
+			backends.suspect(TARGET.."/a");
+			backends.drain("a", true);
+			assert.same({ "draining", "away" }, { state_of "a" });
+			backends.drain("a", false);
+			assert.same({ "suspended", "suspended" }, { state_of "a" });
+		end);
+	end);
+
+	it("tell that something has changed whenever it has", function ()
+		for number, change in ipairs {
+			function () receive(nil, TARGET.."/a", PROXY); end,
+			function () backends.suspect(TARGET.."/a"); end,
+			function () backends.drain("a", true); end,
+			function () receive("unavailable", TARGET.."/a", PROXY); end,
+		} do
+			local before = changes;
+			module:take_sent();
+			change();
+			assert.is_true(changes > before, number);
+		end
+	end);
+
+	describe("are asked anew when the operator wants it", function ()
+		it("the target for its presence, and they whether they are alive", function ()
+			receive(nil, TARGET.."/a", PROXY);
+			receive(nil, TARGET.."/b", PROXY);
+			asked = {};
+			backends.resync();
+			assert.same({ "resync" }, asked);
+			local sent = module:take_sent();
+			assert.same({ TARGET.."/a", TARGET.."/b" }, { sent[1].attr.to, sent[2].attr.to });
+			assert.same({ "ready", "ready" }, { state_of "a" });
+			assert.is_true(backends.on_iq { origin = {}, stanza = st.reply(sent[2]) });
+			for _, timer in ipairs(module.timers) do
+				timer.callback();
+			end
+			assert_backends(TARGET.."/b");
 		end);
 	end);
 
@@ -269,6 +484,7 @@ describe("backends", function ()
 
 		before_each(function ()
 			receive(nil, BACKEND, PROXY);
+			asked = {};
 			backends.suspect(BACKEND);
 			ping = module:take_sent()[1];
 		end);
@@ -311,20 +527,20 @@ describe("backends", function ()
 			assert.equal("suspended", pool:state(BACKEND));
 		end);
 
-		it("are dropped and probed when no answer comes", function ()
+		it("are dropped, and the target's presence checked, when no answer comes", function ()
 			assert.equal(60, module.timers[1].delay);
 			module.timers[1].callback();
 			assert.is_nil(pool:state(BACKEND));
 			assert.equal("gone "..BACKEND, told[#told]);
-			assert.same({ type = "probe", from = PROXY, to = TARGET }, module:take_sent()[1].attr);
+			assert.same({ "check" }, asked);
 			assert.is_nil(answer {}); -- too late
 		end);
 
-		it("are dropped and probed when the ping bounces", function ()
+		it("are dropped, and the target's presence checked, when the ping bounces", function ()
 			bounces = true;
 			assert.is_true(answer { type = "error" });
 			assert.is_nil(pool:state(BACKEND));
-			assert.same({ type = "probe", from = PROXY, to = TARGET }, module:take_sent()[1].attr);
+			assert.same({ "check" }, asked);
 		end);
 
 		it("are forgotten as such when they go", function ()
@@ -337,6 +553,8 @@ describe("backends", function ()
 
 		it("are pinged anew after a reload", function ()
 			backends = new_backends(backends.save());
+			assert.same({}, module:take_sent());
+			backends.start();
 			local second = module:take_sent()[1];
 			assert.equal(BACKEND, second.attr.to);
 			assert.equal("suspended", pool:state(BACKEND));
@@ -344,11 +562,18 @@ describe("backends", function ()
 			assert.equal("ready", pool:state(BACKEND));
 		end);
 
-		it("stay away after a reload when they hibernate meanwhile", function ()
-			pool:set(BACKEND, "away");
+		it("are not waited for when they hibernate meanwhile", function ()
+			module.prosody.hosts["some-domain.example"] = { type = "local", events = {} };
+			backends.start();
+			module:take_sent();
+			module.hooks["smacks-hibernation-start"] { origin = { full_jid = BACKEND } };
+			assert.same({ "hibernating", "away" }, { state_of "a" });
+			module.timers[1].callback();
+			assert.is_nil(answer {});
 			backends = new_backends(backends.save());
+			backends.start();
 			assert.same({}, module:take_sent());
-			assert.equal("away", pool:state(BACKEND));
+			assert.same({ "hibernating", "away" }, { state_of "a" });
 		end);
 
 		it("are backends, all others are left alone", function ()
@@ -363,7 +588,7 @@ describe("backends", function ()
 		before_each(function ()
 			module.prosody.hosts["some-domain.example"] = { type = "local", events = {} };
 			backends.start();
-			receive(nil, BACKEND, PROXY, { type = "subscribe", from = PROXY, to = TARGET });
+			receive(nil, BACKEND, PROXY);
 		end);
 
 		it("are away until they resume", function ()
@@ -376,7 +601,7 @@ describe("backends", function ()
 		it("are away from the start when they did before", function ()
 			module.prosody.full_sessions[TARGET.."/b"] = { hibernating = 1 };
 			receive(nil, TARGET.."/b", PROXY);
-			assert.equal("away", pool:state(TARGET.."/b"));
+			assert.same({ "hibernating", "away" }, { state_of "b" });
 		end);
 
 		it("are backends, all other sessions are left alone", function ()

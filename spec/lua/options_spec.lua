@@ -37,7 +37,7 @@ describe("options", function ()
 	it("have defaults, but for the target", function ()
 		assert.same({
 			target = TARGET, request_timeout = 60, key_lifetime = 30 * DAY,
-			retries = 1, max_pending = 100000, max_pending_per_requester = 256,
+			retries = 1, max_pending = 100000, max_pending_per_requester = 256, auto_approve = true,
 		}, (read { target_address = TARGET }));
 	end);
 
@@ -121,6 +121,26 @@ describe("options", function ()
 			end
 		end);
 	end
+
+	describe("client_proxy_auto_approve", function ()
+		for _, yes in ipairs { true, "true", 1 } do
+			it(("can be %s"):format(show(yes)), function ()
+				assert.is_true(read_with("client_proxy_auto_approve", yes).auto_approve);
+			end);
+		end
+
+		for _, no in ipairs { false, "false", 0 } do
+			it(("can be %s"):format(show(no)), function ()
+				assert.is_false(read_with("client_proxy_auto_approve", no).auto_approve);
+			end);
+		end
+
+		for _, value in ipairs { "yes", "", "True", 2, -1, 0/0, { true } } do
+			it(("cannot be the %s %s"):format(type(value), type(value) == "table" and "{ true }" or show(value)), function ()
+				assert_refused("client_proxy_auto_approve", value, "write true or false");
+			end);
+		end
+	end);
 
 	local periods = {
 		client_proxy_request_timeout = {

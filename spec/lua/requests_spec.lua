@@ -48,6 +48,7 @@ describe("requests", function ()
 	end
 
 	local suspected, dropped; -- backends, in order
+	local counts, answer_times; -- what was counted, by name; seconds, in order
 
 	-- (timeout, changed) changed: other values for some of the setup
 	local function new_handlers(timeout, changed)
@@ -74,11 +75,17 @@ describe("requests", function ()
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
 		pool:add(BACKEND);
 		pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES));
-		operations = { unmatched = 0 };
+		counts, answer_times = {}, {};
+		operations = {
+			count = function (name)
+				counts[name] = (counts[name] or 0) + 1;
+			end;
+			count_answer = function (outcome, seconds)
+				counts[outcome] = (counts[outcome] or 0) + 1;
+				table.insert(answer_times, seconds);
+			end;
+		};
 		suspected, dropped = {}, {};
-		function operations.count_unmatched()
-			operations.unmatched = operations.unmatched + 1;
-		end
 		requests = load_requests();
 		handlers = new_handlers();
 	end);
@@ -134,18 +141,33 @@ describe("requests", function ()
 	end
 
 	local function assert_dropped(stanza)
-		local before = operations.unmatched;
+		local before = counts.unmatched_answers or 0;
 		assert.is_nil(handlers.on_iq_first(event_of(st.clone(stanza))));
-		assert.equal(before, operations.unmatched);
+		assert.equal(before, counts.unmatched_answers or 0);
 		assert.is_true(handlers.on_iq_last(event_of(stanza)));
 		assert.same({}, module:take_sent());
-		assert.equal(before + 1, operations.unmatched);
+		assert.equal(before + 1, counts.unmatched_answers);
 	end
 
-	-- The timer that was set last is due. -> what it returns to Prosody, stanzas that leave
+	-- The one timer that runs, or nil
+	local function running_timer()
+		local running;
+		for _, timer in ipairs(module.timers) do
+			if not timer.stopped and not timer.fired then
+				assert.is_nil(running);
+				running = timer;
+			end
+		end
+		return running;
+	end
+
+	-- The timer is due. -> when it is due again, stanzas that leave
 	local function fire()
-		local delay = module.timers[#module.timers].callback();
-		return delay, module:take_sent();
+		local timer = running_timer();
+		timer.fired = true;
+		assert.is_nil(timer.callback());
+		local following = running_timer();
+		return following and following.delay, module:take_sent();
 	end
 
 	describe("that are dispatched", function ()
@@ -165,7 +187,7 @@ describe("requests", function ()
 				..QUERY.."</iq>", sent[1]);
 
 			assert.equal(0, #pending);
-			assert.equal(0, operations.unmatched);
+			assert.is_nil(counts.unmatched_answers);
 		end);
 
 		for service, bare in pairs {
@@ -204,14 +226,14 @@ describe("requests", function ()
 		end);
 
 		it("are pending before they are sent", function ()
-			local counts = {};
+			local found = {};
 			function module.send()
-				table.insert(counts, #pending);
+				table.insert(found, #pending);
 			end
 			local event = event_of(iq { type = "get", id = "1234", from = REQUESTER, to = PROXY });
 			assert.is_nil(handlers.on_iq_first(event));
 			assert.is_true(handlers.on_iq_last(event));
-			assert.same({ 1 }, counts);
+			assert.same({ 1 }, found);
 		end);
 
 		it("are not sent when there is no memory to have them pending", function ()
@@ -276,7 +298,7 @@ describe("requests", function ()
 			assert.equal(1, #sent);
 			assert_error(sent[1], PROXY, REQUESTER, id, "modify", "bad-request");
 			assert.equal(0, #pending);
-			assert.equal(0, operations.unmatched);
+			assert.is_nil(counts.unmatched_answers);
 		end
 
 		for _, type in ipairs { "get", "set" } do
@@ -309,7 +331,7 @@ describe("requests", function ()
 			for n, type in ipairs { "result", "error" } do
 				assert.is_true(handlers.on_iq_first(event_of(iq { type = type, from = BACKEND, to = dispatched.attr.from })));
 				assert.same({}, module.sent);
-				assert.equal(n, operations.unmatched);
+				assert.equal(n, counts.unmatched_answers);
 				assert.equal(1, #pending);
 			end
 		end);
@@ -356,7 +378,7 @@ describe("requests", function ()
 					}));
 					assert.equal(1, #pending);
 					assert.equal(1, #receive(answer_to(dispatched)));
-					assert.equal(1, operations.unmatched);
+					assert.equal(1, counts.unmatched_answers);
 				end);
 			end
 		end
@@ -507,11 +529,9 @@ describe("requests", function ()
 			request { id = "n1" };
 			clock = clock + 1;
 			local dispatched = request { id = "n2" };
-			assert.equal(1, #module.timers);
 			clock = clock + TIMEOUT - 1;
 			assert.equal(1, (fire()));
 			request { id = "n3" };
-			assert.equal(1, #module.timers);
 			receive(answer_to(dispatched));
 			clock = clock + 1;
 			assert.equal(TIMEOUT - 1, (fire()));
@@ -522,8 +542,23 @@ describe("requests", function ()
 
 			clock = clock + 100;
 			request { id = "n4" };
-			assert.equal(2, #module.timers);
-			assert.equal(TIMEOUT, module.timers[2].delay);
+			assert.equal(TIMEOUT, running_timer().delay);
+		end);
+
+		it("are all answered though another module's handler throws on one of the answers", function ()
+			for n = 1, 3 do
+				request { id = "n"..n };
+			end
+			clock = clock + TIMEOUT;
+			local send = module.send;
+			function module.send()
+				module.send = send;
+				error("thrown");
+			end
+			assert.error(fire, "thrown");
+			local delay, sent = fire();
+			assert.is_nil(delay);
+			assert.equal(2, #sent);
 		end);
 
 		it("are not answered again when they were in time", function ()
@@ -585,8 +620,7 @@ describe("requests", function ()
 
 		it("time out when they would have", function ()
 			handlers = new_handlers();
-			assert.equal(1, #module.timers);
-			assert.equal(TIMEOUT - 15, module.timers[1].delay);
+			assert.equal(TIMEOUT - 15, running_timer().delay);
 			clock = clock + TIMEOUT - 15;
 			local delay, sent = fire();
 			assert.equal(10, delay);
@@ -606,15 +640,13 @@ describe("requests", function ()
 		it("share their timer with new ones", function ()
 			handlers = new_handlers();
 			request { id = "n3" };
-			assert.equal(1, #module.timers);
+			assert.equal(TIMEOUT - 15, running_timer().delay);
 		end);
 
 		it("do not let new ones with a shorter timeout wait for their own deadline", function ()
 			handlers = new_handlers(5);
 			request { id = "n3" };
-			assert.equal(2, #module.timers);
-			assert.is_true(module.timers[1].stopped);
-			assert.equal(5, module.timers[2].delay);
+			assert.equal(5, running_timer().delay);
 			clock = clock + 5;
 			local delay, sent = fire();
 			assert.equal(TIMEOUT - 20, delay);
@@ -813,6 +845,74 @@ describe("requests", function ()
 			assert_error(request { id = "n3", from = "user@some-domain.example/three" },
 				PROXY, "user@some-domain.example/three", "n3", "wait", "resource-constraint");
 			assert.equal(BACKEND, request { id = "n4", from = "user2@some-domain.example/one" }.attr.to);
+		end);
+	end);
+
+	describe("are counted:", function ()
+		local function assert_counted(expected)
+			assert.same(expected, counts);
+			counts = {};
+			module:take_sent();
+		end
+
+		it("a result or an error of the backend, with the time it took", function ()
+			local first, second = request { id = "n1" }, request { id = "n2" };
+			clock = clock + 2.5;
+			receive(answer_to(first));
+			assert_counted { answered = 1 };
+			clock = clock + 1;
+			receive(answer_to(second, { type = "error" }));
+			assert_counted { error = 1 };
+			assert.same({ 2.5, 3.5 }, answer_times);
+		end);
+
+		it("no answer in time", function ()
+			request();
+			clock = clock + TIMEOUT;
+			fire();
+			assert_counted { timeout = 1 };
+		end);
+
+		it("no backend, or one that goes, with and without another", function ()
+			request { id = "n1" };
+			request { id = "n2", type = "set" };
+			pool:remove(BACKEND);
+			pool:add(TARGET.."/b");
+			handlers.on_backend_gone(BACKEND);
+			assert_counted { retries = 1, backend_gone = 1 };
+			pool:remove(TARGET.."/b");
+			handlers.on_backend_gone(TARGET.."/b");
+			assert_counted { backend_gone = 1 };
+			request { id = "n3" };
+			assert_counted { no_backend = 1 };
+		end);
+
+		it("beyond a limit, in all and of one requester", function ()
+			handlers = new_handlers(nil, { max_pending = 1 });
+			request { id = "n1" };
+			request { id = "n2" };
+			assert_counted { limited = 1 };
+			handlers = new_handlers(nil, { max_pending_per_requester = 1 });
+			request { id = "n3" };
+			assert_counted { limited = 1 };
+		end);
+
+		it("not to be dispatched", function ()
+			request { to = PROXY.."/"..jat:encode(REQUESTER) };
+			assert_counted { refused = 1 };
+			request { to = PROXY.."/"..jat:encode(REQUESTER), from = BACKEND };
+			assert_counted { refused = 1 };
+			receive(iq({ type = "get", id = "n1", from = REQUESTER, to = PROXY }, false));
+			assert_counted { refused = 1 };
+		end);
+
+		it("pending when the module goes, or coming after", function ()
+			request { id = "n1" };
+			request { id = "n2" };
+			handlers.stop();
+			assert_counted { unloaded = 2 };
+			request { id = "n3" };
+			assert_counted { unloaded = 1 };
 		end);
 	end);
 

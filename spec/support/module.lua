@@ -22,8 +22,9 @@ function fake_module.new(configured)
 		sent = {}; -- stanzas
 		log_lines = {}; -- { level, text }
 		timers = {}; -- { delay, callback, stopped }, for the spec to call
-		counters = {}; -- by name: { value }
+		metrics = {}; -- by name, with the labels behind it: { value, samples }
 		hooks = {}; -- by event: handler
+		shared_tables = {}; -- by path
 		prosody = { full_sessions = {}, hosts = {} }; -- what a file sees as its global of that name
 	}, module_mt);
 end
@@ -75,17 +76,40 @@ function methods:add_timer(delay, callback)
 	return added;
 end
 
-local counter = {};
-counter.__index = counter;
+local metric = {};
+metric.__index = metric;
 
-function counter:add(amount)
+function metric:add(amount)
 	self.value = self.value + amount;
 end
 
-function methods:metric(type, name)
-	assert(type == "counter", "the stand-in knows counters only");
-	self.counters[name] = setmetatable({ value = 0 }, counter);
-	return { with_labels = function () return self.counters[name]; end };
+function metric:set(value)
+	self.value = value;
+end
+
+function metric:sample(value)
+	table.insert(self.samples, value);
+end
+
+-- As Prosody does, there is one for each name and labels, over reloads.
+function methods:metric(_, name, unit, _, label_keys)
+	return {
+		with_labels = function (_, ...)
+			assert(select("#", ...) == #label_keys);
+			local full_name = table.concat({ unit == "" and name or name.."_"..unit, ... }, " ");
+			self.metrics[full_name] = self.metrics[full_name] or setmetatable({ value = 0, samples = {} }, metric);
+			return self.metrics[full_name];
+		end;
+	};
+end
+
+function methods:set_status(level, text)
+	self.status = { level = level, text = text };
+end
+
+function methods:shared(path)
+	self.shared_tables[path] = self.shared_tables[path] or {};
+	return self.shared_tables[path];
 end
 
 return fake_module;

@@ -192,9 +192,14 @@ function prosody:start_ctl(...)
 	end
 end
 
+-- (code) -> output: runs Lua code inside Prosody
+function prosody:run_lua(code)
+	return (self:ctl("shell", "> "..code));
+end
+
 -- Kilobytes that Prosody's Lua has in use, garbage aside
 function prosody:lua_memory()
-	return tonumber(self:ctl("shell", "> (collectgarbage() and nil) or collectgarbage('count')"):match("[%d.]+"));
+	return tonumber(self:run_lua("(collectgarbage() and nil) or collectgarbage('count')"):match("[%d.]+"));
 end
 
 -- (name) -> number: the value of a counter of the component, as mod_http_openmetrics tells it

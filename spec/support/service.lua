@@ -9,17 +9,11 @@ local service = {
 	target = "some-user@some-domain.example";
 };
 
--- Logs in as the target, grants the proxy's subscription request if there is
--- one, and returns when the proxy has the presence.
+-- Logs in as the target, and returns when the proxy has the presence.
 function service.backend(server, resource, priority)
 	local backend = xmpp.client(server, "some-user", "some-domain.example", resource);
 	backend:send(st.presence():text_tag("priority", tostring(priority or 0)));
-	for _, stanza in ipairs(backend:sync()) do
-		if stanza.attr.type == "subscribe" and stanza.attr.from == service.proxy then
-			backend:send(st.presence({ to = service.proxy, type = "subscribed" }));
-			backend:sync();
-		end
-	end
+	backend:sync();
 	backend.received = {};
 	return backend;
 end

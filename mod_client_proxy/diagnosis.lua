@@ -1,0 +1,60 @@
+-- What an operator has to know and to do: one line, in the log and as the module's
+-- status, each time that it changes.
+
+-- By the subscription's state: level, and a line about the target (first) and the proxy host (second)
+local problems = {
+	["starting"] = { "info", "Prosody is starting, %s is yet to be asked for its presence" };
+	["asked"] = { "info", "%s has been asked for its presence" };
+	["unapproved"] = { "warn", "%s has not approved yet that %s sees its presence: "
+		.."accept the request with a client that is logged in to that account" };
+	["refused"] = { "warn", "%s does not let %s see its presence: "
+		.."accept the request, which comes again, with a client that is logged in to that account" };
+	["no-account"] = { "warn", "There is no account %s: make it, with `prosodyctl adduser` for example" };
+	["roster-broken"] = { "error", "The roster of %s cannot be given %s: see to Prosody's storage" };
+	["unreachable"] = { "warn", "%s cannot be reached, it is tried again: see that its server runs, and that Prosody can connect to it" };
+};
+
+local diagnosis = {};
+
+-- (setup) -> changed(), to be called when something may have changed; current() -> level, line
+-- setup: { target, subscription, backends }
+function diagnosis.new(setup)
+	local reported;
+	local is_due = false;
+
+	local function current()
+		local target = setup.target;
+		local state, reason = setup.subscription.state();
+		if problems[state] then
+			local level, format = table.unpack(problems[state]);
+			return level, format:format(target, module.host)..(reason and (" (%s)"):format(reason) or "");
+		elseif setup.backends.is_serving() then
+			return "info", ("%s is online, requests are served"):format(target);
+		elseif #setup.backends.list() > 0 then
+			return "warn", ("All resources of %s are draining or hibernating, requests are refused"):format(target);
+		end
+		return "warn", ("No resource of %s is online, requests are refused: log in a client that answers them"):format(target);
+	end
+
+	local function report()
+		is_due = false;
+		local level, line = current();
+		if line ~= reported then
+			reported = line;
+			module:set_status(level, line, true);
+			module:log(level, "%s", line);
+		end
+	end
+
+	-- One change can make another, as when all presence comes at once: what counts is the last.
+	local function changed()
+		if not is_due then
+			is_due = true;
+			module:add_timer(0, report);
+		end
+	end
+
+	return { changed = changed, current = current };
+end
+
+return diagnosis;

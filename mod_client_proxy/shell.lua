@@ -1,0 +1,151 @@
+-- The commands of `prosodyctl shell client_proxy`, for all proxies on this Prosody:
+-- each puts its own in a table that they share.
+--
+-- The shell takes them from a table of its own that every module can reach, in
+-- Prosody 0.12 as in 13; the help is for 13.
+
+local format_table = require "util.human.io".table;
+local jid_prep = require "util.jid".prep;
+local resourceprep = require "util.encodings".stringprep.resourceprep;
+
+local proxies = module:shared("/*/client_proxy/proxies"); -- by proxy host: { command name = function }
+local shell_env = module:shared("/*/admin_shell/env");
+
+local HOST = { name = "host", type = "string" };
+local RESOURCE = { name = "resource", type = "string" };
+
+local descriptions = {
+	status = { desc = "Show the target, its backends and what became of the requests", args = { HOST } };
+	drain = { desc = "Give a backend no new requests until it is undrained or leaves", args = { HOST, RESOURCE } };
+	undrain = { desc = "Give a backend new requests again", args = { HOST, RESOURCE } };
+	resync = { desc = "Ask the target for its presence anew, and its backends whether they answer", args = { HOST } };
+};
+
+local shell = {};
+
+local function known_hosts()
+	local hosts = {};
+	for host in pairs(proxies) do
+		table.insert(hosts, host);
+	end
+	table.sort(hosts);
+	return table.concat(hosts, ", ");
+end
+
+-- A shell command that finds the proxy whose host it is given
+local function command_of_all(name)
+	return function (self, host, ...)
+		local proxy = type(host) == "string" and proxies[jid_prep(host)];
+		if not proxy then
+			return nil, ("%s is no client_proxy, these are: %s"):format(tostring(host), known_hosts());
+		end
+		return proxy[name](self.session, ...);
+	end;
+end
+
+local function add_to_shell()
+	local section, help = {}, { desc = "Components that hand requests to the resources of an account", commands = descriptions };
+	for name in pairs(descriptions) do
+		section[name] = command_of_all(name);
+	end
+	shell_env.client_proxy = setmetatable(section, { help = help });
+end
+
+-- (setup): adds the commands of this proxy
+-- setup: { target, address_format, pending, backends, subscription, diagnosis, totals }
+function shell.start(setup)
+	local backends = setup.backends;
+	local commands = {};
+
+	local function print_backends(session)
+		local list = backends.list();
+		local longest = 0;
+		for _, entry in ipairs(list) do
+			longest = math.max(longest, utf8.len(entry.resource));
+		end
+		local row = format_table {
+			{ title = "Resource", width = longest };
+			{ title = "State", width = 11 };
+			{ title = "Priority", align = "right" };
+			{ title = "Pending", align = "right" };
+			{ title = "Online since", width = 19 };
+		};
+		session.print(row());
+		for _, entry in ipairs(list) do
+			session.print(row { entry.resource, entry.state, entry.priority, setup.pending:count(entry.jid),
+				os.date("%Y-%m-%d %H:%M:%S", entry.since) });
+		end
+	end
+
+	local function print_totals(session)
+		local totals = setup.totals;
+		session.print(("Answered: %d, with an error: %d; timed out: %d, backend gone: %d, no backend: %d; "
+			.."limited: %d, refused: %d, unloaded: %d"):format(totals.answered, totals.error, totals.timeout,
+			totals.backend_gone, totals.no_backend, totals.limited, totals.refused, totals.unloaded));
+		session.print(("Retries: %d; unmatched answers: %d; pending now: %d"):format(
+			totals.retries, totals.unmatched_answers, #setup.pending));
+	end
+
+	function commands.status(session)
+		local _, line = setup.diagnosis.current();
+		session.print(("Target:         %s"):format(setup.target));
+		session.print(("Subscription:   %s"):format((setup.subscription.state())));
+		session.print(("Address format: %s"):format(setup.address_format));
+		session.print("Strategy:       random");
+		session.print("");
+		print_backends(session);
+		session.print("");
+		print_totals(session);
+		return true, line;
+	end
+
+	-- -> resource | nil, message
+	local function find_backend(resource)
+		local prepped = type(resource) == "string" and resourceprep(resource);
+		for _, entry in ipairs(backends.list()) do
+			if entry.resource == prepped then
+				return prepped, entry;
+			end
+		end
+		return nil, ("%s has no backend %s: see client_proxy status"):format(module.host, tostring(resource));
+	end
+
+	function commands.drain(_, resource)
+		local found, entry = find_backend(resource);
+		if not found then
+			return nil, entry;
+		end
+		backends.drain(found, true);
+		return true, ("%s gets no new requests, %d are pending"):format(found, setup.pending:count(entry.jid));
+	end
+
+	function commands.undrain(_, resource)
+		local found, entry = find_backend(resource);
+		if not found then
+			return nil, entry;
+		end
+		backends.drain(found, false);
+		if entry.priority < 0 then
+			return true, ("%s still gets no new requests, as its presence priority is %d"):format(found, entry.priority);
+		end
+		return true, ("%s gets new requests"):format(found);
+	end
+
+	function commands.resync()
+		backends.resync();
+		return true, ("%s is asked for its presence, and the backends whether they answer"):format(setup.target);
+	end
+
+	proxies[module.host] = commands;
+	add_to_shell();
+end
+
+-- Takes the commands of this proxy away.
+function shell.stop()
+	proxies[module.host] = nil;
+	if not next(proxies) then
+		shell_env.client_proxy = nil;
+	end
+end
+
+return shell;

@@ -1,0 +1,218 @@
+-- What an operator sees: log, status, shell commands.
+
+local new_prosody = require "spec.support.prosody".new;
+local service = require "spec.support.service";
+local xmpp = require "spec.support.xmpp";
+local st = require "util.stanza";
+
+local PROXY, TARGET = service.proxy, service.target;
+
+describe("an operator", function ()
+	local server, requester;
+
+	before_each(function ()
+		server = new_prosody { hosts = [[
+VirtualHost "some-domain.example"
+Component "proxy.domain.example" "client_proxy"
+	target_address = "some-user@some-domain.example"
+	client_proxy_request_timeout = 1
+]] }:start();
+		requester = service.requester(server);
+	end);
+
+	after_each(function ()
+		server:remove();
+	end);
+
+	-- (command, ...) -> what it prints; it must succeed
+	local function shell(...)
+		local output, code = server:ctl("shell", "client_proxy", ...);
+		assert.equal(0, code, output);
+		return output;
+	end
+
+	local function assert_contains(text, ...)
+		for _, words in ipairs { ... } do
+			assert.truthy(text:find(words, 1, true), ("%q is not in %s"):format(words, text));
+		end
+	end
+
+	-- The columns of a backend's line in the status
+	local function status_of(resource)
+		for line in shell("status", PROXY):gmatch("[^\n]+") do
+			local columns = {};
+			for column in line:gmatch("[^|]+") do
+				table.insert(columns, column:match("^%s*(.-)%s*$"));
+			end
+			if columns[1] == resource then
+				return { state = columns[2], priority = columns[3], pending = columns[4], since = columns[5] };
+			end
+		end
+	end
+
+	-- The module's lines in the log of this level
+	local function log_lines(level)
+		local lines = {};
+		for line in server:log():gmatch("[^\n]+") do
+			local text = line:match("proxy%.domain%.example:client_proxy\t"..level.."\t(.*)");
+			if text then
+				table.insert(lines, text);
+			end
+		end
+		return lines;
+	end
+
+	-- Waits until a line of this level contains these words: the log is written as things happen.
+	local function await_status(words)
+		for _ = 1, 100 do
+			if shell("status", PROXY):find(words, 1, true) then
+				return;
+			end
+		end
+		error("the status never said: "..words);
+	end
+
+	it("is shown the status of a proxy in tables", function ()
+		service.backend(server, "a", 7);
+		local slow = service.backend(server, "b", -1);
+		local page = shell("status", PROXY);
+		assert_contains(page, TARGET, "granted", "sealed", "random", "Resource", "State", "Priority", "Pending", "Online since",
+			"Answered: 0", "requests are served");
+		assert.same({ "ready", "7", "0" }, { status_of "a".state, status_of "a".priority, status_of "a".pending });
+		assert.same({ "draining", "-1", "0" }, { status_of "b".state, status_of "b".priority, status_of "b".pending });
+		assert.truthy(status_of "a".since:find("^%d%d%d%d%-%d%d%-%d%d %d%d:%d%d:%d%d$"));
+		slow:close();
+		assert.is_nil(status_of "b");
+	end);
+
+	it("is shown what is pending, and what became of the requests", function ()
+		local backend = service.backend(server, "a");
+		requester:send(service.request("one"));
+		requester:send(service.request("two"));
+		local first, second = backend:receive(xmpp.is_iq), backend:receive(xmpp.is_iq);
+		assert.equal("2", status_of "a".pending);
+		backend:send(st.reply(first));
+		backend:send(st.error_reply(second, "cancel", "item-not-found"));
+		requester:receive(xmpp.is_iq);
+		requester:receive(xmpp.is_iq);
+		requester:send(service.request("three"));
+		assert.equal("remote-server-timeout", (service.error_of(requester:receive(xmpp.is_iq))));
+		backend:close();
+		requester:request(service.request("four"));
+		assert_contains(shell("status", PROXY), "Answered: 1, with an error: 1; timed out: 1, backend gone: 0, no backend: 1;",
+			"pending now: 0");
+		server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+		assert_contains(shell("status", PROXY), "Answered: 1, with an error: 1; timed out: 1,");
+	end);
+
+	it("sees a backend suspended that does not answer, and ready again when it does", function ()
+		local backend = service.backend(server, "a");
+		service.backend(server, "b");
+		local ping;
+		repeat -- chance decides who gets it
+			requester:send(service.request("lost"));
+			assert.equal("remote-server-timeout", (service.error_of(requester:receive(xmpp.is_iq))));
+			backend:sync();
+			for _, stanza in ipairs(backend.received) do
+				ping = ping or stanza:get_child("ping", "urn:xmpp:ping") and stanza;
+			end
+		until ping;
+		assert.equal("suspended", status_of "a".state);
+		assert.truthy(table.concat(log_lines "warn", "\n"):find('Resource "a" of the target let a request time out', 1, true));
+		backend:send(st.reply(ping));
+		backend:sync();
+		assert.equal("ready", status_of "a".state);
+		assert.truthy(table.concat(log_lines "info", "\n"):find('Resource "a" of the target answers again', 1, true));
+	end);
+
+	it("drains a backend, which may answer what it has, and undrains it", function ()
+		local backends = service.backends(server, { "a", "b" });
+		requester:send(service.request("before"));
+		requester:sync();
+		local name = #backends.a:sync() > 0 and "a" or "b";
+		local other = name == "a" and "b" or "a";
+		local output = shell("drain", PROXY, name);
+		assert_contains(output, name.." gets no new requests, 1 are pending");
+		assert.equal("draining", status_of(name).state);
+		for number = 1, 20 do
+			requester:send(service.request("meanwhile-"..number));
+		end
+		requester:sync();
+		assert.equal(20, service.answer_all(backends[other]));
+		for _ = 1, 20 do
+			requester:receive(xmpp.is_iq);
+		end
+		assert.equal(1, service.answer_all(backends[name]));
+		assert.equal("before", requester:receive(xmpp.is_iq).attr.id);
+		assert_contains(shell("undrain", PROXY, name), name.." gets new requests");
+		assert.equal("ready", status_of(name).state);
+	end);
+
+	it("is told when all that are online are drained, and requests are refused", function ()
+		service.backend(server, "a");
+		shell("drain", PROXY, "a");
+		assert.equal("service-unavailable", (service.error_of(requester:request(service.request("drained")))));
+		assert_contains(shell("status", PROXY), "draining or hibernating");
+	end);
+
+	it("makes the proxy find out anew who is there", function ()
+		local backend = service.backend(server, "a");
+		assert_contains(shell("resync", PROXY), TARGET.." is asked for its presence");
+		local ping = backend:receive(function (stanza) return stanza:get_child("ping", "urn:xmpp:ping"); end);
+		backend:send(st.reply(ping));
+		backend:sync();
+		assert.equal("ready", status_of "a".state);
+	end);
+
+	it("gets a clear message for an unknown host or resource", function ()
+		for _, case in ipairs {
+			{ { "status", "nowhere.example" }, "nowhere.example is no client_proxy, these are: "..PROXY },
+			{ { "status", "some-domain.example" }, "some-domain.example is no client_proxy" },
+			{ { "drain", PROXY, "nobody" }, PROXY.." has no backend nobody" },
+			{ { "undrain", PROXY, "nobody" }, PROXY.." has no backend nobody" },
+			{ { "resync", "nowhere.example" }, "nowhere.example is no client_proxy" },
+		} do
+			local output, code = server:ctl("shell", "client_proxy", table.unpack(case[1]));
+			assert.equal(1, code);
+			assert_contains(output, "Error: "..case[2]);
+		end
+		assert.falsy(server:log():find("[Tt]raceback"));
+	end);
+
+	it("has no commands of a proxy that is unloaded", function ()
+		server:ctl("shell", "module", "unload", "client_proxy", PROXY);
+		local _, code = server:ctl("shell", "client_proxy", "status", PROXY);
+		assert.not_equal(0, code);
+		server:ctl("shell", "module", "load", "client_proxy", PROXY);
+		shell("status", PROXY);
+	end);
+
+	it("reads in the log and the module's status what changes, once each, and nothing of single requests", function ()
+		for number = 1, 5 do
+			requester:request(service.request("nobody-"..number));
+		end
+		local backend = service.backend(server, "a");
+		await_status "requests are served";
+		for number = 1, 5 do
+			requester:send(service.request("somebody-"..number));
+			requester:sync();
+			service.answer_all(backend);
+			requester:receive(xmpp.is_iq);
+		end
+		assert_contains(server:ctl("shell", "module", "info", "client_proxy", PROXY), "[info] "..TARGET.." is online, requests are served");
+		service.backend(server, "b"):close();
+		backend:close();
+		await_status "No resource of";
+		assert_contains(server:ctl("shell", "module", "info", "client_proxy", PROXY), "[warn] No resource of "..TARGET.." is online");
+		assert.same({
+			"No resource of "..TARGET.." is online, requests are refused: log in a client that answers them",
+			"No resource of "..TARGET.." is online, requests are refused: log in a client that answers them",
+		}, log_lines "warn");
+		assert.same({
+			TARGET.." is online, requests are served",
+			'Resource "b" of the target is online, too: requests go to 2 resources. If it should not serve, log it out, '
+				.."or drain it with `prosodyctl shell client_proxy drain`",
+		}, log_lines "info");
+		assert.same({}, log_lines "error");
+	end);
+end);

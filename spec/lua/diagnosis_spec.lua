@@ -1,0 +1,92 @@
+local fake_module = require "spec.support.module";
+
+local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
+
+describe("the diagnosis", function ()
+	local module, diagnosis, state, reason, is_serving, list;
+
+	before_each(function ()
+		module = fake_module.new();
+		state, reason, is_serving, list = "granted", nil, true, {};
+		diagnosis = module:require "diagnosis".new {
+			target = TARGET;
+			subscription = { state = function () return state, reason; end };
+			backends = { is_serving = function () return is_serving; end, list = function () return list; end };
+		};
+	end);
+
+	-- Something has changed. -> the lines that are logged when it is reported
+	local function change()
+		diagnosis.changed();
+		module.log_lines = {};
+		for _, timer in ipairs(module.timers) do
+			assert.equal(0, timer.delay);
+			assert.is_nil(timer.callback());
+		end
+		module.timers = {};
+		return module.log_lines;
+	end
+
+	-- There is one line, in the log, as the status and to be shown, with these words
+	local function assert_reported(level, ...)
+		local lines = change();
+		assert.equal(1, #lines);
+		assert.equal(level, lines[1].level);
+		assert.same({ level = level, text = lines[1].text }, module.status);
+		assert.same({ level, lines[1].text }, { diagnosis.current() });
+		for _, words in ipairs { TARGET, ... } do
+			assert.truthy(lines[1].text:find(words, 1, true), lines[1].text);
+		end
+	end
+
+	it("says that requests are served", function ()
+		assert_reported("info", "is online");
+	end);
+
+	it("says that nobody is online, and what to do", function ()
+		is_serving = false;
+		assert_reported("warn", "No resource", "requests are refused", "log in a client");
+	end);
+
+	it("says that those who are online are not to serve", function ()
+		is_serving, list = false, { {} };
+		assert_reported("warn", "draining or hibernating");
+	end);
+
+	for problem, words in pairs {
+		["starting"] = { "info", "starting" },
+		["asked"] = { "info", "has been asked" },
+		["unapproved"] = { "warn", PROXY, "accept the request" },
+		["refused"] = { "warn", PROXY, "accept the request" },
+		["no-account"] = { "warn", "no account", "prosodyctl adduser" },
+		["roster-broken"] = { "error", PROXY, "roster", "storage" },
+		["unreachable"] = { "warn", "cannot be reached", "server runs" },
+	} do
+		it("says what is wrong with the subscription, and what to do: "..problem, function ()
+			state = problem;
+			assert_reported(table.unpack(words));
+			reason = "the reason";
+			assert_reported(words[1], "(the reason)");
+		end);
+	end
+
+	it("says nothing that it has said, and each change anew", function ()
+		change();
+		assert.same({}, change());
+		is_serving = false;
+		assert.equal(1, #change());
+		assert.same({}, change());
+		is_serving = true;
+		assert.equal(1, #change());
+	end);
+
+	it("says only what comes of many changes at once", function ()
+		change();
+		is_serving = false;
+		diagnosis.changed();
+		is_serving = true;
+		diagnosis.changed();
+		assert.equal(1, #module.timers);
+		assert.same({}, change());
+	end);
+end);

@@ -1,0 +1,131 @@
+local fake_module = require "spec.support.module";
+
+local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
+
+-- Loads shell.lua for a proxy; `module` has what all of them share.
+local function start(module, list, calls)
+	local shell = module:require "shell";
+	shell.start {
+		target = TARGET;
+		address_format = "sealed";
+		pending = setmetatable({ count = function (_, jid) return #jid; end }, { __len = function () return 7; end });
+		backends = {
+			list = function () return list; end;
+			drain = function (resource, is_drained) table.insert(calls, resource.." "..tostring(is_drained)); end;
+			resync = function () table.insert(calls, "resync"); end;
+		};
+		subscription = { state = function () return "granted", nil; end };
+		diagnosis = { current = function () return "info", "All is well"; end };
+		totals = { answered = 1, error = 2, timeout = 3, backend_gone = 4, no_backend = 5, limited = 6, refused = 7, unloaded = 8,
+			retries = 9, unmatched_answers = 10 };
+	};
+	return shell;
+end
+
+describe("the shell commands", function ()
+	local module, shell, calls, printed;
+	local list;
+
+	before_each(function ()
+		module = fake_module.new();
+		calls, printed = {}, {};
+		list = {
+			{ jid = TARGET.."/a", resource = "a", since = 0, priority = 5, state = "ready" };
+			{ jid = TARGET.."/\u{df}", resource = "\u{df}", since = 0, priority = -5, state = "draining" };
+		};
+		shell = start(module, list, calls);
+	end);
+
+	-- (name, ...) -> what the command returns, run as Prosody's shell does
+	local function run(name, ...)
+		local section = module.shared_tables["/*/admin_shell/env"].client_proxy;
+		local self = setmetatable({ session = { print = function (line) table.insert(printed, line); end } }, { __index = section });
+		return self[name](self, ...);
+	end
+
+	it("show the status of a proxy, with all that a person has to know", function ()
+		assert.same({ true, "All is well" }, { run("status", "Proxy.domain.example") });
+		local page = table.concat(printed, "\n");
+		for _, words in ipairs {
+			TARGET, "granted", "sealed", "random", os.date("%Y-%m-%d", 0), "Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
+			"no backend: 5;", "limited: 6,", "refused: 7,", "unloaded: 8", "Retries: 9;", "unmatched answers: 10;", "pending now: 7",
+		} do
+			assert.truthy(page:find(words, 1, true), words.." is not in "..page);
+		end
+		assert.truthy(page:find(("\na +| ready +| +5 | +%d | "):format(#TARGET + 2)), page);
+		assert.truthy(page:find(("\n\u{df} +| draining +| +%%-5 | +%d | "):format(#TARGET + 3)), page);
+	end);
+
+	it("show a resource in full, however long", function ()
+		list[1].resource = ("r"):rep(200);
+		run("status", PROXY);
+		assert.truthy(table.concat(printed, "\n"):find(("r"):rep(200), 1, true));
+	end);
+
+	it("drain and undrain a backend", function ()
+		local ok, text = run("drain", PROXY, "a");
+		assert.is_true(ok);
+		assert.truthy(text:find(("%d are pending"):format(#TARGET + 2), 1, true));
+		assert.is_true((run("undrain", PROXY, "a")));
+		assert.same({ "a true", "a false" }, calls);
+	end);
+
+	it("say so when undraining does not help", function ()
+		local ok, text = run("undrain", PROXY, "\u{df}");
+		assert.is_true(ok);
+		assert.truthy(text:find("priority is -5", 1, true));
+	end);
+
+	it("resync", function ()
+		assert.is_true((run("resync", PROXY)));
+		assert.same({ "resync" }, calls);
+	end);
+
+	it("say so when there is no such backend", function ()
+		for _, name in ipairs { "drain", "undrain" } do
+			for _, resource in ipairs { "b", "A", "", "\0", false } do
+				local ok, text = run(name, PROXY, resource or nil);
+				assert.is_nil(ok);
+				assert.truthy(text:find("no backend "..(resource or "nil"), 1, true));
+			end
+		end
+		assert.same({}, calls);
+	end);
+
+	it("say so when there is no such proxy, and which there are", function ()
+		for _, name in ipairs { "status", "drain", "undrain", "resync" } do
+			for _, host in ipairs { "some-domain.example", "", "@", false } do
+				local ok, text = run(name, host or nil, "a");
+				assert.is_nil(ok);
+				assert.truthy(text:find((host or "nil").." is no client_proxy", 1, true));
+				assert.truthy(text:find(PROXY, 1, true));
+			end
+		end
+		assert.same({}, calls);
+		assert.same({}, printed);
+	end);
+
+	it("are told of in the help", function ()
+		local help = getmetatable(module.shared_tables["/*/admin_shell/env"].client_proxy).help;
+		assert.is_string(help.desc);
+		for name, count in pairs { status = 1, drain = 2, undrain = 2, resync = 1 } do
+			assert.is_string(help.commands[name].desc);
+			assert.equal(count, #help.commands[name].args);
+		end
+	end);
+
+	it("reach each of several proxies, until the last is gone", function ()
+		local other_module, other_calls = fake_module.new(), {};
+		other_module.host, other_module.shared_tables = "other.domain.example", module.shared_tables;
+		local other_shell = start(other_module, list, other_calls);
+		run("drain", PROXY, "a");
+		run("drain", "other.domain.example", "\u{df}");
+		assert.same({ "a true" }, calls);
+		assert.same({ "\u{df} true" }, other_calls);
+		shell.stop();
+		assert.is_nil((run("drain", PROXY, "a")));
+		assert.is_true((run("drain", "other.domain.example", "a")));
+		other_shell.stop();
+		assert.is_nil(module.shared_tables["/*/admin_shell/env"].client_proxy);
+	end);
+end);

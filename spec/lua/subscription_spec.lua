@@ -1,0 +1,403 @@
+local fake_module = require "spec.support.module";
+local st = require "util.stanza";
+
+local PROXY = "proxy.domain.example";
+local TARGET = "some-user@some-domain.example";
+
+describe("the subscription", function ()
+	local module, subscription, changes, auto_approve;
+	local roster; -- of the target, as Prosody's roster manager would see it, and what was done to it
+
+	local function fake_rostermanager()
+		return {
+			is_contact_subscribed = function (node, host, jid)
+				assert.same({ TARGET, PROXY }, { node.."@"..host, jid });
+				return roster.is_approved, roster.load_error;
+			end;
+			set_contact_pending_in = function (node, host, jid)
+				assert.same({ TARGET, PROXY }, { node.."@"..host, jid });
+				roster.is_pending = not roster.is_read_only;
+				return roster.is_pending;
+			end;
+			subscribed = function (node, host, jid)
+				assert.same({ TARGET, PROXY }, { node.."@"..host, jid });
+				roster.is_approved, roster.is_pending = roster.is_pending, false;
+				return roster.is_approved;
+			end;
+			roster_push = function (node, host, jid)
+				assert.same({ TARGET, PROXY }, { node.."@"..host, jid });
+				roster.pushes = roster.pushes + 1;
+			end;
+		};
+	end
+
+	-- Loads subscription.lua with a roster and accounts that are ours.
+	local function new_subscription(saved)
+		package.loaded["core.rostermanager"] = fake_rostermanager();
+		package.loaded["core.usermanager"] = { user_exists = function (node, host)
+			return node.."@"..host == TARGET and roster.has_account;
+		end };
+		local ok, loaded = pcall(module.require, module, "subscription");
+		package.loaded["core.rostermanager"], package.loaded["core.usermanager"] = nil, nil;
+		return assert(ok and loaded, loaded).new {
+			target = TARGET, auto_approve = auto_approve, saved = saved;
+			on_change = function () changes = changes + 1; end;
+		};
+	end
+
+	before_each(function ()
+		module = fake_module.new();
+		changes, auto_approve = 0, true;
+		roster = { has_account = true, is_approved = false, pushes = 0 };
+		subscription = new_subscription();
+	end);
+
+	local function make_local()
+		module.prosody.hosts["some-domain.example"] = { type = "local", events = {} };
+	end
+
+	-- The types of the presences that were sent to the target since it was last asked
+	local function sent()
+		local types = {};
+		for _, stanza in ipairs(module:take_sent()) do
+			assert.equal("presence", stanza.name);
+			assert.same({ from = PROXY, to = TARGET, type = stanza.attr.type }, stanza.attr);
+			table.insert(types, stanza.attr.type);
+		end
+		return types;
+	end
+
+	-- The timer that runs, or nil
+	local function running_timer()
+		local running;
+		for _, timer in ipairs(module.timers) do
+			if not timer.stopped and not timer.fired then
+				assert.is_nil(running);
+				running = timer;
+			end
+		end
+		return running;
+	end
+
+	-- Time passes. -> how long it was until the target is asked again
+	local function wait()
+		local timer = running_timer();
+		timer.fired = true;
+		assert.is_nil(timer.callback());
+		return timer.delay;
+	end
+
+	local function bounce(condition, text)
+		subscription.on_error(st.error_reply(st.presence({ from = PROXY, to = TARGET, type = "subscribe" }),
+			"cancel", condition, text));
+	end
+
+	local function assert_state(state, reason)
+		assert.same({ state, reason }, { subscription.state() });
+	end
+
+	describe("to a target on another server", function ()
+		it("is asked for at the start, and the target is probed when it has granted it", function ()
+			assert_state "starting";
+			assert.same({}, sent());
+			subscription.start();
+			assert.same({ "subscribe" }, sent());
+			assert_state "asked";
+			subscription.on_subscribed();
+			assert.same({ "probe" }, sent());
+			assert_state "granted";
+			subscription.on_presence();
+			assert.is_nil(running_timer());
+		end);
+
+		it("is asked for again while there is no answer, after growing pauses of up to an hour", function ()
+			subscription.start();
+			for _, pause in ipairs { 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600 } do
+				sent();
+				assert.equal(pause, wait());
+				assert.same({ "subscribe" }, sent());
+				assert_state "unapproved";
+			end
+		end);
+
+		it("is asked for again while the target cannot be reached, after up to five minutes", function ()
+			subscription.start();
+			for _, pause in ipairs { 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300 } do
+				bounce("remote-server-not-found", "no route\nto \27[host");
+				assert_state("unreachable", "remote-server-not-found: no route to  [host");
+				assert.equal(pause, wait());
+			end
+		end);
+
+		it("tells why it cannot be reached, at no great length", function ()
+			subscription.start();
+			bounce("not-allowed");
+			assert_state("unreachable", "not-allowed");
+			bounce("not-allowed", ("x"):rep(1000));
+			assert_state("unreachable", "not-allowed: "..("x"):rep(200));
+		end);
+
+		it("is asked for again while nothing comes after it is granted", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			sent();
+			assert.equal(1, wait());
+			assert.same({ "subscribe" }, sent());
+			assert_state "granted";
+			subscription.on_subscribed();
+			subscription.on_presence();
+			assert.is_nil(running_timer());
+		end);
+
+		it("waits for somebody to accept it once the target's server has acknowledged it", function ()
+			subscription.start();
+			subscription.on_presence();
+			assert_state "unapproved";
+			assert.equal(1, wait());
+			assert_state "unapproved";
+			subscription.on_subscribed();
+			assert_state "granted";
+		end);
+
+		it("that was refused is asked for again in an hour", function ()
+			subscription.start();
+			subscription.on_unsubscribed();
+			assert_state "refused";
+			subscription.on_presence(); -- the last, unavailable
+			assert_state "refused";
+			assert.equal(3600, wait());
+			assert_state "refused";
+			subscription.on_subscribed();
+			assert_state "granted";
+		end);
+
+		it("that was taken back is asked for again soon, and later if that is refused", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			subscription.on_presence();
+			sent();
+			subscription.on_unsubscribed();
+			assert_state "refused";
+			assert.same({}, sent());
+			assert.equal(1, wait());
+			assert.same({ "subscribe" }, sent());
+			subscription.on_unsubscribed();
+			assert.equal(3600, wait());
+		end);
+
+		it("is found out about when a backend has been lost, until there is an answer", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			subscription.on_presence();
+			sent();
+			subscription.check();
+			assert.same({ "probe" }, sent());
+			assert.equal(1, wait());
+			assert.same({ "subscribe" }, sent());
+			subscription.check(); -- another one
+			assert.same({ "probe" }, sent());
+			assert.equal(2, wait());
+			bounce "remote-server-timeout";
+			assert_state("unreachable", "remote-server-timeout");
+			sent();
+			subscription.check();
+			assert.same({}, sent());
+			assert.equal(4, wait());
+			subscription.on_subscribed();
+			subscription.on_presence();
+			assert.is_nil(running_timer());
+			subscription.check();
+			assert.equal(1, wait());
+		end);
+
+		it("is not probed for before it is granted, which could end the request", function ()
+			subscription.start();
+			sent();
+			subscription.check();
+			assert.same({}, sent());
+		end);
+
+		it("is asked for again when an error comes out of the blue", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			subscription.on_presence();
+			bounce "remote-server-timeout";
+			assert_state("unreachable", "remote-server-timeout");
+			assert.equal(1, wait());
+		end);
+
+		it("is asked for at once when the operator wants it, however long the pause", function ()
+			subscription.start();
+			for _ = 1, 10 do
+				wait();
+			end
+			sent();
+			subscription.resync();
+			assert.same({ "subscribe" }, sent());
+			assert.equal(1, wait());
+		end);
+
+		it("needs nothing of a roster", function ()
+			subscription.start();
+			assert.same({ has_account = true, is_approved = false, pushes = 0 }, roster);
+			assert.is_nil(next(module.hooks));
+		end);
+	end);
+
+	describe("to a target on the same server", function ()
+		before_each(make_local);
+
+		it("is set up in the target's roster, with a push, and asked for", function ()
+			subscription.start();
+			assert.is_true(roster.is_approved);
+			assert.equal(1, roster.pushes);
+			assert.same({ "subscribe" }, sent());
+		end);
+
+		it("is left as it is where it exists", function ()
+			roster.is_approved = true;
+			subscription.start();
+			assert.equal(0, roster.pushes);
+			assert.is_nil(roster.is_pending);
+			assert.same({ "subscribe" }, sent());
+		end);
+
+		it("waits for the account to be made", function ()
+			roster.has_account = false;
+			subscription.start();
+			assert.same({}, sent());
+			assert_state "no-account";
+			assert.is_false(roster.is_approved);
+			assert.equal(1, wait());
+			assert_state "no-account";
+			roster.has_account = true;
+			assert.equal(2, wait());
+			assert.is_true(roster.is_approved);
+			assert.same({ "subscribe" }, sent());
+			assert_state "asked";
+		end);
+
+		for name, broken in pairs {
+			["read"] = { has_account = true, load_error = "bad disk", pushes = 0 };
+			["written"] = { has_account = true, is_approved = false, is_read_only = true, pushes = 0 };
+		} do
+			it("waits for a roster that cannot be "..name, function ()
+				roster = broken;
+				subscription.start();
+				assert.same({}, sent());
+				assert_state("roster-broken", broken.load_error or "it cannot be saved");
+				assert.equal(0, roster.pushes);
+				roster = { has_account = true, is_approved = false, pushes = 0 };
+				wait();
+				assert.same({ "subscribe" }, sent());
+				assert_state "asked";
+			end);
+		end
+
+		it("is set up again when it has been ended", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			subscription.on_presence();
+			roster.is_approved = false;
+			subscription.on_unsubscribed();
+			assert.equal(1, wait());
+			assert.is_true(roster.is_approved);
+			roster.is_approved = false;
+			subscription.on_unsubscribed(); -- once more, while it was asked for
+			assert.equal(2, wait());
+			assert.is_true(roster.is_approved);
+		end);
+
+		-- A client of this account sends presence, to everybody if not `to` somebody.
+		local function own_presence(username, to)
+			module.hooks["presence/bare"] { origin = { username = username }, stanza = st.presence({ to = to }) };
+		end
+
+		it("is seen to when the target sends presence, and what else there is learnt soon", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			subscription.on_presence();
+			sent();
+			own_presence("some-user");
+			assert.is_nil(running_timer());
+			roster.is_approved = false;
+			own_presence("another-user");
+			own_presence("some-user", "user@some-domain.example");
+			assert.is_false(roster.is_approved);
+			own_presence("some-user");
+			assert.is_true(roster.is_approved);
+			assert.equal(2, roster.pushes);
+			assert.equal(1, wait());
+			assert.same({ "subscribe" }, sent());
+		end);
+
+		it("is asked for soon when the target sends presence after the account was missing", function ()
+			roster.has_account = false;
+			subscription.start();
+			for _ = 1, 10 do
+				wait();
+			end
+			roster.has_account = true;
+			own_presence("some-user");
+			assert.is_true(roster.is_approved);
+			assert.equal(1, wait());
+			assert_state "asked";
+		end);
+
+		it("is only asked for when that is what the configuration says", function ()
+			auto_approve = false;
+			subscription = new_subscription();
+			subscription.start();
+			assert.same({ "subscribe" }, sent());
+			assert.same({ has_account = true, is_approved = false, pushes = 0 }, roster);
+			assert.is_nil(next(module.hooks));
+			subscription.on_unsubscribed();
+			assert.equal(3600, wait());
+		end);
+	end);
+
+	it("to an account of a component on the same server needs nothing of a roster", function ()
+		module.prosody.hosts["some-domain.example"] = { type = "component", events = {} };
+		subscription.start();
+		assert.same({ "subscribe" }, sent());
+		assert.is_false(roster.is_approved);
+	end);
+
+	it("tells each change of its state, once", function ()
+		subscription.start();
+		assert.equal(1, changes); -- asked
+		subscription.on_presence();
+		subscription.on_presence();
+		assert.equal(2, changes); -- unapproved
+		subscription.on_subscribed();
+		subscription.on_subscribed();
+		subscription.on_presence();
+		assert.equal(3, changes); -- granted
+		bounce "not-allowed";
+		bounce "not-allowed";
+		assert.equal(4, changes); -- unreachable
+		bounce "remote-server-timeout";
+		assert.equal(5, changes); -- for another reason
+		subscription.on_unsubscribed();
+		subscription.on_unsubscribed();
+		assert.equal(6, changes); -- refused
+	end);
+
+	it("is as it was after a reload, and stops asking before", function ()
+		subscription.start();
+		subscription.on_subscribed();
+		subscription.stop();
+		assert.is_nil(running_timer());
+		subscription.stop();
+		changes = 0;
+		subscription = new_subscription(subscription.save());
+		assert_state "granted";
+		subscription.start();
+		subscription.on_subscribed();
+		subscription.on_presence();
+		assert.equal(0, changes);
+		bounce "not-allowed";
+		subscription = new_subscription(subscription.save());
+		assert_state("unreachable", "not-allowed");
+	end);
+end);
