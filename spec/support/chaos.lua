@@ -23,8 +23,9 @@ local GRACE = 10; -- seconds after the last request that an answer may take
 local chaos = {};
 chaos.__index = chaos;
 
--- Sessions that do not come back are not to be in memory for long.
-chaos.hosts = "smacks_hibernation_time = 2\n"..prosody.usual_hosts..[[
+-- Sessions that do not come back are not to be in memory for long; Prosody has
+-- every one there until it would have had to log in.
+chaos.hosts = "smacks_hibernation_time = 2\nc2s_timeout = 10\n"..prosody.usual_hosts..[[
 client_proxy_request_timeout = 1
 client_proxy_max_pending_per_requester = 10000
 ]];
