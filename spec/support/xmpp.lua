@@ -127,7 +127,7 @@ function connection:sync(timeout)
 		end
 		return is_answer;
 	end, timeout);
-	self.received = kept;
+	self.received = table.move(self.received, 1, #self.received, #kept + 1, kept);
 	return kept;
 end
 
