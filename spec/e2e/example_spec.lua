@@ -143,22 +143,19 @@ describe("the example's backend", function ()
 		end
 	end);
 
-	it("ends with an error when the server goes", function ()
+	it("ends when the server goes", function ()
 		local copy = start(TARGET);
 		server:stop();
-		local text, code = wait_for(copy);
-		assert.equal(1, code, text);
+		wait_for(copy);
 	end);
 
-	it("ends with an error when the password is wrong", function ()
-		local text, code = wait_for(run(TARGET, ("SSL_CERT_FILE=%s XMPP_PASSWORD=wrong"):format(certificate)));
-		assert.equal(1, code, text);
-		assert.truthy(text:find("not-authorized", 1, true), text);
-	end);
-
-	it("ends with an error when it cannot trust the certificate", function ()
-		local text, code = wait_for(run(TARGET, "SSL_CERT_FILE=/dev/null XMPP_PASSWORD="..PASSWORD));
-		assert.equal(1, code, text);
-		assert.truthy(text:find("certificate", 1, true), text);
+	it("is no backend with a wrong password, or with a certificate that it cannot trust", function ()
+		for name, environment in pairs {
+			wrong = ("SSL_CERT_FILE=%s XMPP_PASSWORD=wrong"):format(certificate);
+			untrusted = "SSL_CERT_FILE=/dev/null XMPP_PASSWORD="..PASSWORD;
+		} do
+			wait_for(run(TARGET.."/"..name, environment));
+			assert.equal("service-unavailable", (service.error_of(requester:request(service.request(name)))));
+		end
 	end);
 end);
