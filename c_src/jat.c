@@ -5,13 +5,18 @@
 
 enum {
 	SIVBYTES = crypto_stream_xchacha20_NONCEBYTES,
+	TAGBYTES = crypto_generichash_BYTES_MIN,
+	TAG_LEN = (TAGBYTES * 4 + 2) / 3, /* in base64url */
 	PADBLOCK = 32,
 	/* The longest P, a JID of JAT_JID_MAX bytes with its padding. */
-	PLAIN_MAX = 1 + (JAT_JID_MAX / PADBLOCK + 1) * PADBLOCK,
+	PADDED_MAX = 1 + (JAT_JID_MAX / PADBLOCK + 1) * PADBLOCK,
 	/* What base64url fits into a token behind the format's letter. */
 	RAW_MAX = (JAT_TOKEN_MAX - 1) / 4 * 3 + (JAT_TOKEN_MAX - 1) % 4 * 3 / 4,
 	HEADBYTES = 1 + SIVBYTES,
 	DIGEST_LEN = 1 + SIVBYTES / 3 * 4,
+	/* A JID is padded by one byte or more. */
+	SEALED_JID_MAX = (RAW_MAX - HEADBYTES - 1) / PADBLOCK * PADBLOCK - 1,
+	SIGNED_JID_MAX = JAT_TOKEN_MAX - 1 - TAG_LEN,
 };
 
 static const char KDF_CONTEXT[crypto_kdf_CONTEXTBYTES] = {'J', 'A', 'T', 't', 'o', 'k', 'e', 'n'};
@@ -21,16 +26,18 @@ struct generation {
 	uint8_t key_id;
 	uint8_t k_enc[crypto_stream_xchacha20_KEYBYTES];
 	uint8_t k_mac[crypto_generichash_KEYBYTES];
+	uint8_t k_sign[crypto_generichash_KEYBYTES];
 };
 
 struct jat {
+	enum jat_format format;
 	struct generation current;
 	struct generation previous;
 	size_t host_len;
 	char host[];
 };
 
-struct jat *jat_new(const char *host, size_t host_len)
+struct jat *jat_new(const char *host, size_t host_len, enum jat_format format)
 {
 	/* sodium_malloc puts what it returns against a page's end: a multiple of the alignment is aligned. */
 	size_t units = 1 + (sizeof(struct jat) + host_len) / _Alignof(struct jat);
@@ -40,6 +47,7 @@ struct jat *jat_new(const char *host, size_t host_len)
 		return NULL;
 	}
 	sodium_memzero(jat, sizeof *jat);
+	jat->format = format;
 	jat->host_len = host_len;
 	memcpy(jat->host, host, host_len);
 	return jat;
@@ -59,6 +67,7 @@ void jat_add_key(struct jat *jat, uint8_t key_id, const uint8_t master[JAT_KEYBY
 	fresh->key_id = key_id;
 	crypto_kdf_derive_from_key(fresh->k_enc, sizeof fresh->k_enc, 1, KDF_CONTEXT, master);
 	crypto_kdf_derive_from_key(fresh->k_mac, sizeof fresh->k_mac, 2, KDF_CONTEXT, master);
+	crypto_kdf_derive_from_key(fresh->k_sign, sizeof fresh->k_sign, 3, KDF_CONTEXT, master);
 }
 
 static const struct generation *find_generation(const struct jat *jat, uint8_t key_id)
@@ -72,104 +81,192 @@ static const struct generation *find_generation(const struct jat *jat, uint8_t k
 	return NULL;
 }
 
-static void compute_siv(const struct jat *jat, const struct generation *generation, const uint8_t *plain,
-                        size_t plain_len, uint8_t siv[SIVBYTES])
+/* The hash of proxy host || 0x00 || kind || data */
+static void compute_hash(const struct jat *jat, const uint8_t key[crypto_generichash_KEYBYTES], uint8_t kind,
+                         const void *data, size_t data_len, uint8_t *hash, size_t hash_len)
 {
-	static const uint8_t separator = 0;
+	const uint8_t separator_and_kind[2] = {0, kind};
 	crypto_generichash_state state;
 
-	crypto_generichash_init(&state, generation->k_mac, sizeof generation->k_mac, SIVBYTES);
+	crypto_generichash_init(&state, key, crypto_generichash_KEYBYTES, hash_len);
 	crypto_generichash_update(&state, (const uint8_t *)jat->host, jat->host_len);
-	crypto_generichash_update(&state, &separator, 1);
-	crypto_generichash_update(&state, plain, plain_len);
-	crypto_generichash_final(&state, siv, SIVBYTES);
+	crypto_generichash_update(&state, separator_and_kind, sizeof separator_and_kind);
+	crypto_generichash_update(&state, data, data_len);
+	crypto_generichash_final(&state, hash, hash_len);
 	sodium_memzero(&state, sizeof state);
 }
 
-/* P into `plain`; its length. */
-static size_t write_plain(enum jat_kind kind, const char *jid, size_t jid_len, uint8_t plain[PLAIN_MAX])
+static void compute_siv(const struct jat *jat, const struct generation *generation, const uint8_t *padded,
+                        size_t padded_len, uint8_t siv[SIVBYTES])
 {
-	size_t padded_len = 0;
-
-	plain[0] = (uint8_t)kind;
-	memcpy(plain + 1, jid, jid_len);
-	/* Cannot fail: PLAIN_MAX has room for the padding of the longest JID. */
-	sodium_pad(&padded_len, plain + 1, jid_len, PADBLOCK, PLAIN_MAX - 1);
-	return 1 + padded_len;
+	compute_hash(jat, generation->k_mac, padded[0], padded + 1, padded_len - 1, siv, SIVBYTES);
 }
 
-/* The letter and the base64url of `raw`; the token's length. */
-static size_t write_token(char letter, const uint8_t *raw, size_t raw_len, char token[JAT_TOKEN_MAX])
+/* P into `padded`; its length. */
+static size_t pad(enum jat_kind kind, const char *jid, size_t jid_len, uint8_t padded[PADDED_MAX])
 {
-	char text[JAT_TOKEN_MAX]; /* sodium_bin2base64 adds a NUL, for which a token has no room */
+	size_t len = 0;
+
+	padded[0] = (uint8_t)kind;
+	memcpy(padded + 1, jid, jid_len);
+	/* Cannot fail: PADDED_MAX has room for the padding of the longest JID. */
+	sodium_pad(&len, padded + 1, jid_len, PADBLOCK, PADDED_MAX - 1);
+	return 1 + len;
+}
+
+/* Writes the base64url of `raw`; its length. */
+static size_t write_base64url(const uint8_t *raw, size_t raw_len, char *text)
+{
+	char terminated[JAT_TOKEN_MAX]; /* sodium_bin2base64 adds a NUL, for which a token has no room */
 	size_t text_len = sodium_base64_encoded_len(raw_len, sodium_base64_VARIANT_URLSAFE_NO_PADDING) - 1;
 
-	sodium_bin2base64(text, sizeof text, raw, raw_len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
-	token[0] = letter;
-	memcpy(token + 1, text, text_len);
-	return 1 + text_len;
+	sodium_bin2base64(terminated, sizeof terminated, raw, raw_len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+	memcpy(text, terminated, text_len);
+	return text_len;
+}
+
+/* Undoes the base64url; -1 if it is not canonical, or of more than `raw_max` bytes. */
+static int read_base64url(const char *text, size_t text_len, uint8_t *raw, size_t raw_max, size_t *raw_len)
+{
+	size_t i;
+
+	for (i = 0; i < text_len; i++) {
+		if ((unsigned char)text[i] > 127) {
+			return -1; /* libsodium 1.0.18 takes these for "_" */
+		}
+	}
+	return sodium_base642bin(raw, raw_max, text, text_len, NULL, raw_len, NULL,
+	                         sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+}
+
+static int is_printable(const char *text, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i++) {
+		if (text[i] < 0x20 || text[i] > 0x7E) {
+			return 0;
+		}
+	}
+	return 1;
+}
+
+static int is_digest(const char *token, size_t token_len)
+{
+	uint8_t siv[SIVBYTES];
+	size_t siv_len;
+
+	return token_len == DIGEST_LEN && token[0] == 'd' &&
+	       read_base64url(token + 1, token_len - 1, siv, sizeof siv, &siv_len) == 0;
+}
+
+static int needs_digest(enum jat_format format, const char *jid, size_t jid_len)
+{
+	switch (format) {
+	case JAT_SEALED:
+		return jid_len > SEALED_JID_MAX;
+	case JAT_SIGNED:
+		return jid_len > SIGNED_JID_MAX || !is_printable(jid, jid_len);
+	case JAT_PLAIN:
+		break;
+	}
+	return jid_len > JAT_TOKEN_MAX || !is_printable(jid, jid_len) || is_digest(jid, jid_len);
+}
+
+static size_t write_digest(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
+                           char token[JAT_TOKEN_MAX])
+{
+	uint8_t padded[PADDED_MAX];
+	size_t padded_len = pad(kind, jid, jid_len, padded);
+	uint8_t siv[SIVBYTES];
+
+	compute_siv(jat, &jat->current, padded, padded_len, siv);
+	token[0] = 'd';
+	return 1 + write_base64url(siv, sizeof siv, token + 1);
+}
+
+static size_t write_sealed(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
+                           char token[JAT_TOKEN_MAX])
+{
+	uint8_t padded[PADDED_MAX];
+	size_t padded_len = pad(kind, jid, jid_len, padded);
+	uint8_t raw[RAW_MAX];
+	uint8_t *siv = raw + 1;
+
+	compute_siv(jat, &jat->current, padded, padded_len, siv);
+	raw[0] = jat->current.key_id;
+	crypto_stream_xchacha20_xor(raw + HEADBYTES, padded, padded_len, siv, jat->current.k_enc);
+	token[0] = 's';
+	return 1 + write_base64url(raw, HEADBYTES + padded_len, token + 1);
+}
+
+static size_t write_signed(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
+                           char token[JAT_TOKEN_MAX])
+{
+	uint8_t tag[TAGBYTES];
+
+	compute_hash(jat, jat->current.k_sign, (uint8_t)kind, jid, jid_len, tag, sizeof tag);
+	memcpy(token, jid, jid_len);
+	token[jid_len] = '#';
+	return jid_len + 1 + write_base64url(tag, sizeof tag, token + jid_len + 1);
+}
+
+static size_t write_plain(const char *jid, size_t jid_len, char token[JAT_TOKEN_MAX])
+{
+	memcpy(token, jid, jid_len);
+	return jid_len;
+}
+
+static size_t write_token(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
+                          char token[JAT_TOKEN_MAX])
+{
+	if (needs_digest(jat->format, jid, jid_len)) {
+		return write_digest(jat, kind, jid, jid_len, token);
+	}
+	switch (jat->format) {
+	case JAT_SEALED:
+		return write_sealed(jat, kind, jid, jid_len, token);
+	case JAT_SIGNED:
+		return write_signed(jat, kind, jid, jid_len, token);
+	case JAT_PLAIN:
+		break;
+	}
+	return write_plain(jid, jid_len, token);
 }
 
 enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
                            char token[JAT_TOKEN_MAX], size_t *token_len)
 {
-	uint8_t plain[PLAIN_MAX];
-	uint8_t raw[RAW_MAX];
-	uint8_t *siv = raw + 1;
-	size_t plain_len;
-
 	if (!jat->current.present) {
 		return JAT_NO_KEY;
 	}
 	if (jid_len == 0 || jid_len > JAT_JID_MAX) {
 		return JAT_BAD_JID;
 	}
-	plain_len = write_plain(kind, jid, jid_len, plain);
-	compute_siv(jat, &jat->current, plain, plain_len, siv);
-	if (HEADBYTES + plain_len > RAW_MAX) {
-		*token_len = write_token('d', siv, SIVBYTES, token);
-	} else {
-		raw[0] = jat->current.key_id;
-		crypto_stream_xchacha20_xor(raw + HEADBYTES, plain, plain_len, siv, jat->current.k_enc);
-		*token_len = write_token('s', raw, HEADBYTES + plain_len, token);
-	}
+	*token_len = write_token(jat, kind, jid, jid_len, token);
 	return JAT_OK;
-}
-
-/* Undoes the base64url behind the token's letter; -1 if it is not canonical. */
-static int read_raw(const char *token, size_t token_len, uint8_t raw[RAW_MAX], size_t *raw_len)
-{
-	size_t i;
-
-	for (i = 1; i < token_len; i++) {
-		if ((unsigned char)token[i] > 127) {
-			return -1; /* libsodium 1.0.18 takes these for "_" */
-		}
-	}
-	return sodium_base642bin(raw, RAW_MAX, token + 1, token_len - 1, NULL, raw_len, NULL,
-	                         sodium_base64_VARIANT_URLSAFE_NO_PADDING);
 }
 
 /* The kind and the JID out of an authentic P. */
-static enum jat_status read_plain(const uint8_t *plain, size_t plain_len, enum jat_kind *kind, char jid[JAT_JID_MAX],
-                                  size_t *jid_len)
+static enum jat_status unpad(const uint8_t *padded, size_t padded_len, enum jat_kind *kind, char jid[JAT_JID_MAX],
+                             size_t *jid_len)
 {
-	if (plain[0] != JAT_REQUESTER || sodium_unpad(jid_len, plain + 1, plain_len - 1, PADBLOCK) != 0) {
+	if (padded[0] != JAT_REQUESTER || sodium_unpad(jid_len, padded + 1, padded_len - 1, PADBLOCK) != 0) {
 		return JAT_BAD_TOKEN;
 	}
-	*kind = (enum jat_kind)plain[0];
-	memcpy(jid, plain + 1, *jid_len);
+	*kind = (enum jat_kind)padded[0];
+	memcpy(jid, padded + 1, *jid_len);
 	return JAT_OK;
 }
 
-static enum jat_status open_sealed(const struct jat *jat, const uint8_t *raw, size_t raw_len, enum jat_kind *kind,
-                                   char jid[JAT_JID_MAX], size_t *jid_len)
+static enum jat_status unseal(const struct jat *jat, const uint8_t *raw, size_t raw_len, enum jat_kind *kind,
+                              char jid[JAT_JID_MAX], size_t *jid_len)
 {
 	const struct generation *generation;
 	const uint8_t *siv = raw + 1;
-	uint8_t plain[RAW_MAX];
+	uint8_t padded[RAW_MAX];
 	uint8_t expected[SIVBYTES];
-	size_t plain_len;
+	size_t padded_len;
 	enum jat_status status = JAT_FORGED;
 
 	if (raw_len < HEADBYTES + 1 + PADBLOCK || (raw_len - HEADBYTES - 1) % PADBLOCK != 0) {
@@ -179,31 +276,114 @@ static enum jat_status open_sealed(const struct jat *jat, const uint8_t *raw, si
 	if (generation == NULL) {
 		return JAT_UNKNOWN_KEY;
 	}
-	plain_len = raw_len - HEADBYTES;
-	crypto_stream_xchacha20_xor(plain, raw + HEADBYTES, plain_len, siv, generation->k_enc);
-	compute_siv(jat, generation, plain, plain_len, expected);
+	padded_len = raw_len - HEADBYTES;
+	crypto_stream_xchacha20_xor(padded, raw + HEADBYTES, padded_len, siv, generation->k_enc);
+	compute_siv(jat, generation, padded, padded_len, expected);
 	if (sodium_memcmp(siv, expected, SIVBYTES) == 0) {
-		status = read_plain(plain, plain_len, kind, jid, jid_len);
+		status = unpad(padded, padded_len, kind, jid, jid_len);
 	}
-	sodium_memzero(plain, sizeof plain);
+	sodium_memzero(padded, sizeof padded);
 	sodium_memzero(expected, sizeof expected);
 	return status;
+}
+
+static enum jat_status read_sealed(const struct jat *jat, const char *token, size_t token_len, enum jat_kind *kind,
+                                   char jid[JAT_JID_MAX], size_t *jid_len)
+{
+	uint8_t raw[RAW_MAX];
+	size_t raw_len;
+
+	if (token[0] != 's' || read_base64url(token + 1, token_len - 1, raw, sizeof raw, &raw_len) != 0) {
+		return JAT_BAD_TOKEN;
+	}
+	return unseal(jat, raw, raw_len, kind, jid, jid_len);
+}
+
+static int is_tag_by(const struct jat *jat, const struct generation *generation, const char *jid, size_t jid_len,
+                     const uint8_t tag[TAGBYTES])
+{
+	uint8_t expected[TAGBYTES];
+	int is_equal;
+
+	if (!generation->present) {
+		return 0;
+	}
+	compute_hash(jat, generation->k_sign, JAT_REQUESTER, jid, jid_len, expected, sizeof expected);
+	is_equal = sodium_memcmp(tag, expected, TAGBYTES) == 0;
+	sodium_memzero(expected, sizeof expected);
+	return is_equal;
+}
+
+static enum jat_status read_signed(const struct jat *jat, const char *token, size_t token_len, enum jat_kind *kind,
+                                   char jid[JAT_JID_MAX], size_t *jid_len)
+{
+	uint8_t tag[TAGBYTES];
+	size_t tag_len;
+	size_t len;
+
+	if (token_len < 1 + 1 + TAG_LEN) {
+		return JAT_BAD_TOKEN;
+	}
+	len = token_len - 1 - TAG_LEN;
+	if (token[len] != '#' || read_base64url(token + len + 1, TAG_LEN, tag, sizeof tag, &tag_len) != 0) {
+		return JAT_BAD_TOKEN;
+	}
+	if (!is_tag_by(jat, &jat->current, token, len, tag) && !is_tag_by(jat, &jat->previous, token, len, tag)) {
+		return JAT_FORGED;
+	}
+	*kind = JAT_REQUESTER;
+	memcpy(jid, token, len);
+	*jid_len = len;
+	return JAT_OK;
+}
+
+/* How many bytes there are before the next "@" or "/", or the end. */
+static size_t measure_part(const char *text, size_t len)
+{
+	size_t i = 0;
+
+	while (i < len && text[i] != '@' && text[i] != '/') {
+		i++;
+	}
+	return i;
+}
+
+/* node@host or node@host/resource */
+static int has_node(const char *jid, size_t len)
+{
+	size_t node_len = measure_part(jid, len);
+	size_t host_len;
+	size_t rest_len;
+
+	if (node_len == 0 || node_len == len || jid[node_len] != '@') {
+		return 0;
+	}
+	host_len = measure_part(jid + node_len + 1, len - node_len - 1);
+	rest_len = len - node_len - 1 - host_len;
+	return host_len > 0 && (rest_len == 0 || (rest_len > 1 && jid[len - rest_len] == '/'));
+}
+
+static enum jat_status read_plain(const char *token, size_t token_len)
+{
+	return is_printable(token, token_len) && has_node(token, token_len) ? JAT_PLAIN_TOKEN : JAT_BAD_TOKEN;
 }
 
 enum jat_status jat_decode(const struct jat *jat, const char *token, size_t token_len, enum jat_kind *kind,
                            char jid[JAT_JID_MAX], size_t *jid_len)
 {
-	uint8_t raw[RAW_MAX];
-	size_t raw_len;
-
-	if (token_len < 1 || token_len > JAT_TOKEN_MAX || read_raw(token, token_len, raw, &raw_len) != 0) {
+	if (token_len < 1 || token_len > JAT_TOKEN_MAX) {
 		return JAT_BAD_TOKEN;
 	}
-	if (token[0] == 's') {
-		return open_sealed(jat, raw, raw_len, kind, jid, jid_len);
-	}
-	if (token[0] == 'd' && token_len == DIGEST_LEN) {
+	if (is_digest(token, token_len)) {
 		return JAT_DIGEST;
 	}
-	return JAT_BAD_TOKEN;
+	switch (jat->format) {
+	case JAT_SEALED:
+		return read_sealed(jat, token, token_len, kind, jid, jid_len);
+	case JAT_SIGNED:
+		return read_signed(jat, token, token_len, kind, jid, jid_len);
+	case JAT_PLAIN:
+		break;
+	}
+	return read_plain(token, token_len);
 }

@@ -1,22 +1,32 @@
 /*
  * JAT, Jabber Address Translation: a requester's JID to a token, and back.
  *
- * A token is the resource that stands behind the proxy in the `from` a
- * backend sees (RFC 7622 section 3.4: at most 1023 bytes; only [A-Za-z0-9_-]
- * is used, which Prosody's resourceprep leaves alone).
+ * A token is the resource that stands behind the proxy in the `from` a backend
+ * sees. What every server leaves as it is (RFC 7622 section 3.4; Prosody's
+ * resourceprep), and thus all that is used: at most 1023 bytes, ASCII, 0x20 to
+ * 0x7E.
  *
  *     sealed   "s" || base64url( key_id(1) || siv(24) || XChaCha20(k_enc, siv, P) )
+ *     signed   JID || "#" || base64url( tag(16) )
+ *     plain    JID
  *     digest   "d" || base64url( siv(24) )
  *
- *     P     = kind(1) || JID, padded to a multiple of 32 bytes as in ISO/IEC 7816-4
- *     siv   = BLAKE2b-192(k_mac, proxy host || 0x00 || P)
- *     k_enc = crypto_kdf(master key, 1, "JATtoken"), k_mac likewise with 2
+ *     P      = kind(1) || JID, padded to a multiple of 32 bytes as in ISO/IEC 7816-4
+ *     siv    = BLAKE2b-192(k_mac, proxy host || 0x00 || P)
+ *     tag    = BLAKE2b-128(k_sign, proxy host || 0x00 || kind(1) || JID)
+ *     k_enc  = crypto_kdf(master key, 1, "JATtoken"), k_mac likewise with 2, k_sign with 3
  *
  * The base64url is that of RFC 4648 section 5, without padding and canonical.
- * The construction is a SIV one: one requester has one token for the life of a
- * key, two requesters never share one, and nobody without the key can make one.
- * A JID too long for a sealed token gets a digest, which does not decode: it
- * can only be recognised by whoever remembers having sent it.
+ * A codec makes and takes tokens of one format, and digests. In every format,
+ * one requester has one token for the life of a key, and two requesters never
+ * share one.
+ *
+ * Nobody without the key can make a sealed or a signed token, or read a sealed
+ * one (the construction is a SIV one). A plain token can be made by anybody.
+ *
+ * A JID gets a digest where its token would be too long or have other bytes
+ * than these, or where a plain one would look like a digest. A digest does not
+ * decode: it can only be recognised by whoever remembers having sent it.
  *
  * sodium_init() must have succeeded before any of this is called.
  */
@@ -32,6 +42,13 @@ enum {
 	JAT_JID_MAX = 3071,   /* bytes in the longest JID: three parts, "@" and "/" */
 };
 
+/* What the tokens of a codec look like. */
+enum jat_format {
+	JAT_SEALED,
+	JAT_SIGNED,
+	JAT_PLAIN,
+};
+
 /* What a token stands for. */
 enum jat_kind {
 	JAT_REQUESTER = 1,
@@ -40,20 +57,22 @@ enum jat_kind {
 enum jat_status {
 	JAT_OK = 0,
 	JAT_DIGEST,      /* a well-formed digest: the token says no more than that */
+	JAT_PLAIN_TOKEN, /* what a plain token of a JID with a node looks like, whoever made it */
 	JAT_NO_KEY,      /* encode before the first jat_add_key */
 	JAT_BAD_JID,     /* an empty JID, or one longer than JAT_JID_MAX */
-	JAT_BAD_TOKEN,   /* no token by its form */
+	JAT_BAD_TOKEN,   /* no token of this format by its form */
 	JAT_UNKNOWN_KEY, /* sealed under a key that is neither current nor previous */
-	JAT_FORGED,      /* not sealed by this proxy host's key */
+	JAT_FORGED,      /* not sealed by this proxy host's key of that name, not signed by any it has */
 };
 
 struct jat;
 
 /*
- * A codec for the proxy host `host` (`host_len` bytes, copied), still without a
- * key. NULL if there is no memory. The caller owns it: jat_free.
+ * A codec for tokens of `format` at the proxy host `host` (`host_len` bytes,
+ * copied), still without a key. NULL if there is no memory. The caller owns it:
+ * jat_free.
  */
-struct jat *jat_new(const char *host, size_t host_len);
+struct jat *jat_new(const char *host, size_t host_len, enum jat_format format);
 
 /* Wipes the keys and frees; NULL is harmless. */
 void jat_free(struct jat *jat);
@@ -74,9 +93,11 @@ enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, const char
                            char token[JAT_TOKEN_MAX], size_t *token_len);
 
 /*
- * Writes the JID and the kind a sealed token stands for, and JAT_OK. JAT_DIGEST,
- * JAT_BAD_TOKEN, JAT_UNKNOWN_KEY and JAT_FORGED write nothing. The comparison
- * takes a time that does not depend on the secret.
+ * Writes the JID and the kind a sealed or signed token stands for, and JAT_OK.
+ * All else writes nothing: JAT_DIGEST, JAT_BAD_TOKEN; of a sealed token
+ * JAT_UNKNOWN_KEY, JAT_FORGED; of a signed one JAT_FORGED; of a plain one
+ * JAT_PLAIN_TOKEN, or JAT_BAD_TOKEN where its JID has no node and could be
+ * anything. The comparison takes a time that does not depend on the secret.
  */
 enum jat_status jat_decode(const struct jat *jat, const char *token, size_t token_len, enum jat_kind *kind,
                            char jid[JAT_JID_MAX], size_t *jid_len);

@@ -68,6 +68,8 @@ static const char *jat_code(enum jat_status status)
 	switch (status) {
 	case JAT_DIGEST:
 		return "digest";
+	case JAT_PLAIN_TOKEN:
+		return "plain";
 	case JAT_NO_KEY:
 		return "no-key";
 	case JAT_BAD_JID:
@@ -83,14 +85,20 @@ static const char *jat_code(enum jat_status status)
 	return "bad-token";
 }
 
-/* core.jat(host) -> jat | nil, "no-memory": a codec for the proxy host `host`, without a key */
+static const char *const jat_formats[] = {"sealed", "signed", "plain", NULL};
+
+/*
+ * core.jat(host, format) -> jat | nil, "no-memory": a codec for the proxy host `host`, without a key
+ * format: "sealed", "signed" or "plain"
+ */
 static int l_jat_new(lua_State *L)
 {
 	size_t host_len;
 	const char *host = luaL_checklstring(L, 1, &host_len);
+	enum jat_format format = (enum jat_format)luaL_checkoption(L, 2, NULL, jat_formats);
 	void **object = new_object(L, JAT_TYPE);
 
-	*object = jat_new(host, host_len);
+	*object = jat_new(host, host_len, format);
 	return *object == NULL ? no_memory(L) : 1;
 }
 
@@ -136,8 +144,8 @@ static int l_jat_encode(lua_State *L)
 }
 
 /*
- * jat:decode(token) -> jid | nil, "digest" | "bad-token" | "unknown-key" | "forged"
- * A digest is a token, too, but does not tell its requester.
+ * jat:decode(token) -> jid | nil, "digest" | "plain" | "bad-token" | "unknown-key" | "forged"
+ * A digest is a token, too, but does not tell its requester. A plain one does, but anybody could have made it.
  */
 static int l_jat_decode(lua_State *L)
 {

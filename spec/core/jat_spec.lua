@@ -10,9 +10,11 @@ local OTHER_KEY = ("o"):rep(core.JAT_KEYBYTES);
 local THIRD_KEY = ("t"):rep(core.JAT_KEYBYTES);
 
 local SEALED_JID_MAX = 735; -- bytes in the longest JID that fits into a sealed token
+local SIGNED_JID_MAX = 1000; -- likewise
 local JID_MAX = 3071;
 local TOKEN_MAX = 1023;
 local DIGEST_LEN = 33;
+local TAG_LEN = 22; -- behind a signed token's last #
 -- bytes in a sealed token before its base64url: key id, siv, kind and the JID's blocks
 local HEAD, KIND, BLOCK = 25, 1, 32;
 
@@ -25,8 +27,8 @@ local REFUSALS = { ["bad-token"] = true, ["unknown-key"] = true, ["forged"] = tr
 
 random.announce("jat_spec");
 
-local function new_codec(key, key_id, host)
-	local codec = core.jat(host or HOST);
+local function new_codec(key, key_id, host, format)
+	local codec = core.jat(host or HOST, format or "sealed");
 	codec:add_key(key_id or KEY_ID, key or KEY);
 	return codec;
 end
@@ -35,13 +37,18 @@ local function letter(value)
 	return ALPHABET:sub(value + 1, value + 1);
 end
 
-local letters = {};
+local letters, printables = {}, {};
 for value = 0, 255 do
 	letters[string.char(value)] = letter(value % 64);
+	printables[string.char(value)] = string.char(0x20 + value % 95);
 end
 
 local function random_base64url(count)
 	return (random.bytes(count):gsub(".", letters));
+end
+
+local function random_printable(count)
+	return (random.bytes(count):gsub(".", printables));
 end
 
 local function base64url(data)
@@ -93,7 +100,7 @@ describe("core.jat", function ()
 			local subject;
 
 			before_each(function ()
-				subject = new_codec(vector.key, vector.key_id, vector.host);
+				subject = new_codec(vector.key, vector.key_id, vector.host, vector.format);
 			end);
 
 			it(("make token %d"):format(number), function ()
@@ -101,8 +108,8 @@ describe("core.jat", function ()
 			end);
 
 			it(("decode token %d"):format(number), function ()
-				if vector.token:sub(1, 1) == "d" then
-					expect_code("digest", subject:decode(vector.token));
+				if vector.code then
+					expect_code(vector.code, subject:decode(vector.token));
 				else
 					assert.equal(vector.jid, subject:decode(vector.token));
 				end
@@ -183,13 +190,17 @@ describe("core.jat", function ()
 		end);
 
 		it("no-key: there is no key to encode with", function ()
-			expect_code("no-key", core.jat(HOST):encode(SHORT_JID));
+			expect_code("no-key", core.jat(HOST, "sealed"):encode(SHORT_JID));
 		end);
 
 		it("bad-jid: an empty JID, or one longer than a JID can be", function ()
 			expect_code("bad-jid", codec:encode(""));
 			expect_code("bad-jid", codec:encode(("j"):rep(JID_MAX + 1)));
 			expect_code("bad-jid", codec:encode(("j"):rep(100000)));
+		end);
+
+		it("plain: what looks like a plain token, of which nobody can tell who made it", function ()
+			expect_code("plain", new_codec(KEY, KEY_ID, HOST, "plain"):decode(SHORT_JID));
 		end);
 
 		it("bad-token: no token by its form", function ()
@@ -370,7 +381,7 @@ describe("core.jat", function ()
 		end);
 
 		it("a sealed token where there is no key", function ()
-			local empty = core.jat(HOST);
+			local empty = core.jat(HOST, "sealed");
 			expect_code("unknown-key", empty:decode(codec:encode(SHORT_JID)));
 			expect_code("unknown-key", empty:decode(new_codec(KEY, 0):encode(SHORT_JID)));
 			expect_code("digest", empty:decode(codec:encode(DIGESTED_JID)));
@@ -431,6 +442,280 @@ describe("core.jat", function ()
 		end);
 	end);
 
+	describe("signed tokens", function ()
+		local signing;
+
+		before_each(function ()
+			signing = new_codec(KEY, KEY_ID, HOST, "signed");
+		end);
+
+		it("are the JID and a tag, for a JID of any length that fits", function ()
+			for length = 1, SIGNED_JID_MAX, process.turns(1, 3) do
+				local jid = random_printable(length);
+				local token = signing:encode(jid);
+				expect.equal(jid.."#", token:sub(1, length + 1), "length %d", length);
+				expect.that(token:find("^[%w_-]+$", length + 2), "length %d", length);
+				expect.equal(length + 1 + TAG_LEN, #token, "length %d", length);
+				expect.equal(jid, signing:decode(token), "length %d", length);
+			end
+		end);
+
+		it("are digests for any longer one, those of every format", function ()
+			for length = SIGNED_JID_MAX + 1, JID_MAX, process.turns(1, 5) do
+				local jid = ("j"):rep(length);
+				local token = signing:encode(jid);
+				expect.equal(codec:encode(jid), token, "length %d", length);
+				expect.equal("digest", select(2, signing:decode(token)), "length %d", length);
+			end
+		end);
+
+		it("are digests for a JID with a byte that resourceprep might change", function ()
+			for value = 0, 255 do
+				for position = 1, #SHORT_JID do
+					local jid = with_byte(SHORT_JID, position, value);
+					local token = signing:encode(jid);
+					if value >= 0x20 and value <= 0x7E then
+						expect.equal(jid, signing:decode(token), "value %d at %d", value, position);
+					else
+						expect.that(token:find("^d[%w_-]+$"), "value %d at %d", value, position);
+						expect.equal(DIGEST_LEN, #token, "value %d at %d", value, position);
+					end
+				end
+			end
+		end);
+
+		it("may have any # in the JID", function ()
+			local jid = SHORT_JID;
+			for _, more in ipairs { "", "#", "##", "#"..("A"):rep(TAG_LEN), "#"..("A"):rep(TAG_LEN).."#", "#x" } do
+				assert.equal(jid..more, signing:decode(signing:encode(jid..more)));
+				assert.equal(more..jid, signing:decode(signing:encode(more..jid)));
+			end
+			while #jid <= SIGNED_JID_MAX do -- a token as a JID
+				local token = signing:encode(jid);
+				assert.equal(jid, signing:decode(token));
+				jid = token;
+			end
+		end);
+
+		for what, jid in pairs {
+			["short"] = SHORT_JID,
+			["with several #"] = "#user@some-domain.example/#"..("A"):rep(TAG_LEN).."#",
+		} do
+			it("are refused with any byte changed to any other: "..what, function ()
+				local token = signing:encode(jid);
+				for position = 1, #token do
+					for value = 0, 255, process.turns(1, 5) do
+						if value ~= token:byte(position) then
+							local code = expect_refused(signing, with_byte(token, position, value), "position %d, value %d", position, value);
+							if position <= #jid then
+								expect.equal("forged", code, "position %d, value %d", position, value);
+							elseif position == #jid + 1 or not ALPHABET:find(string.char(value), 1, true) then
+								expect.equal("bad-token", code, "position %d, value %d", position, value);
+							end
+						end
+					end
+				end
+			end);
+		end
+
+		it("are refused with any byte changed: as long as can be", function ()
+			local token = signing:encode("user@some-domain.example/"..random_printable(SIGNED_JID_MAX - 25));
+			assert.equal(TOKEN_MAX, #token);
+			for position = 1, #token do
+				local value = token:byte(position);
+				for _, changed in ipairs { value ~ 1, value ~ 32, value ~ 128, 0, ("#"):byte() } do
+					if changed ~= value then
+						expect_refused(signing, with_byte(token, position, changed), "position %d, value %d", position, changed);
+					end
+				end
+			end
+		end);
+
+		it("are refused in part, and with more behind or before", function ()
+			for _, jid in ipairs { "a", SHORT_JID, "a#"..SHORT_JID } do
+				local token = signing:encode(jid);
+				for length = 0, #token - 1 do
+					expect_refused(signing, token:sub(1, length), "the first %d", length);
+					expect_refused(signing, token:sub(#token - length + 1), "the last %d", length);
+				end
+				for value = 0, 255 do
+					expect_refused(signing, token..string.char(value), "%d behind", value);
+					expect_refused(signing, string.char(value)..token, "%d before", value);
+				end
+				expect_refused(signing, token..token, "twice");
+				expect_refused(signing, token:sub(1, -TAG_LEN - 2)..token:sub(-TAG_LEN), "without #");
+			end
+		end);
+
+		it("are refused with the tag of another requester", function ()
+			for _, other in ipairs { "User@some-domain.example/abc", "user@some-domain.example/ab", "user@some-domain.example", "a" } do
+				expect_code("forged", signing:decode(SHORT_JID..signing:encode(other):sub(-TAG_LEN - 1)));
+			end
+		end);
+
+		it("are refused when the tag's last letter has bits that say nothing", function ()
+			local token = signing:encode(SHORT_JID);
+			local last = ALPHABET:find(token:sub(-1), 1, true) - 1;
+			assert.equal(0, last % 16); -- 16 bytes leave four such bits
+			for bits = 1, 15 do
+				expect_code("bad-token", signing:decode(token:sub(1, -2)..letter(last + bits)));
+			end
+		end);
+
+		-- Made with the functions of spec/vectors/jat.py for the host "p" and a key of 32 NULs
+		for what, case in pairs {
+			["of nobody"] = { "bad-token", "#1t8xsR3akTxXxNYUeC8_nA" },
+			["of another kind"] = { "forged", "a@b/c#G8ahyEOauvCqqK-8NvKu1g" },
+			["made with 32 NULs, which are no key"] = { "forged", "a@b/c#sI6bLqzIApH1iYsaYA4i5Q" },
+			["made with the key that seals"] = { "forged", "a@b/c#w6pZhQ91GOB9ZuGCCkSWew" },
+			["whose tag is wrong in its first byte only"] = { "forged", "a@b/c#xc7VVBf_Wn6pN9xh9bl4tA" },
+			["whose tag is wrong in its last byte only"] = { "forged", "a@b/c#xM7VVBf_Wn6pN9xh9bl4tQ" },
+		} do
+			it("are refused: one "..what, function ()
+				local code, token = table.unpack(case);
+				expect_code(code, new_codec(("\0"):rep(core.JAT_KEYBYTES), 7, "p", "signed"):decode(token));
+			end);
+		end
+
+		it("are refused when they are another host's", function ()
+			for _, host in ipairs { "other.domain.example", HOST.."e", HOST:sub(1, -2), HOST.."\0", HOST.."\0\1", "" } do
+				local other = new_codec(KEY, KEY_ID, host, "signed");
+				expect_code("forged", signing:decode(other:encode(SHORT_JID)));
+				expect_code("forged", other:decode(signing:encode(SHORT_JID)));
+			end
+		end);
+
+		it("are refused where there is no key", function ()
+			local empty = core.jat(HOST, "signed");
+			expect_code("no-key", empty:encode(SHORT_JID));
+			expect_code("forged", empty:decode(signing:encode(SHORT_JID)));
+		end);
+
+		it("outlive their key by one generation, whatever its number", function ()
+			for _, key_id in ipairs { KEY_ID, KEY_ID + 1 } do
+				local subject = new_codec(KEY, KEY_ID, HOST, "signed");
+				local first = subject:encode(SHORT_JID);
+				subject:add_key(key_id, OTHER_KEY);
+				local second = subject:encode(SHORT_JID);
+				assert.not_equal(first, second);
+				assert.equal(SHORT_JID, subject:decode(first));
+				assert.equal(SHORT_JID, subject:decode(second));
+				subject:add_key(key_id, THIRD_KEY);
+				expect_code("forged", subject:decode(first));
+				assert.equal(SHORT_JID, subject:decode(second));
+				assert.equal(SHORT_JID, subject:decode(subject:encode(SHORT_JID)));
+			end
+		end);
+
+		it("are not made of nobody, nor of more than a JID", function ()
+			expect_code("bad-jid", signing:encode(""));
+			expect_code("bad-jid", signing:encode(("j"):rep(JID_MAX + 1)));
+		end);
+	end);
+
+	describe("plain tokens", function ()
+		local plain;
+
+		before_each(function ()
+			plain = new_codec(KEY, KEY_ID, HOST, "plain");
+		end);
+
+		it("are the JID, of any length that fits", function ()
+			for length = 1, TOKEN_MAX do
+				local jid = ("j"):rep(length);
+				expect.equal(jid, plain:encode(jid), "length %d", length);
+			end
+		end);
+
+		it("are digests for any longer one, those of every format", function ()
+			for length = TOKEN_MAX + 1, JID_MAX, process.turns(1, 5) do
+				local jid = ("j"):rep(length);
+				expect.equal(codec:encode(jid), plain:encode(jid), "length %d", length);
+			end
+		end);
+
+		it("are digests for a JID with a byte that resourceprep might change", function ()
+			for value = 0, 255 do
+				local jid = SHORT_JID..string.char(value).."x";
+				if value >= 0x20 and value <= 0x7E then
+					expect.equal(jid, plain:encode(jid), "value %d", value);
+				else
+					expect.equal(DIGEST_LEN, #plain:encode(jid), "value %d", value);
+					expect_code("digest", plain:decode(plain:encode(jid)));
+				end
+			end
+		end);
+
+		it("are digests for a JID that looks like one", function ()
+			local digest = plain:encode(DIGESTED_JID..("r"):rep(TOKEN_MAX));
+			expect_code("digest", plain:decode(digest));
+			assert.not_equal(digest, plain:encode(digest));
+			expect_code("digest", plain:decode(plain:encode(digest)));
+			for position = 1, #digest do
+				for value = 0x20, 0x7E do
+					local jid = with_byte(digest, position, value);
+					local looks_alike = jid:find("^d[%w_-]+$") ~= nil;
+					expect.equal(looks_alike, plain:encode(jid) ~= jid, "value %d at %d", value, position);
+				end
+			end
+		end);
+
+		it("look like a JID with a node, made here or not", function ()
+			local function looks_plain(text)
+				return (text:find("^[^@/]+@[^@/]+$") or text:find("^[^@/]+@[^@/]+/.+$")) ~= nil;
+			end
+			local function expect_decoded(text)
+				local jid, code = plain:decode(text);
+				expect.equal(nil, jid, "%q", text);
+				expect.equal(looks_plain(text) and "plain" or "bad-token", code, "%q", text);
+			end
+			local function extend(text, count)
+				expect_decoded(text);
+				for _, byte in ipairs(count > 0 and { "a", "@", "/", "#", " " } or {}) do
+					extend(text..byte, count - 1);
+				end
+			end
+			extend("", process.turns(7, 5));
+			for length = 1, TOKEN_MAX - 4 do
+				expect_decoded("a@b/"..("r"):rep(length));
+				expect_decoded(("n"):rep(length).."@b/c");
+			end
+		end);
+
+		it("do not look like anything that they cannot be", function ()
+			for value = 0, 255 do
+				local text = "a@b/c"..string.char(value);
+				expect.equal(value >= 0x20 and value <= 0x7E and "plain" or "bad-token", select(2, plain:decode(text)), "value %d", value);
+			end
+			expect_code("bad-token", plain:decode("a@b/"..("r"):rep(TOKEN_MAX - 3)));
+		end);
+
+		it("are not made of nobody, of more than a JID, or without a key", function ()
+			expect_code("bad-jid", plain:encode(""));
+			expect_code("bad-jid", plain:encode(("j"):rep(JID_MAX + 1)));
+			expect_code("no-key", core.jat(HOST, "plain"):encode(SHORT_JID));
+		end);
+	end);
+
+	it("takes tokens of its own format only, and digests", function ()
+		local tokens, codecs = {}, {};
+		for _, format in ipairs { "sealed", "signed", "plain" } do
+			codecs[format] = new_codec(KEY, KEY_ID, HOST, format);
+			tokens[format] = codecs[format]:encode(SHORT_JID);
+		end
+		expect_code("bad-token", codecs.sealed:decode(tokens.signed));
+		expect_code("bad-token", codecs.sealed:decode(tokens.plain));
+		expect_code("bad-token", codecs.signed:decode(tokens.sealed));
+		expect_code("bad-token", codecs.signed:decode(tokens.plain));
+		expect_code("bad-token", codecs.plain:decode(tokens.sealed));
+		expect_code("plain", codecs.plain:decode(tokens.signed)); -- which could be a JID, too
+		local digest = codecs.sealed:encode(("j"):rep(JID_MAX));
+		for _, subject in pairs(codecs) do
+			assert.equal(digest, subject:encode(("j"):rep(JID_MAX)));
+			expect_code("digest", subject:decode(digest));
+		end
+	end);
+
 	describe("mistakes raise:", function ()
 		it("a key of another length", function ()
 			for _, length in ipairs { 0, 31, 33, 64 } do
@@ -447,17 +732,25 @@ describe("core.jat", function ()
 
 		it("arguments of a wrong type, or none", function ()
 			for _, wrong in ipairs { false, {}, print, codec } do
-				expect.raises("string expected", core.jat, wrong);
+				expect.raises("string expected", core.jat, wrong, "sealed");
+				expect.raises("string expected", core.jat, HOST, wrong);
 				expect.raises("string expected", codec.encode, codec, wrong);
 				expect.raises("string expected", codec.decode, codec, wrong);
 				expect.raises("number expected", codec.add_key, codec, wrong, KEY);
 				expect.raises("string expected", codec.add_key, codec, KEY_ID, wrong);
 			end
 			expect.raises("string expected", core.jat);
+			expect.raises("string expected", core.jat, HOST);
 			expect.raises("string expected", codec.encode, codec);
 			expect.raises("string expected", codec.decode, codec);
 			expect.raises("number expected", codec.add_key, codec);
 			expect.raises("string expected", codec.add_key, codec, KEY_ID);
+		end);
+
+		it("a format that there is not", function ()
+			for _, format in ipairs { "", "open", "seal", "sealed ", "Sealed", "digest" } do
+				expect.raises(("invalid option '%s'"):format(format), core.jat, HOST, format);
+			end
 		end);
 
 		it("an object that is no codec", function ()

@@ -29,7 +29,7 @@ end
 
 describe("without memory", function ()
 	it("no codec is made", function ()
-		assert.equal(1, fail_each(function () return core.jat("proxy.domain.example"); end));
+		assert.equal(1, fail_each(function () return core.jat("proxy.domain.example", "sealed"); end));
 	end);
 
 	it("no pool and no pending table is made", function ()

@@ -698,7 +698,7 @@ describe("core.pending", function ()
 
 		it("an object that is no table of pending requests", function ()
 			local meta = getmetatable(pending);
-			local others = { core.jat("h"), core.pool(("s"):rep(core.POOL_SEEDBYTES)), io.stdout, {}, "s" };
+			local others = { core.jat("h", "sealed"), core.pool(("s"):rep(core.POOL_SEEDBYTES)), io.stdout, {}, "s" };
 			for _, method in ipairs {
 				pending.add, pending.take, pending.take_back, pending.expire, pending.deadline, pending.limit, pending.count,
 				meta.__len, meta.__gc,

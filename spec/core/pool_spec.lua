@@ -421,7 +421,7 @@ describe("core.pool", function ()
 		it("an object that is no pool", function ()
 			local pool = core.pool(SEED);
 			local meta = getmetatable(pool);
-			local others = { core.jat("h"), core.pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
+			local others = { core.jat("h", "sealed"), core.pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
 			for _, method in ipairs { pool.add, pool.remove, pool.set, pool.state, pool.any, pool.pick, meta.__len, meta.__gc } do
 				for _, other in ipairs(others) do
 					expect.raises("mod_client_proxy.pool expected", method, other, "a");

@@ -75,7 +75,7 @@ describe("keys", function ()
 
 	-- A start of the module: a codec without keys, and the keys of the store
 	local function open(store)
-		jat = core.jat(module.host);
+		jat = core.jat(module.host, "sealed");
 		local opened, message = module:require "keys".open(jat, store, LIFETIME, read_clock);
 		if message then
 			table.insert(told, message);
@@ -89,7 +89,7 @@ describe("keys", function ()
 
 	-- What the stored generation makes of the requester, by a codec of its own
 	local function token_of(stored_generation)
-		local codec = core.jat(module.host);
+		local codec = core.jat(module.host, "sealed");
 		codec:add_key(stored_generation.id, base64.decode(stored_generation.key));
 		return codec:encode(REQUESTER);
 	end
@@ -125,7 +125,7 @@ describe("keys", function ()
 
 		it("take the wall clock's time when they are given no clock", function ()
 			local store, before = fake_store(), os.time();
-			jat = core.jat(module.host);
+			jat = core.jat(module.host, "sealed");
 			assert(module:require "keys".open(jat, store, LIFETIME));
 			local created = store.content.current.created;
 			assert.truthy(before <= created and created <= os.time());

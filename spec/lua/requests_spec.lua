@@ -70,7 +70,7 @@ describe("requests", function ()
 	before_each(function ()
 		clock = 5000;
 		module = fake_module.new();
-		jat = core.jat(PROXY);
+		jat = core.jat(PROXY, "sealed");
 		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
 		pool:add(BACKEND);
@@ -467,7 +467,7 @@ describe("requests", function ()
 
 			it("are dispatched when it is none after all, at "..service, function ()
 				local forged = token:sub(1, 39)..(token:sub(40, 40) == "A" and "B" or "A")..token:sub(41);
-				local others = core.jat(PROXY);
+				local others = core.jat(PROXY, "sealed");
 				others:add_key(8, ("o"):rep(core.JAT_KEYBYTES));
 				for _, resource in ipairs { forged, others:encode(REQUESTER), token.."AAAA", token:sub(2), DIGEST:sub(1, -2), DIGEST.."A", "s", "d", "thing" } do
 					for _, from in ipairs { REQUESTER, BACKEND } do

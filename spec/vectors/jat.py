@@ -9,6 +9,7 @@ before anything is printed.
 """
 import base64
 import hashlib
+import re
 import struct
 
 MASK = 0xFFFFFFFF
@@ -74,16 +75,53 @@ def kdf(master, number):
 
 
 def base64url(data):
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
-def token(master, key_id, host, jid):
+def plaintext(jid):
     padded = jid + b"\x80"
-    padded += bytes(-len(padded) % 32)
-    plain = b"\x01" + padded
-    siv = hashlib.blake2b(host + b"\0" + plain, digest_size=24, key=kdf(master, 2)).digest()
-    sealed = "s" + base64url(bytes([key_id]) + siv + xchacha20_xor(kdf(master, 1), siv, plain))
-    return sealed if len(sealed) <= 1023 else "d" + base64url(siv)
+    return b"\x01" + padded + bytes(-len(padded) % 32)
+
+
+def siv(master, host, jid):
+    return hashlib.blake2b(host + b"\0" + plaintext(jid), digest_size=24, key=kdf(master, 2)).digest()
+
+
+def sealed(master, key_id, host, jid):
+    nonce = siv(master, host, jid)
+    return b"s" + base64url(bytes([key_id]) + nonce + xchacha20_xor(kdf(master, 1), nonce, plaintext(jid)))
+
+
+def signed(master, key_id, host, jid):
+    tag = hashlib.blake2b(host + b"\0\x01" + jid, digest_size=16, key=kdf(master, 3)).digest()
+    return jid + b"#" + base64url(tag)
+
+
+def plain(master, key_id, host, jid):
+    return jid
+
+
+def digest(master, host, jid):
+    return b"d" + base64url(siv(master, host, jid))
+
+
+DIGEST = re.compile(rb"d[A-Za-z0-9_-]{32}")
+
+
+def token(encode, master, key_id, host, jid):
+    encoded = encode(master, key_id, host, jid)
+    if re.fullmatch(rb"[ -~]{1,1023}", encoded) and not DIGEST.fullmatch(encoded):
+        return encoded
+    return digest(master, host, jid)
+
+
+def code(encode, made):
+    """What decoding says where it does not bring back the JID"""
+    if DIGEST.fullmatch(made):
+        return "digest"
+    if encode is plain:
+        return "plain" if re.fullmatch(rb"[^@/]+@[^@/]+(/.+)?", made) else "bad-token"
+    return None
 
 
 def lua_string(data):
@@ -91,30 +129,64 @@ def lua_string(data):
 
 
 CASES = [
-    (bytes(range(32)), 0, b"proxy.domain.example", b"user@some-domain.example/abc"),
-    (bytes(range(32)), 0, b"proxy.domain.example", b"a"),
-    (bytes(range(32)), 1, b"proxy.domain.example", b"user@some-domain.example/abc"),
-    (bytes(range(32)), 0, b"other.domain.example", b"user@some-domain.example/abc"),
-    (b"\xff" * 32, 255, b"proxy.domain.example", b"x" * 31),
-    (b"\xff" * 32, 255, b"proxy.domain.example", b"x" * 32),
-    (bytes(32), 7, b"p", "\u05d0\u05d1@example/\u05d2".encode()),
-    (bytes(32), 7, b"p", b"nul\0 and \xff\xfe bytes\\\""),
-    (bytes(32), 7, b"p", b"l@h/" + b"r" * 731),
-    (bytes(32), 7, b"p", b"l@h/" + b"r" * 732),
-    (bytes(32), 7, b"p", b"l@h/" + b"r" * 1023),
-    (bytes(32), 7, b"p", b"n" * 1023 + b"@" + b"h" * 1023 + b"/" + b"r" * 1023),
+    (sealed, bytes(range(32)), 0, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (sealed, bytes(range(32)), 0, b"proxy.domain.example", b"a"),
+    (sealed, bytes(range(32)), 1, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (sealed, bytes(range(32)), 0, b"other.domain.example", b"user@some-domain.example/abc"),
+    (sealed, b"\xff" * 32, 255, b"proxy.domain.example", b"x" * 31),
+    (sealed, b"\xff" * 32, 255, b"proxy.domain.example", b"x" * 32),
+    (sealed, bytes(32), 7, b"p", "\u05d0\u05d1@example/\u05d2".encode()),
+    (sealed, bytes(32), 7, b"p", b"nul\0 and \xff\xfe bytes\\\""),
+    (sealed, bytes(32), 7, b"p", b"l@h/" + b"r" * 731),
+    (sealed, bytes(32), 7, b"p", b"l@h/" + b"r" * 732),
+    (sealed, bytes(32), 7, b"p", b"l@h/" + b"r" * 1023),
+    (sealed, bytes(32), 7, b"p", b"n" * 1023 + b"@" + b"h" * 1023 + b"/" + b"r" * 1023),
+    (signed, bytes(range(32)), 0, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (signed, bytes(range(32)), 255, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (signed, bytes(range(32)), 0, b"other.domain.example", b"user@some-domain.example/abc"),
+    (signed, b"\xff" * 32, 0, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (signed, bytes(32), 7, b"p", b"a"),
+    (signed, bytes(32), 7, b"p", b"#"),
+    (signed, bytes(32), 7, b"p", b"#a@b/#c#"),
+    (signed, bytes(32), 7, b"p", b"a@b/c#" + b"A" * 22),
+    (signed, bytes(32), 7, b"p", b"d" * 33),
+    (signed, bytes(32), 7, b"p", b" ~\"\\<&'> "),
+    (signed, bytes(32), 7, b"p", b"l@h/" + b"r" * 996),
+    (signed, bytes(32), 7, b"p", b"l@h/" + b"r" * 997),
+    (signed, bytes(32), 7, b"p", b"l@h/tab\t"),
+    (signed, bytes(32), 7, b"p", b"l@h/delete\x7f"),
+    (signed, bytes(32), 7, b"p", "l@h/\u05d2".encode()),
+    (plain, bytes(range(32)), 0, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (plain, bytes(range(32)), 0, b"proxy.domain.example", b"user@some-domain.example"),
+    (plain, bytes(range(32)), 0, b"proxy.domain.example", b"some-domain.example"),
+    (plain, bytes(range(32)), 0, b"proxy.domain.example", b"some-domain.example/abc@def"),
+    (plain, bytes(32), 7, b"p", b"a@b/ c@d/e#f "),
+    (plain, bytes(32), 7, b"p", b"d" * 32),
+    (plain, bytes(32), 7, b"p", b"d" * 33),
+    (plain, bytes(32), 7, b"p", b"d" * 34),
+    (plain, bytes(32), 7, b"p", b"d" * 31 + b"@d"),
+    (plain, bytes(32), 7, b"p", b"s" * 79),
+    (plain, bytes(32), 7, b"p", b"l@h/" + b"r" * 1019),
+    (plain, bytes(32), 7, b"p", b"l@h/" + b"r" * 1020),
+    (plain, bytes(32), 7, b"p", b"l@h/nul\0"),
+    (plain, bytes(32), 7, b"p", b"l@h/delete\x7f"),
+    (plain, bytes(32), 7, b"p", "l@h/\u00fc".encode()),
 ]
 
 if __name__ == "__main__":
     self_check()
     print("-- Made by jat.py beside this file, an implementation of its own.")
     print("return {")
-    for master, key_id, host, jid in CASES:
+    for encode, master, key_id, host, jid in CASES:
+        made = token(encode, master, key_id, host, jid)
         print("\t{")
+        print('\t\tformat = "%s",' % encode.__name__)
         print("\t\tkey = %s," % lua_string(master))
         print("\t\tkey_id = %d," % key_id)
         print("\t\thost = %s," % lua_string(host))
         print("\t\tjid = %s," % lua_string(jid))
-        print('\t\ttoken = "%s",' % token(master, key_id, host, jid))
+        print("\t\ttoken = %s," % lua_string(made))
+        if code(encode, made):
+            print('\t\tcode = "%s",' % code(encode, made))
         print("\t},")
     print("}")
