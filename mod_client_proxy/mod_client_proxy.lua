@@ -39,7 +39,7 @@ end
 
 local options = must(module:require "options");
 local core = must(module:require "load_core");
-local jat = must(core.jat(module.host, "sealed"));
+local jat = must(core.jat(module.host, options.address_format));
 local keeps_target = saved.target == options.target;
 local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));

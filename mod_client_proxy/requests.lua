@@ -36,6 +36,9 @@ local SLICE = 100;
 local IQ_REQUEST = { get = true, set = true };
 local IQ_ANSWER = { result = true, error = true };
 
+-- Why a token may not be decoded that is one nevertheless, or just looks like it
+local LOOKS_LIKE_TOKEN = { digest = true, plain = true };
+
 local requests = {};
 
 -- The one place that answers with an error, and never something that must not
@@ -250,7 +253,7 @@ function requests.new(setup)
 	end
 
 	-- A backend may not send requests to a requester, and nobody else to a token.
-	-- What looks like a digest can be anyone's resource, unless a backend uses it.
+	-- What only looks like one can be anyone's resource, unless a backend uses it.
 	local function refused_token(attr)
 		local resource = jid_resource(attr.to);
 		if not resource then
@@ -258,7 +261,7 @@ function requests.new(setup)
 		end
 		local decoded, reason = jat:decode(resource);
 		if jid_bare(attr.from) == target then
-			return (decoded or reason == "digest") and "not-by-backends";
+			return (decoded or LOOKS_LIKE_TOKEN[reason]) and "not-by-backends";
 		end
 		return decoded and "no-such-resource";
 	end

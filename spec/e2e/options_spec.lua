@@ -92,6 +92,13 @@ describe("the configuration", function ()
 		end);
 	end
 
+	for _, value in ipairs { '"Plain"', '1', 'true', '{ "plain" }' } do
+		it("refuses client_proxy_address_format = "..value, function ()
+			refuses(target_and("client_proxy_address_format = "..value),
+				"client_proxy_address_format = ", [[one of "sealed", "signed", "plain"]]);
+		end);
+	end
+
 	it("takes periods in words where Prosody knows them, and says so", function ()
 		if knows_periods then
 			start(target_and [[client_proxy_request_timeout = "2 minutes"]]);

@@ -36,7 +36,7 @@ end
 describe("options", function ()
 	it("have defaults, but for the target", function ()
 		assert.same({
-			target = TARGET, request_timeout = 60, key_lifetime = 30 * DAY,
+			target = TARGET, address_format = "sealed", request_timeout = 60, key_lifetime = 30 * DAY,
 			retries = 1, max_pending = 100000, max_pending_per_requester = 256, auto_approve = true,
 		}, (read { target_address = TARGET }));
 	end);
@@ -140,6 +140,24 @@ describe("options", function ()
 				assert_refused("client_proxy_auto_approve", value, "write true or false");
 			end);
 		end
+	end);
+
+	describe("client_proxy_address_format", function ()
+		for _, value in ipairs { "sealed", "signed", "plain" } do
+			it("can be "..value, function ()
+				assert.equal(value, read_with("client_proxy_address_format", value).address_format);
+			end);
+		end
+
+		for _, value in ipairs { "", "Sealed", "plain ", "digest", "plaintext", 0, 1, true, false, {} } do
+			it("cannot be "..(type(value) == "table" and "a table" or show(value)), function ()
+				assert_refused("client_proxy_address_format", value, [[write one of "sealed", "signed", "plain"]]);
+			end);
+		end
+
+		it("cannot be a list of them", function ()
+			assert_refused("client_proxy_address_format", { "sealed" }, [[write one of "sealed", "signed", "plain"]]);
+		end);
 	end);
 
 	local periods = {

@@ -67,11 +67,16 @@ describe("requests", function ()
 		return requests.new(setup);
 	end
 
+	-- Tokens of this format from now on
+	local function use_format(format)
+		jat = core.jat(PROXY, format);
+		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
+		handlers = new_handlers();
+	end
+
 	before_each(function ()
 		clock = 5000;
 		module = fake_module.new();
-		jat = core.jat(PROXY, "sealed");
-		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
 		pool:add(BACKEND);
 		pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES));
@@ -87,7 +92,7 @@ describe("requests", function ()
 		};
 		suspected, dropped = {}, {};
 		requests = load_requests();
-		handlers = new_handlers();
+		use_format("sealed");
 	end);
 
 	local function event_of(stanza)
@@ -476,6 +481,58 @@ describe("requests", function ()
 				end
 			end);
 		end
+
+		describe("in the signed format", function ()
+			before_each(function ()
+				use_format("signed");
+				token = jat:encode(REQUESTER);
+			end);
+
+			it("are not implemented from a backend", function ()
+				assert_refused(BACKEND, PROXY.."/"..token, "feature-not-implemented");
+				assert_refused(BACKEND, PROXY.."/"..DIGEST, "feature-not-implemented");
+			end);
+
+			it("are refused from a stranger", function ()
+				assert_refused("some-domain.example", PROXY.."/"..token, "service-unavailable");
+			end);
+
+			it("are dispatched when it is none after all", function ()
+				for _, resource in ipairs { token:sub(1, -2), "x"..token, "x@y", "x@y#"..("A"):rep(22), "thing" } do
+					assert_dispatched(REQUESTER, PROXY.."/"..resource);
+					assert_dispatched(BACKEND, PROXY.."/"..resource);
+				end
+			end);
+		end);
+
+		describe("in the plain format", function ()
+			before_each(function ()
+				use_format("plain");
+			end);
+
+			for _, resource in ipairs { "x@y", REQUESTER, DIGEST } do
+				it("are not implemented from a backend: "..resource, function ()
+					for _, from in ipairs { BACKEND, OTHER_BACKEND, TARGET } do
+						assert_refused(from, PROXY.."/"..resource, "feature-not-implemented");
+						assert_refused(from, "node@"..PROXY.."/"..resource, "feature-not-implemented");
+					end
+				end);
+
+				it("are dispatched from anybody else: "..resource, function ()
+					for _, from in ipairs { REQUESTER, "some-domain.example" } do
+						assert_dispatched(from, PROXY.."/"..resource);
+						assert_dispatched(from, "node@"..PROXY.."/"..resource);
+					end
+				end);
+			end
+
+			it("are dispatched when it could be anything", function ()
+				for _, resource in ipairs { "thing", "some-domain.example", "@", "x@", "@y" } do
+					assert_dispatched(REQUESTER, PROXY.."/"..resource);
+					assert_dispatched(BACKEND, PROXY.."/"..resource);
+				end
+			end);
+		end);
 
 		it("are malformed first of all", function ()
 			local sent = receive(iq({ type = "get", id = "1234", from = BACKEND, to = PROXY.."/"..token }, false));
