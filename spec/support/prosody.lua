@@ -88,8 +88,11 @@ Component "proxy.domain.example" "client_proxy"
 	target_address = "some-user@some-domain.example"
 ]];
 
+local usual_accounts = { "user@some-domain.example", "other-user@some-domain.example", "some-user@some-domain.example" };
+
 -- (options) -> prosody, not yet running
 -- options: hosts, the configuration's second half, usual_hosts if nil
+--          accounts, a list of bare JIDs, usual_accounts if nil
 --          plugin_path, where mod_client_proxy is, the checkout if nil
 function prosody.new(options)
 	options = options or {};
@@ -97,8 +100,8 @@ function prosody.new(options)
 	self.dir = read_command("mktemp -d"):gsub("\n", "");
 	self.c2s_port, self.component_port, self.http_port = free_port(), free_port(), free_port();
 	self.plugin_path = options.plugin_path or checkout;
-	for _, user in ipairs { "user", "other-user", "some-user" } do
-		write_account(self.dir.."/data", user, "some-domain.example");
+	for _, account in ipairs(options.accounts or usual_accounts) do
+		write_account(self.dir.."/data", account:match("^(.*)@(.*)$"));
 	end
 	self:configure(options.hosts or prosody.usual_hosts);
 	return self;

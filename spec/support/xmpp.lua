@@ -155,18 +155,19 @@ end
 
 local function logged_in(prosody, user, host)
 	local self = open(prosody.c2s_port, "jabber:client");
-	self.host, self.bare = host, user.."@"..host;
+	self.host = host;
 	self:open_stream(host, "jabber:client");
 	self:receive();
-	self:send(st.stanza("auth", { xmlns = "urn:ietf:params:xml:ns:xmpp-sasl", mechanism = "PLAIN" })
-		:text(base64.encode("\0"..user.."\0"..user)));
-	assert(self:receive().name == "success", "no login for "..self.bare);
+	self:send(st.stanza("auth", { xmlns = "urn:ietf:params:xml:ns:xmpp-sasl", mechanism = user and "PLAIN" or "ANONYMOUS" })
+		:text(user and base64.encode("\0"..user.."\0"..user) or "="));
+	assert(self:receive().name == "success", ("no login for %s at %s"):format(user or "anybody", host));
 	self:open_stream(host, "jabber:client");
 	self:receive();
 	return self;
 end
 
 -- (prosody, user, host, resource) -> connection, bound to that full JID; the password is the name
+-- user: nil where the host has anonymous users, and then the host makes up one
 function xmpp.client(prosody, user, host, resource)
 	local self = logged_in(prosody, user, host);
 	local bound = self:request(st.iq({ type = "set", id = "bind" })
