@@ -52,7 +52,7 @@ function requests.conference(self, stanza, requester)
 		session_id = "session-of-"..asked["machine-uid"];
 		self.sessions[session_id] = true;
 	elseif not self.rooms[asked.room] then
-		return st.error_reply(stanza, "auth", "not-authorized", "not authorized user domain"):reset():add_child(stanza.tags[1]);
+		return st.error_reply(stanza, "auth", "not-authorized", "Only users may open a room"):reset():add_child(stanza.tags[1]);
 	end
 	self.rooms[asked.room] = true;
 	return st.reply(stanza)
@@ -72,7 +72,7 @@ end;
 function requests.logout(self, stanza)
 	local session_id = stanza.tags[1].attr["session-id"];
 	if not self.sessions[session_id] then
-		return st.error_reply(stanza, "modify", "not-acceptable", "invalid session");
+		return st.error_reply(stanza, "modify", "not-acceptable", "There is no such session");
 	end
 	self.sessions[session_id] = nil;
 	return st.reply(stanza):tag("logout", { xmlns = XMLNS });
@@ -95,7 +95,7 @@ end
 -- (name, attributes) -> the request as Jitsi Meet's clients send it
 local function request(name, attributes)
 	attributes.xmlns = XMLNS;
-	return st.iq({ type = type_of[name], id = "0692456c-bf2d-4c83-83f3-d175793e3df7:sendIQ", to = PROXY }):tag(name, attributes);
+	return st.iq({ type = type_of[name], id = "5f0c7e1a-3b2d-4e6f-8a9b-0c1d2e3f4a5b:sendIQ", to = PROXY }):tag(name, attributes);
 end
 
 local function login_url(room, machine_uid)
@@ -147,7 +147,7 @@ describe("Jitsi Meet", function ()
 	end
 
 	local function uuid(digit)
-		return ("%s-bf2d-4c83-83f3-d175793e3df7"):format(digit:rep(8));
+		return ("%s-3b2d-4e6f-8a9b-0c1d2e3f4a5b"):format(digit:rep(8));
 	end
 
 	it("opens a room for a user, who logs in and out", function ()
