@@ -90,7 +90,7 @@ handlers = requests.new {
 local shell = module:require "shell";
 shell.start {
 	target = options.target;
-	address_format = "sealed";
+	address_format = options.address_format;
 	pending = pending;
 	backends = backends;
 	subscription = subscription;
