@@ -196,11 +196,11 @@ function backends.new(setup)
 
 	local on_target_presence = {
 		available = function (from, stanza)
-			subscription.on_presence();
+			subscription.on_presence(stanza);
 			came(from, stanza);
 		end;
-		unavailable = function (from)
-			subscription.on_presence();
+		unavailable = function (from, stanza)
+			subscription.on_presence(stanza);
 			went(from);
 		end;
 		error = function (from, stanza)
@@ -258,6 +258,16 @@ function backends.new(setup)
 		return records[backend] ~= nil;
 	end
 
+	-- How many backends there are in each state that one is in
+	local function count_states()
+		local counts = {};
+		for _, record in pairs(records) do
+			local state = state_of(record);
+			counts[state] = (counts[state] or 0) + 1;
+		end
+		return counts;
+	end
+
 	-- A list in the order of the resources: { { jid, resource, since (os.time), priority, state }, ... }
 	local function list()
 		local entries = {};
@@ -293,6 +303,7 @@ function backends.new(setup)
 	end
 
 	return {
+		count_states = count_states;
 		drain = drain;
 		drop = drop;
 		is_serving = is_serving;

@@ -4,6 +4,7 @@
 -- By the subscription's state: level, and a line about the target (first) and the proxy host (second)
 local problems = {
 	["starting"] = { "info", "Prosody is starting, %s is yet to be asked for its presence" };
+	["reachable"] = { "info", "%s can be reached again, it is asked for its presence" };
 	["asked"] = { "info", "%s has been asked for its presence" };
 	["unapproved"] = { "warn", "%s has not approved yet that %s sees its presence: "
 		.."accept the request with a client that is logged in to that account" };
@@ -17,7 +18,7 @@ local problems = {
 local diagnosis = {};
 
 -- (setup) -> changed(), to be called when something may have changed; current() -> level, line
--- setup: { target, subscription, backends }
+-- setup: { target, pool, subscription, backends }
 function diagnosis.new(setup)
 	local reported;
 	local is_due = false;
@@ -30,7 +31,7 @@ function diagnosis.new(setup)
 			return level, format:format(target, module.host)..(reason and (" (%s)"):format(reason) or "");
 		elseif setup.backends.is_serving() then
 			return "info", ("%s is online, requests are served"):format(target);
-		elseif #setup.backends.list() > 0 then
+		elseif #setup.pool > 0 then
 			return "warn", ("All resources of %s are draining or hibernating, requests are refused"):format(target);
 		end
 		return "warn", ("No resource of %s is online, requests are refused: log in a client that answers them"):format(target);

@@ -70,6 +70,7 @@ local backends = module:require "backends".new {
 };
 diagnosis = module:require "diagnosis".new {
 	target = options.target;
+	pool = pool;
 	subscription = subscription;
 	backends = backends;
 };
@@ -110,7 +111,7 @@ end
 module:hook("iq/host", backends.on_iq, 20);
 
 module:hook_global("stats-update", function ()
-	operations.set_gauges(#pending, backends.list());
+	operations.set_gauges(#pending, backends.count_states());
 end);
 
 on_change();

@@ -41,14 +41,10 @@ function operations.new(totals)
 		answer_time:sample(seconds);
 	end
 
-	-- (pending, list): the number of requests and the list of backends that there are now
-	local function set_gauges(pending, list)
-		local counts = {};
-		for _, entry in ipairs(list) do
-			counts[entry.state] = (counts[entry.state] or 0) + 1;
-		end
+	-- (pending, states): how many requests there are now, and how many backends in each state
+	local function set_gauges(pending, states)
 		for _, state in ipairs(BACKEND_STATES) do
-			backends_gauge:with_labels(state):set(counts[state] or 0);
+			backends_gauge:with_labels(state):set(states[state] or 0);
 		end
 		pending_gauge:set(pending);
 	end

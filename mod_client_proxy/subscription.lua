@@ -2,6 +2,7 @@
 -- is granted and answered with presence, and set up in the roster of a target on
 -- this Prosody, for whose consent the configuration stands.
 
+local jid_resource = require "util.jid".resource;
 local jid_split = require "util.jid".split;
 local rostermanager = require "core.rostermanager";
 local st = require "util.stanza";
@@ -12,8 +13,8 @@ local FIRST_PAUSE = 1;
 local LONGEST_PAUSE = 60 * 60;
 local LONGEST_PAUSE_UNREACHABLE = 5 * 60;
 
--- In these states nothing has been asked yet, in all others an answer decides about the next one.
-local IS_UNASKED = { ["starting"] = true, ["no-account"] = true, ["roster-broken"] = true };
+-- In these states the target has not been asked yet; in all others an answer decides about the next one.
+local IS_UNASKED = { ["starting"] = true, ["no-account"] = true, ["roster-broken"] = true, ["reachable"] = true };
 
 local subscription = {};
 
@@ -175,13 +176,16 @@ function subscription.new(setup)
 		end
 	end
 
-	-- Available or not, the target's server answers.
-	local function on_presence()
+	-- Available or unavailable: the target's server can be reached
+	local function on_presence(stanza)
 		if state == "granted" then
 			stop();
 			pause = FIRST_PAUSE;
-		elseif state ~= "refused" then -- Prosody's receipt for a request that somebody has to accept
-			set_state("unapproved");
+		elseif state == "unreachable" then
+			ask_soon();
+			set_state("reachable");
+		elseif state == "asked" and stanza.attr.type == "unavailable" and not jid_resource(stanza.attr.from) then
+			set_state("unapproved"); -- Prosody's receipt for a request that somebody has to accept
 		end
 	end
 

@@ -363,6 +363,15 @@ describe("backends", function ()
 			assert.equal(2, #list);
 		end);
 
+		it("and counted by state", function ()
+			assert.same({}, backends.count_states());
+			receive(nil, TARGET.."/a", PROXY);
+			receive(nil, TARGET.."/b", PROXY);
+			receive_priority("-1", TARGET.."/c");
+			backends.suspect(TARGET.."/b");
+			assert.same({ ready = 1, suspended = 1, draining = 1 }, backends.count_states());
+		end);
+
 		it("as they were before a reload", function ()
 			receive_priority("7", TARGET.."/b");
 			backends.drain("b", true);

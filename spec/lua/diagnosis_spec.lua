@@ -3,15 +3,16 @@ local fake_module = require "spec.support.module";
 local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
 
 describe("the diagnosis", function ()
-	local module, diagnosis, state, reason, is_serving, list;
+	local module, diagnosis, state, reason, is_serving, pool;
 
 	before_each(function ()
 		module = fake_module.new();
-		state, reason, is_serving, list = "granted", nil, true, {};
+		state, reason, is_serving, pool = "granted", nil, true, {};
 		diagnosis = module:require "diagnosis".new {
 			target = TARGET;
+			pool = setmetatable({}, { __len = function () return #pool; end });
 			subscription = { state = function () return state, reason; end };
-			backends = { is_serving = function () return is_serving; end, list = function () return list; end };
+			backends = { is_serving = function () return is_serving; end };
 		};
 	end);
 
@@ -49,12 +50,13 @@ describe("the diagnosis", function ()
 	end);
 
 	it("says that those who are online are not to serve", function ()
-		is_serving, list = false, { {} };
+		is_serving, pool = false, { "a" };
 		assert_reported("warn", "draining or hibernating");
 	end);
 
 	for problem, words in pairs {
 		["starting"] = { "info", "starting" },
+		["reachable"] = { "info", "reached again" },
 		["asked"] = { "info", "has been asked" },
 		["unapproved"] = { "warn", PROXY, "accept the request" },
 		["refused"] = { "warn", PROXY, "accept the request" },

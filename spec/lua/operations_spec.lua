@@ -46,11 +46,11 @@ describe("operations", function ()
 	end);
 
 	it("shows how much there is now", function ()
-		operations.set_gauges(7, { { state = "ready" }, { state = "draining" }, { state = "ready" } });
+		operations.set_gauges(7, { ready = 2, draining = 1 });
 		assert.equal(7, value "pending");
 		assert.same({ 2, 0, 0, 1 }, { value "backends ready", value "backends suspended",
 			value "backends hibernating", value "backends draining" });
-		operations.set_gauges(0, { { state = "suspended" }, { state = "hibernating" } });
+		operations.set_gauges(0, { suspended = 1, hibernating = 1 });
 		assert.equal(0, value "pending");
 		assert.same({ 0, 1, 1, 0 }, { value "backends ready", value "backends suspended",
 			value "backends hibernating", value "backends draining" });

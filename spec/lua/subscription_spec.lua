@@ -92,6 +92,11 @@ describe("the subscription", function ()
 			"cancel", condition, text));
 	end
 
+	-- Presence from the target, the receipt for a request if nothing else is said
+	local function present(type, from)
+		subscription.on_presence(st.presence({ type = type ~= "available" and (type or "unavailable") or nil, from = from or TARGET, to = PROXY }));
+	end
+
 	local function assert_state(state, reason)
 		assert.same({ state, reason }, { subscription.state() });
 	end
@@ -106,7 +111,7 @@ describe("the subscription", function ()
 			subscription.on_subscribed();
 			assert.same({ "probe" }, sent());
 			assert_state "granted";
-			subscription.on_presence();
+			present();
 			assert.is_nil(running_timer());
 		end);
 
@@ -145,13 +150,13 @@ describe("the subscription", function ()
 			assert.same({ "subscribe" }, sent());
 			assert_state "granted";
 			subscription.on_subscribed();
-			subscription.on_presence();
+			present();
 			assert.is_nil(running_timer());
 		end);
 
 		it("waits for somebody to accept it once the target's server has acknowledged it", function ()
 			subscription.start();
-			subscription.on_presence();
+			present();
 			assert_state "unapproved";
 			assert.equal(1, wait());
 			assert_state "unapproved";
@@ -159,11 +164,40 @@ describe("the subscription", function ()
 			assert_state "granted";
 		end);
 
+		it("is not taken to wait for that when a resource comes or goes", function ()
+			subscription.start();
+			present("available", TARGET.."/a");
+			present("unavailable", TARGET.."/a");
+			assert_state "asked";
+		end);
+
+		it("is asked for soon when the target can be reached again", function ()
+			subscription.start();
+			for _ = 1, 5 do
+				bounce "remote-server-not-found";
+				wait();
+			end
+			sent();
+			present("available", TARGET.."/a");
+			assert_state "reachable";
+			assert.same({}, sent());
+			present("available", TARGET.."/b");
+			present();
+			assert_state "reachable";
+			assert.equal(1, wait());
+			assert_state "asked";
+			assert.same({ "subscribe" }, sent());
+			subscription.on_subscribed();
+			present("available", TARGET.."/a");
+			assert_state "granted";
+			assert.is_nil(running_timer());
+		end);
+
 		it("that was refused is asked for again in an hour", function ()
 			subscription.start();
 			subscription.on_unsubscribed();
 			assert_state "refused";
-			subscription.on_presence(); -- the last, unavailable
+			present(); -- the last, unavailable
 			assert_state "refused";
 			assert.equal(3600, wait());
 			assert_state "refused";
@@ -174,7 +208,7 @@ describe("the subscription", function ()
 		it("that was taken back is asked for again soon, and later if that is refused", function ()
 			subscription.start();
 			subscription.on_subscribed();
-			subscription.on_presence();
+			present();
 			sent();
 			subscription.on_unsubscribed();
 			assert_state "refused";
@@ -188,7 +222,7 @@ describe("the subscription", function ()
 		it("is found out about when a backend has been lost, until there is an answer", function ()
 			subscription.start();
 			subscription.on_subscribed();
-			subscription.on_presence();
+			present();
 			sent();
 			subscription.check();
 			assert.same({ "probe" }, sent());
@@ -204,7 +238,7 @@ describe("the subscription", function ()
 			assert.same({}, sent());
 			assert.equal(4, wait());
 			subscription.on_subscribed();
-			subscription.on_presence();
+			present();
 			assert.is_nil(running_timer());
 			subscription.check();
 			assert.equal(1, wait());
@@ -220,7 +254,7 @@ describe("the subscription", function ()
 		it("is asked for again when an error comes out of the blue", function ()
 			subscription.start();
 			subscription.on_subscribed();
-			subscription.on_presence();
+			present();
 			bounce "remote-server-timeout";
 			assert_state("unreachable", "remote-server-timeout");
 			assert.equal(1, wait());
@@ -297,7 +331,7 @@ describe("the subscription", function ()
 		it("is set up again when it has been ended", function ()
 			subscription.start();
 			subscription.on_subscribed();
-			subscription.on_presence();
+			present();
 			roster.is_approved = false;
 			subscription.on_unsubscribed();
 			assert.equal(1, wait());
@@ -316,7 +350,7 @@ describe("the subscription", function ()
 		it("is seen to when the target sends presence, and what else there is learnt soon", function ()
 			subscription.start();
 			subscription.on_subscribed();
-			subscription.on_presence();
+			present();
 			sent();
 			own_presence("some-user");
 			assert.is_nil(running_timer());
@@ -366,12 +400,12 @@ describe("the subscription", function ()
 	it("tells each change of its state, once", function ()
 		subscription.start();
 		assert.equal(1, changes); -- asked
-		subscription.on_presence();
-		subscription.on_presence();
+		present();
+		present();
 		assert.equal(2, changes); -- unapproved
 		subscription.on_subscribed();
 		subscription.on_subscribed();
-		subscription.on_presence();
+		present();
 		assert.equal(3, changes); -- granted
 		bounce "not-allowed";
 		bounce "not-allowed";
@@ -394,7 +428,7 @@ describe("the subscription", function ()
 		assert_state "granted";
 		subscription.start();
 		subscription.on_subscribed();
-		subscription.on_presence();
+		present();
 		assert.equal(0, changes);
 		bounce "not-allowed";
 		subscription = new_subscription(subscription.save());
