@@ -2,7 +2,7 @@
 # make demo      shows a request and its answer on a throwaway Prosody
 # make test      runs all specs, on every Prosody to be had
 # make lint      looks for faults without running anything
-# make bench     measures
+# make bench     measures; with PLUGIN_PATH= the starts of another module of this name
 # make chaos     lets backends misbehave for SECONDS=600, and counts what comes of it
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
 # make clean     removes what was built; make distclean also what was downloaded
@@ -72,6 +72,7 @@ bench: .build/growth
 	@$(MAKE) --silent all
 	@.build/growth
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/burst.lua
+	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/starts.lua 50 $(PLUGIN_PATH)
 
 .build/growth: bench/growth.c $(sources) $(headers)
 	mkdir -p $(@D)
