@@ -8,7 +8,7 @@ local new_id = require "util.id".medium;
 local st = require "util.stanza";
 
 -- What the pool makes of a backend's state
-local POOL_STATES = { ready = "ready", suspended = "suspended", draining = "away", hibernating = "away" };
+local POOL_STATES = { ready = "ready", suspended = "suspended", draining = "away", hibernating = "away", excluded = "away" };
 
 local backends = {};
 
@@ -20,7 +20,9 @@ local function read_priority(presence)
 end
 
 local function state_of(record)
-	if record.is_drained or record.priority < 0 then
+	if record.is_excluded then
+		return "excluded";
+	elseif record.is_drained or record.priority < 0 then
 		return "draining";
 	elseif record.is_hibernating then
 		return "hibernating";
@@ -30,14 +32,14 @@ end
 
 -- (setup) -> the handlers for presence and IQ events, and more
 -- setup: { target (the prepared bare JID), pool (filled and emptied here from now on), subscription,
---          timeout (seconds to answer a ping), saved (what save() returned before a reload),
+--          timeout (seconds to answer a ping), is_wanted(resource): whether it may serve, saved (what save() returned before a reload),
 --          is_bounce(origin, stanza): whether an answer is a server's, not the backend's;
 --          on_came(backend), on_gone(backend): to be told before one is in the pool, and after;
 --          on_change(): to be told when list() or is_serving() returns something else }
 function backends.new(setup)
 	local target, pool, subscription = setup.target, setup.pool, setup.subscription;
 	local saved = setup.saved or { records = {}, is_watched = false, was_serving = false };
-	-- by a backend's JID: { since, priority, is_drained, is_hibernating, is_suspended, ping (the id to be answered, or false) }
+	-- by a backend's JID: { since, priority, is_excluded, is_drained, is_hibernating, is_suspended, ping (the id to be answered, or false) }
 	local records = saved.records;
 	local is_watched = saved.is_watched; -- whether the target is subscribed to the proxy's presence
 	local was_serving = saved.was_serving;
@@ -90,12 +92,18 @@ function backends.new(setup)
 			module:log("error", "A backend cannot be used: %s", failure);
 			return;
 		end
-		records[backend] = { since = os.time(), priority = 0, is_hibernating = is_hibernating(backend) };
+		local resource = jid_resource(backend);
+		local is_excluded = not setup.is_wanted(resource);
+		records[backend] = {
+			since = os.time(), priority = 0, is_excluded = is_excluded, is_hibernating = is_hibernating(backend);
+		};
 		module:log("debug", "%s came: %d backends", backend, #pool);
-		if #pool > 1 then
-			module:log("info", "Resource %q of the target is online, too: requests go to %d resources. "
-				.."If it should not serve, log it out, or drain it with `prosodyctl shell client_proxy drain`",
-				jid_resource(backend), #pool);
+		if is_excluded then
+			module:log("info", "Resource %q of the target is not among client_proxy_resources: it gets no requests", resource);
+		elseif #pool > 1 then
+			module:log("info", "Resource %q of the target is online, too: there are %d. If it should not serve, log it out, "
+				.."drain it with `prosodyctl shell client_proxy drain`, or name those that should in client_proxy_resources",
+				resource, #pool);
 		end
 	end
 
@@ -285,8 +293,9 @@ function backends.new(setup)
 	local function start()
 		watch_hibernation();
 		subscription.start();
-		for _, entry in ipairs(list()) do -- a reload has ended the waiting for an answer
-			if records[entry.jid] and records[entry.jid].ping then
+		for _, entry in ipairs(list()) do -- what a reload has carried over
+			update(entry.jid, { is_excluded = not setup.is_wanted(entry.resource) });
+			if records[entry.jid] and records[entry.jid].ping then -- nobody waits for the answer any more
 				ping(entry.jid);
 			end
 		end
@@ -296,7 +305,7 @@ function backends.new(setup)
 	local function resync()
 		subscription.resync();
 		for _, entry in ipairs(list()) do
-			if records[entry.jid] and entry.state ~= "hibernating" then
+			if records[entry.jid] and entry.state ~= "hibernating" and entry.state ~= "excluded" then
 				ping(entry.jid);
 			end
 		end

@@ -32,7 +32,7 @@ function diagnosis.new(setup)
 		elseif setup.backends.is_serving() then
 			return "info", ("%s is online, requests are served"):format(target);
 		elseif #setup.pool > 0 then
-			return "warn", ("All resources of %s are draining or hibernating, requests are refused"):format(target);
+			return "warn", ("All resources of %s are draining, hibernating or excluded, requests are refused"):format(target);
 		end
 		return "warn", ("No resource of %s is online, requests are refused: log in a client that answers them"):format(target);
 	end

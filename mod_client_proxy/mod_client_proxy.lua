@@ -62,6 +62,7 @@ local backends = module:require "backends".new {
 	timeout = options.request_timeout;
 	pool = pool;
 	subscription = subscription;
+	is_wanted = module:require "globs".matcher(options.resources or { "*" });
 	saved = keeps_target and saved.backends;
 	is_bounce = function (origin, stanza) return requests.is_bounce(origin, stanza, pool); end;
 	on_came = function (backend) handlers.on_backend_came(backend); end;

@@ -2,7 +2,7 @@
 
 -- How a request can end, but for an answer that the backend gives in time
 local OUTCOMES = { "answered", "error", "timeout", "no_backend", "backend_gone", "limited", "refused", "unloaded" };
-local BACKEND_STATES = { "ready", "suspended", "hibernating", "draining" };
+local BACKEND_STATES = { "ready", "suspended", "hibernating", "draining", "excluded" };
 local SECONDS = { 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60 };
 
 local operations = {};

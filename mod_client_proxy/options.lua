@@ -2,6 +2,7 @@
 -- Returns a table of them, or nil and what the operator has to write instead.
 
 local jid = require "util.jid";
+local resourceprep = require "util.encodings".stringprep.resourceprep;
 local parse_duration = require "util.human.io".parse_duration; -- nil before Prosody 13
 
 local DAY = 24 * 60 * 60;
@@ -94,6 +95,24 @@ local function read_choice(name, default, choices)
 	reject(name, value, ([[write one of "%s"]]):format(table.concat(choices, [[", "]])));
 end
 
+-- Prepared as the resources of JIDs are; nil if there is no such option
+local function read_resources(name)
+	local value = module:get_option(name);
+	if value == nil then
+		return;
+	end
+	local list = type(value) == "table" and value or { value };
+	local prepped = {};
+	for index, resource in ipairs(list) do
+		local is_text = type(resource) == "string" and resource ~= "";
+		prepped[index] = is_text and resourceprep(resource) or nil;
+	end
+	if #prepped > 0 and #prepped == #list then
+		return prepped;
+	end
+	reject(name, value, [[write a list of resources, in which * can stand for anything and ? for one character, as in { "focus", "worker-*" }]]);
+end
+
 local options = {
 	target = read_target("target_address");
 	address_format = read_choice("client_proxy_address_format", "sealed", { "sealed", "signed", "plain" });
@@ -101,6 +120,7 @@ local options = {
 	retries = read_integer("client_proxy_retries", 1, 0, 10);
 	max_pending = read_integer("client_proxy_max_pending", 100000, 1, 10000000);
 	max_pending_per_requester = read_integer("client_proxy_max_pending_per_requester", 256, 1, 10000000);
+	resources = read_resources("client_proxy_resources");
 	auto_approve = read_boolean("client_proxy_auto_approve", true);
 	key_lifetime = read_period("client_proxy_key_lifetime", 30 * DAY, 60, 3650 * DAY);
 };

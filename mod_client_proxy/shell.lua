@@ -125,8 +125,10 @@ function shell.start(setup)
 			return nil, entry;
 		end
 		backends.drain(found, false);
-		if entry.priority < 0 then
-			return true, ("%s still gets no new requests, as its presence priority is %d"):format(found, entry.priority);
+		entry = select(2, find_backend(resource));
+		if entry.state ~= "ready" then
+			return true, ("%s still gets no new requests: it is %s, with the presence priority %d"):format(
+				found, entry.state, entry.priority);
 		end
 		return true, ("%s gets new requests"):format(found);
 	end

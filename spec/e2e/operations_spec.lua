@@ -152,7 +152,7 @@ Component "proxy.domain.example" "client_proxy"
 		service.backend(server, "a");
 		shell("drain", PROXY, "a");
 		assert.equal("service-unavailable", (service.error_of(requester:request(service.request("drained")))));
-		assert_contains(shell("status", PROXY), "draining or hibernating");
+		assert_contains(shell("status", PROXY), "draining, hibernating or excluded");
 	end);
 
 	it("makes the proxy find out anew who is there", function ()
@@ -210,8 +210,8 @@ Component "proxy.domain.example" "client_proxy"
 		}, log_lines "warn");
 		assert.same({
 			TARGET.." is online, requests are served",
-			'Resource "b" of the target is online, too: requests go to 2 resources. If it should not serve, log it out, '
-				.."or drain it with `prosodyctl shell client_proxy drain`",
+			'Resource "b" of the target is online, too: there are 2. If it should not serve, log it out, '
+				.."drain it with `prosodyctl shell client_proxy drain`, or name those that should in client_proxy_resources",
 		}, log_lines "info");
 		assert.same({}, log_lines "error");
 	end);

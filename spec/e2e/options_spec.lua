@@ -86,6 +86,12 @@ describe("the configuration", function ()
 		end);
 	end
 
+	for _, value in ipairs { '""', '{}', '7', '{ "a", 7 }' } do
+		it("refuses client_proxy_resources = "..value, function ()
+			refuses(target_and("client_proxy_resources = "..value), "client_proxy_resources = ", "a list of resources");
+		end);
+	end
+
 	for _, value in ipairs { '"maybe"', '7', '{}' } do
 		it("refuses client_proxy_auto_approve = "..value, function ()
 			refuses(target_and("client_proxy_auto_approve = "..value), "client_proxy_auto_approve = ", "true or false");

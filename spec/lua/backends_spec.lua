@@ -11,6 +11,7 @@ describe("backends", function ()
 	local told; -- what the requests' side is told, in order
 	local asked; -- what the subscription is told, in order
 	local changes; -- how often it was told that something has changed
+	local is_wanted; -- which resources may serve
 	local bounces; -- whether what answers a ping is a bounce
 
 	local function tell_subscription(name)
@@ -22,6 +23,7 @@ describe("backends", function ()
 	local function new_backends(saved)
 		return module:require "backends".new {
 			target = TARGET, pool = pool, timeout = 60, saved = saved;
+			is_wanted = function (resource) return is_wanted(resource); end;
 			subscription = {
 				check = tell_subscription "check", on_error = tell_subscription "error", on_presence = tell_subscription "presence",
 				on_subscribed = tell_subscription "subscribed", on_unsubscribed = tell_subscription "unsubscribed",
@@ -43,6 +45,7 @@ describe("backends", function ()
 	before_each(function ()
 		module = fake_module.new();
 		told, asked, changes, bounces = {}, {}, 0, false;
+		is_wanted = function () return true; end;
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
 		backends = new_backends();
 	end);
@@ -312,7 +315,7 @@ describe("backends", function ()
 			assert.equal(1, #found);
 			assert.equal("info", found[1].level);
 			assert.truthy(found[1].text:find('"b"', 1, true));
-			assert.truthy(found[1].text:find("2 resources", 1, true));
+			assert.truthy(found[1].text:find("there are 2", 1, true));
 			receive(nil, TARGET.."/b", PROXY);
 			receive("unavailable", TARGET.."/b", PROXY);
 			assert.same({}, lines());
@@ -441,6 +444,44 @@ describe("backends", function ()
 			assert.same({ "draining", "away" }, { state_of "a" });
 			backends.drain("a", false);
 			assert.same({ "suspended", "suspended" }, { state_of "a" });
+		end);
+	end);
+
+	describe("are excluded", function ()
+		before_each(function ()
+			is_wanted = function (resource) return resource ~= "x"; end;
+			receive(nil, TARGET.."/x", PROXY);
+		end);
+
+		it("when they are not wanted, which is logged when they come", function ()
+			assert.same({ "excluded", "away" }, { state_of "x" });
+			assert.is_false(backends.is_serving());
+			assert.equal("info", module.log_lines[2].level);
+			assert.truthy(module.log_lines[2].text:find('"x" of the target is not among client_proxy_resources', 1, true));
+			receive_priority("5", TARGET.."/x");
+			assert.equal(2, #module.log_lines);
+			receive(nil, TARGET.."/a", PROXY);
+			assert.same({ "ready", "ready" }, { state_of "a" });
+		end);
+
+		it("whatever else they are", function ()
+			receive_priority("-1", TARGET.."/x");
+			backends.drain("x", true);
+			backends.drain("x", false);
+			assert.same({ "excluded", "away" }, { state_of "x" });
+			module:take_sent();
+			backends.suspect(TARGET.."/x");
+			backends.resync();
+			assert.same({}, module:take_sent());
+		end);
+
+		it("or not any more, as the configuration is after a reload", function ()
+			receive(nil, TARGET.."/a", PROXY);
+			is_wanted = function (resource) return resource == "x"; end;
+			backends = new_backends(backends.save());
+			backends.start();
+			assert.same({ "ready", "ready" }, { state_of "x" });
+			assert.same({ "excluded", "away" }, { state_of "a" });
 		end);
 	end);
 

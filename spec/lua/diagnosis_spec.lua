@@ -51,7 +51,7 @@ describe("the diagnosis", function ()
 
 	it("says that those who are online are not to serve", function ()
 		is_serving, pool = false, { "a" };
-		assert_reported("warn", "draining or hibernating");
+		assert_reported("warn", "draining, hibernating or excluded");
 	end);
 
 	for problem, words in pairs {

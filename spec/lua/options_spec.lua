@@ -122,6 +122,22 @@ describe("options", function ()
 		end);
 	end
 
+	describe("client_proxy_resources", function ()
+		it("can be one name or several, with wildcards, prepared as resources are", function ()
+			for value, resources in pairs {
+				focus = { "focus" }, [{ "focus" }] = { "focus" }, [{ "a", "b*", "?" }] = { "a", "b*", "?" }, ["\u{2163}"] = { "IV" },
+			} do
+				assert.same(resources, read_with("client_proxy_resources", value).resources);
+			end
+		end);
+
+		for _, value in ipairs { "", {}, { "" }, { "a", "" }, { "a", 7 }, { true }, 7, true, false, "\0", { "a\nb" } } do
+			it("cannot be "..(type(value) == "table" and "a table" or show(value)), function ()
+				assert_refused("client_proxy_resources", value, "write a list of resources", "*", "?");
+			end);
+		end
+	end);
+
 	describe("client_proxy_auto_approve", function ()
 		for _, yes in ipairs { true, "true", 1 } do
 			it(("can be %s"):format(show(yes)), function ()

@@ -73,7 +73,7 @@ describe("the shell commands", function ()
 	it("say so when undraining does not help", function ()
 		local ok, text = run("undrain", PROXY, "\u{df}");
 		assert.is_true(ok);
-		assert.truthy(text:find("priority is -5", 1, true));
+		assert.truthy(text:find("still gets no new requests: it is draining, with the presence priority -5", 1, true));
 	end);
 
 	it("resync", function ()
