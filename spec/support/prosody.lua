@@ -2,45 +2,15 @@
 
 local http = require "socket.http";
 local process = require "spec.support.process";
-local socket = require "socket";
+local throwaway = require "spec.support.throwaway";
+
+local read_command, quote, checkout = throwaway.read_command, throwaway.quote, throwaway.checkout;
+local read_file, write_file, free_port = throwaway.read_file, throwaway.write_file, throwaway.free_port;
 
 local root = assert(os.getenv("PROSODY_ROOT"), "PROSODY_ROOT is not set, run the specs with make test");
 
-local prosody = { root = root };
-prosody.__index = prosody;
-
-local function read_command(command)
-	local pipe = assert(io.popen(command));
-	local output = pipe:read("a");
-	local ok, _, code = pipe:close();
-	return output, ok and 0 or code;
-end
-
-local checkout = read_command("pwd"):gsub("\n", "");
-
-local function quote(text)
-	return "'"..text:gsub("'", "'\\''").."'";
-end
-
-local function read_file(path)
-	local file = assert(io.open(path));
-	local content = file:read("a");
-	file:close();
-	return content;
-end
-
-local function write_file(path, content)
-	local file = assert(io.open(path, "w"));
-	assert(file:write(content));
-	assert(file:close());
-end
-
-local function free_port()
-	local server = assert(socket.bind("127.0.0.1", 0));
-	local _, port = server:getsockname();
-	server:close();
-	return tonumber(port);
-end
+local prosody = throwaway.class("Prosody");
+prosody.root = root;
 
 local function file_name(text)
 	return (text:gsub("[^%w]", function (c) return ("%%%02x"):format(c:byte()); end));
@@ -62,6 +32,7 @@ admin_socket = DIR.."/admin.sock"
 certificates = DIR
 log = { { levels = { min = "debug" }, to = "file", filename = DIR.."/log" } }
 statistics = "internal"
+statistics_interval = "manual"
 interfaces = { "127.0.0.1" }
 local_interfaces = { "127.0.0.1" }
 c2s_ports = { C2S_PORT }
@@ -96,8 +67,7 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 --          plugin_path, where mod_client_proxy is, the checkout if nil
 function prosody.new(options)
 	options = options or {};
-	local self = setmetatable({}, prosody);
-	self.dir = read_command("mktemp -d"):gsub("\n", "");
+	local self = throwaway.new(prosody);
 	self.c2s_port, self.component_port, self.http_port = free_port(), free_port(), free_port();
 	self.plugin_path = options.plugin_path or checkout;
 	for _, account in ipairs(options.accounts or usual_accounts) do
@@ -121,48 +91,14 @@ end
 
 -- Starts and waits until everything is up: spec/support/modules/mod_announce.lua says so.
 function prosody:start()
-	local command = ("cd / && echo $$ && exec %s --config %s 2>&1"):format(
-		quote(root.."/prosody"), quote(self.dir.."/prosody.cfg.lua"));
-	self.output = assert(io.popen(command));
-	self.pid = assert(tonumber(self.output:read()));
-	write_file(self.dir.."/pid", ("%d\n"):format(self.pid)); -- for tools/with_scratch
+	self:launch(("%s --config %s"):format(quote(root.."/prosody"), quote(self.dir.."/prosody.cfg.lua")));
 	self:await("STARTED");
 	return self;
 end
 
 -- Waits until spec/support/modules/mod_announce.lua tells this.
 function prosody:await(news)
-	local lines = {};
-	repeat
-		local line = self.output:read();
-		table.insert(lines, line);
-		if not line then
-			self.output:close();
-			self.pid = nil;
-			error(("Prosody has ended, %s was awaited: %s"):format(news, table.concat(lines, "\n")));
-		end
-	until line == "SPEC: "..news;
-end
-
-function prosody:signal(name)
-	return os.execute(("kill -%s %d"):format(name, self.pid));
-end
-
--- Stops, and waits until the process is gone. What it printed since it started.
-function prosody:stop()
-	self:signal("TERM");
-	local rest = self.output:read("a");
-	self.output:close();
-	os.remove(self.dir.."/pid");
-	self.pid = nil;
-	return rest;
-end
-
-function prosody:remove()
-	if self.pid then
-		self:stop();
-	end
-	os.execute("rm -rf "..quote(self.dir));
+	self:await_line(function (line) return line == "SPEC: "..news; end, news);
 end
 
 function prosody:log()

@@ -1,0 +1,98 @@
+-- What is common to the servers that specs start: each has a folder of its own,
+-- listens on loopback only, and is gone when it is stopped.
+
+local socket = require "socket";
+
+local throwaway = {};
+throwaway.__index = throwaway;
+
+-- (command) -> output, exit code
+function throwaway.read_command(command)
+	local pipe = assert(io.popen(command));
+	local output = pipe:read("a");
+	local ok, _, code = pipe:close();
+	return output, ok and 0 or code;
+end
+
+throwaway.checkout = throwaway.read_command("pwd"):gsub("\n", "");
+
+-- (text) -> a word for the shell
+function throwaway.quote(text)
+	return "'"..text:gsub("'", "'\\''").."'";
+end
+
+function throwaway.read_file(path)
+	local file = assert(io.open(path));
+	local content = file:read("a");
+	file:close();
+	return content;
+end
+
+function throwaway.write_file(path, content)
+	local file = assert(io.open(path, "w"));
+	assert(file:write(content));
+	assert(file:close());
+end
+
+function throwaway.free_port()
+	local server = assert(socket.bind("127.0.0.1", 0));
+	local _, port = server:getsockname();
+	server:close();
+	return tonumber(port);
+end
+
+-- (name) -> a class of servers
+function throwaway.class(name)
+	local class = setmetatable({ name = name }, throwaway);
+	class.__index = class;
+	return class;
+end
+
+-- (class) -> server, not yet running
+function throwaway.new(class)
+	return setmetatable({ dir = throwaway.read_command("mktemp -d"):gsub("\n", "") }, class);
+end
+
+-- Starts the command, without waiting until it is up.
+function throwaway:launch(command)
+	self.output = assert(io.popen(("cd / && echo $$ && exec %s 2>&1"):format(command)));
+	self.pid = assert(tonumber(self.output:read()));
+	throwaway.write_file(self.dir.."/pid", ("%d\n"):format(self.pid)); -- for tools/with_scratch
+end
+
+-- Waits until it prints a line for which `is_awaited` is true.
+function throwaway:await_line(is_awaited, what)
+	local lines = {};
+	repeat
+		local line = self.output:read();
+		table.insert(lines, line);
+		if not line then
+			self.output:close();
+			self.pid = nil;
+			error(("%s has ended, %s was awaited: %s"):format(self.name, what, table.concat(lines, "\n")));
+		end
+	until is_awaited(line);
+end
+
+function throwaway:signal(name)
+	return os.execute(("kill -%s %d"):format(name, self.pid));
+end
+
+-- Stops, and waits until the process is gone. What it printed since it was last awaited.
+function throwaway:stop()
+	self:signal("TERM");
+	local rest = self.output:read("a");
+	self.output:close();
+	os.remove(self.dir.."/pid");
+	self.pid = nil;
+	return rest;
+end
+
+function throwaway:remove()
+	if self.pid then
+		self:stop();
+	end
+	os.execute("rm -rf "..throwaway.quote(self.dir));
+end
+
+return throwaway;
