@@ -68,6 +68,7 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 function prosody.new(options)
 	options = options or {};
 	local self = throwaway.new(prosody);
+	self.connections = {}; -- the open ones of spec/support/xmpp.lua
 	self.c2s_port, self.component_port, self.http_port = free_port(), free_port(), free_port();
 	self.plugin_path = options.plugin_path or checkout;
 	for _, account in ipairs(options.accounts or usual_accounts) do

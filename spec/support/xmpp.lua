@@ -145,12 +145,21 @@ function connection:close()
 		self:send("</stream:stream>");
 		while not self.closed and self:read(socket.gettime() + TIMEOUT) do end
 	end
-	self.socket:close();
+	self:cut();
 end
 
 -- The connection is cut, with no word to the server
 function connection:cut()
 	self.socket:close();
+	self.prosody.connections[self] = nil;
+end
+
+-- A spec may want no more of a client than that it is there, but Lua closes a
+-- socket that nobody refers to: so its server does, until it is closed.
+local function keep(prosody, self)
+	self.prosody = prosody;
+	prosody.connections[self] = true;
+	return self;
 end
 
 local function logged_in(prosody, user, host)
@@ -173,7 +182,7 @@ function xmpp.client(prosody, user, host, resource)
 	local bound = self:request(st.iq({ type = "set", id = "bind" })
 		:tag("bind", { xmlns = "urn:ietf:params:xml:ns:xmpp-bind" }):text_tag("resource", resource));
 	self.user, self.jid = user, bound:find("{urn:ietf:params:xml:ns:xmpp-bind}bind/jid#");
-	return self;
+	return keep(prosody, self);
 end
 
 -- XEP-0198: from now on, the server keeps the session when the connection is cut.
@@ -189,7 +198,7 @@ function xmpp.resume(prosody, old, handled)
 	self.user, self.jid = old.user, old.jid;
 	self:send(st.stanza("resume", { xmlns = "urn:xmpp:sm:3", previd = old.resumption, h = tostring(handled) }));
 	assert(self:receive().name == "resumed", "not resumed");
-	return self;
+	return keep(prosody, self);
 end
 
 -- (prosody, component, host) -> connection of the external component (XEP-0114), whose secret is
@@ -201,7 +210,7 @@ function xmpp.component(prosody, component, host)
 	repeat until self.stream_id or not self:read(socket.gettime() + TIMEOUT);
 	self:send(st.stanza("handshake"):text(sha1(self.stream_id..component, true)));
 	assert(self:receive().name == "handshake", "no handshake for "..component);
-	return self;
+	return keep(prosody, self);
 end
 
 return xmpp;
