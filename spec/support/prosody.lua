@@ -142,10 +142,21 @@ function prosody:lua_memory()
 	return tonumber(self:run_lua("(collectgarbage() and nil) or collectgarbage('count')"):match("[%d.]+"));
 end
 
--- (name) -> number: the value of a counter of the component, as mod_http_openmetrics tells it
-function prosody:counter(name)
+-- () -> the values of the module's metrics, as mod_http_openmetrics tells them, by series, such as
+-- prosody_mod_client_proxy__requests_total{host="proxy.domain.example",outcome="answered"}
+function prosody:metrics()
 	local page = assert(http.request(("http://127.0.0.1:%d/metrics"):format(self.http_port)));
-	return tonumber(page:match("\nprosody_mod_client_proxy__"..name.."_total{[^}]*} (%d+)"));
+	local values = {};
+	for series, value in page:gmatch("%f[^\n](prosody_mod_client_proxy__%S+) (%S+)") do
+		assert(not values[series], series);
+		values[series] = tonumber(value);
+	end
+	return values;
+end
+
+-- (name) -> number: the value of a counter of the component
+function prosody:counter(name)
+	return self:metrics()[("prosody_mod_client_proxy__%s_total{host=%q}"):format(name, "proxy.domain.example")];
 end
 
 -- Bytes of memory that the server has in use

@@ -1,0 +1,292 @@
+-- The metrics: on Prosody's page, in a Prometheus that scrapes it with the job of
+-- examples/prometheus, and on the console page there
+
+local json = require "util.json";
+local new_prosody = require "spec.support.prosody".new;
+local prometheus = require "spec.support.prometheus";
+local service = require "spec.support.service";
+local st = require "util.stanza";
+local throwaway = require "spec.support.throwaway";
+local xmpp = require "spec.support.xmpp";
+
+local checkout, read_file = throwaway.checkout, throwaway.read_file;
+local usual_hosts = require "spec.support.prosody".usual_hosts;
+local is_iq, request = xmpp.is_iq, service.request;
+
+local PREFIX = "prosody_mod_client_proxy__";
+local PROXY, HASTY = service.proxy, "hasty.domain.example";
+local HOSTS = usual_hosts..[[
+client_proxy_max_pending_per_requester = 3
+Component "hasty.domain.example" "client_proxy"
+	target_address = "some-user@some-domain.example"
+	client_proxy_request_timeout = 1
+]];
+
+describe("the metrics", function ()
+	local server, requester, backend, monitor;
+
+	-- A request that the backend gets -> what it gets
+	local function hand_over(to, type)
+		requester:send(request("counted", to, type));
+		return backend:receive(is_iq);
+	end
+
+	-- Requests that stay pending
+	local function hold(count, type)
+		for _ = 1, count do
+			hand_over(nil, type);
+		end
+	end
+
+	-- A request that the component answers itself -> the error's condition
+	local function refused()
+		return (service.error_of(requester:request(request("counted"))));
+	end
+
+	local function receive_errors(count, condition)
+		for _ = 1, count do
+			assert.equal(condition, service.error_of(requester:receive(is_iq)));
+		end
+	end
+
+	-- What Prosody's page says of a metric that has this label besides: { [the label's value] = value }
+	local function by_label(name, label, host)
+		local values = {};
+		for series, value in pairs(server:metrics()) do
+			local label_value = series:match(("^%s%s{host=%q,%s=\"(.*)\"}$"):format(PREFIX, name, host or PROXY, label));
+			if label_value then
+				values[label_value] = value;
+			end
+		end
+		return values;
+	end
+
+	-- What Prosody's page says of a metric that has only the host
+	local function value(name, host)
+		return server:metrics()[("%s%s{host=%q}"):format(PREFIX, name, host or PROXY)];
+	end
+
+	-- What Prometheus has, in the form of server:metrics()
+	local function stored()
+		local values = {};
+		for _, sample in ipairs(monitor:query('{__name__=~"'..PREFIX..'.*"}')) do
+			local labels = {};
+			for name, label_value in pairs(sample.metric) do
+				if name ~= "__name__" and name ~= "instance" and name ~= "job" then
+					table.insert(labels, ("%s=%q"):format(name, label_value));
+				end
+			end
+			table.sort(labels);
+			values[sample.metric.__name__.."{"..table.concat(labels, ",").."}"] = tonumber(sample.value[2]);
+		end
+		return values;
+	end
+
+	local function be_answered()
+		for _ = 1, 7 do
+			backend:send(st.reply(hand_over()));
+			requester:receive(is_iq);
+		end
+		for _ = 1, 6 do
+			backend:send(st.error_reply(hand_over(), "cancel", "item-not-found"));
+			requester:receive(is_iq);
+		end
+		for _ = 1, 5 do
+			backend:send(st.iq({ type = "result", id = "unmatched", to = PROXY }));
+		end
+	end
+
+	local function be_limited()
+		hold(3);
+		for _ = 1, 4 do
+			assert.equal("resource-constraint", refused());
+		end
+	end
+
+	local function be_retried()
+		local another = service.backend(server, "another");
+		backend:close();
+		backend = another;
+		for _ = 1, 3 do
+			backend:send(st.reply(backend:receive(is_iq)));
+			requester:receive(is_iq);
+		end
+	end
+
+	local function lose_backend()
+		hold(2, "set");
+		backend:close();
+		receive_errors(2, "service-unavailable");
+	end
+
+	local function be_refused()
+		local token = hand_over().attr.from;
+		for _ = 1, 8 do
+			backend:request(request("not-by-backends", token));
+		end
+	end
+
+	local function be_unloaded()
+		hold(2);
+		server:ctl("shell", "module", "unload", "client_proxy", PROXY);
+		receive_errors(3, "service-unavailable"); -- with be_refused's
+		server:ctl("shell", "module", "load", "client_proxy", PROXY);
+		backend:sync();
+		backend.received = {};
+	end
+
+	local function time_out()
+		hand_over(HASTY);
+		receive_errors(1, "remote-server-timeout");
+		local ping = backend:receive(is_iq);
+		assert.same({ ready = 0, suspended = 1, hibernating = 0, draining = 0 }, by_label("backends", "state", HASTY));
+		backend:send(st.reply(ping));
+	end
+
+	local function log_in_others()
+		service.backend(server, "draining", -1);
+		local hibernating = service.backend(server, "hibernating");
+		hibernating:enable_resumption();
+		hibernating:cut();
+		server:await("HIBERNATING "..hibernating.jid);
+	end
+
+	local function let_everything_happen()
+		assert.equal("service-unavailable", refused());
+		backend = service.backend(server, "one");
+		be_answered();
+		be_limited();
+		be_retried();
+		lose_backend();
+		backend = service.backend(server, "ready");
+		be_refused();
+		be_unloaded();
+		time_out();
+		hold(3);
+		log_in_others();
+	end
+
+	lazy_setup(function ()
+		server = new_prosody { hosts = HOSTS }:start();
+		requester = service.requester(server);
+		local job = read_file("examples/prometheus/prometheus.yml")
+			:gsub("localhost:5280", "127.0.0.1:"..server.http_port):gsub("15s", "500ms");
+		monitor = prometheus.start(job, checkout.."/examples/prometheus");
+		monitor:await_scrape(); -- what is counted from now on, it sees as an increase
+		let_everything_happen();
+		monitor:await_scrape();
+	end);
+
+	lazy_teardown(function ()
+		server:remove();
+		monitor:remove();
+	end);
+
+	it("count each request once, by how it ended", function ()
+		assert.same({
+			no_backend = 1, answered = 10, error = 6, limited = 4, backend_gone = 2, refused = 8, unloaded = 3, timeout = 0,
+		}, by_label("requests_total", "outcome"));
+		assert.same({
+			no_backend = 0, answered = 0, error = 0, limited = 0, backend_gone = 0, refused = 0, unloaded = 0, timeout = 1,
+		}, by_label("requests_total", "outcome", HASTY));
+	end);
+
+	it("count retries, and answers that no request was waiting for", function ()
+		assert.same({ 3, 5 }, { value("retries_total"), value("unmatched_answers_total") });
+		assert.same({ 0, 0 }, { value("retries_total", HASTY), value("unmatched_answers_total", HASTY) });
+	end);
+
+	it("measure the time that backends take to answer", function ()
+		local buckets = by_label("answer_time_seconds_bucket", "le");
+		assert.same({ 16, 16, 16 }, { value("answer_time_seconds_count"), buckets["+Inf"], buckets["60"] });
+		assert.is_true(value("answer_time_seconds_sum") > 0);
+		assert.equal(0, value("answer_time_seconds_count", HASTY));
+	end);
+
+	it("tell what is pending, and the backends' states", function ()
+		assert.same({ 3, 0 }, { value("pending"), value("pending", HASTY) });
+		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1 }, by_label("backends", "state"));
+		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1 }, by_label("backends", "state", HASTY));
+	end);
+
+	it("reach Prometheus as they are, which finds no fault", function ()
+		assert.same(server:metrics(), stored());
+		local target = monitor:api("targets").activeTargets[1];
+		assert.same({ "up", "" }, { target.health, target.lastError });
+	end);
+
+	it("have types and units that Prometheus understands", function ()
+		local types = {};
+		for _, family in ipairs(monitor:api("targets/metadata")) do
+			local name = family.metric:match("^"..PREFIX.."(.*)$");
+			if name then
+				types[name] = family.type.." "..family.unit;
+			end
+		end
+		assert.same({
+			requests = "counter ", retries = "counter ", unmatched_answers = "counter ",
+			answer_time_seconds = "histogram seconds", pending = "gauge ", backends = "gauge ",
+		}, types);
+	end);
+
+	-- The expressions of the console page's graphs
+	local function drawn(parameters)
+		local page, status = monitor:get("/consoles/client_proxy.html"..parameters);
+		assert.equal(200, status);
+		local expressions = {};
+		for line in page:gmatch("[^\n]+") do
+			if line:find(PREFIX, 1, true) then
+				table.insert(expressions, json.decode((line:match('".*"'))));
+			end
+		end
+		return expressions, page;
+	end
+
+	it("are all on the console page, whose expressions Prometheus has data for", function ()
+		local expressions = drawn("?host="..PROXY);
+		for _, expression in ipairs(expressions) do
+			assert.truthy(expression:find(("{host=%q"):format(PROXY), 1, true));
+			local result = monitor:query(expression);
+			assert.is_true(#result > 0, expression);
+			for _, sample in ipairs(result) do
+				assert.truthy(tonumber(sample.value[2]), expression); -- not NaN
+			end
+		end
+		local all = table.concat(expressions, "\n");
+		for _, name in ipairs {
+			"requests_total", "retries_total", "unmatched_answers_total", "answer_time_seconds_bucket", "pending", "backends",
+		} do
+			assert.truthy(all:find(PREFIX..name.."{", 1, true), name);
+		end
+	end);
+
+	it("are on the console page of the first host, which leads to the others", function ()
+		local expressions, page = drawn("");
+		assert.truthy(expressions[1]:find(("{host=%q"):format(HASTY), 1, true));
+		for _, host in ipairs { PROXY, HASTY } do
+			assert.truthy(page:find(('href="?host=%s"'):format(host), 1, true));
+		end
+	end);
+
+	it("are as many series as before when strangers vary what they send", function ()
+		local before = server:metrics();
+		local component = xmpp.component(server, "component.example", "some-domain.example");
+		for number = 1, 50 do
+			local iq = request("series-"..number, ("room%d@%s/thing%d"):format(number, PROXY, number));
+			iq.attr.from = ("user%d@component.example/%d"):format(number, number);
+			component:send(iq);
+			backend:send(st.reply(backend:receive(is_iq)));
+			assert.equal("result", component:receive(is_iq).attr.type);
+		end
+		local after = server:metrics();
+		assert.equal(60, after[('%srequests_total{host=%q,outcome="answered"}'):format(PREFIX, PROXY)]);
+		for _, values in ipairs { before, after } do
+			for series in pairs(values) do
+				values[series] = true;
+			end
+		end
+		assert.same(before, after);
+		monitor:await_scrape();
+		assert.same(server:metrics(), stored());
+	end);
+end);

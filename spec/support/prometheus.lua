@@ -1,0 +1,63 @@
+-- A throwaway Prometheus, the one that tools/setup unpacked.
+
+local http = require "socket.http";
+local json = require "util.json";
+local socket = require "socket";
+local throwaway = require "spec.support.throwaway";
+local url = require "socket.url";
+
+local quote = throwaway.quote;
+local root = throwaway.checkout.."/.build/prometheus";
+
+local TIMEOUT = 10; -- seconds, for a scrape
+
+local prometheus = throwaway.class("Prometheus");
+
+-- (configuration, consoles) -> prometheus, running
+-- configuration: what is in its prometheus.yml; consoles: the folder of its console pages
+function prometheus.start(configuration, consoles)
+	local self = throwaway.new(prometheus);
+	self.port = throwaway.free_port();
+	throwaway.write_file(self.dir.."/prometheus.yml", configuration);
+	self:launch(table.concat({ quote(root.."/usr/bin/prometheus"),
+		"--config.file="..quote(self.dir.."/prometheus.yml"),
+		"--storage.tsdb.path="..quote(self.dir.."/data"),
+		"--web.listen-address=127.0.0.1:"..self.port,
+		"--web.console.templates="..quote(consoles),
+		"--web.console.libraries="..quote(root.."/usr/share/doc/prometheus/examples/console_libraries"),
+	}, " "));
+	self:await_line(function (line)
+		return line:find("Server is ready to receive web requests", 1, true);
+	end, "being ready");
+	return self;
+end
+
+-- (path) -> body, status
+function prometheus:get(path)
+	return http.request(("http://127.0.0.1:%d%s"):format(self.port, path));
+end
+
+-- (path) -> what its HTTP API tells; errors if that is an error
+function prometheus:api(path)
+	local answer = json.decode((assert(self:get("/api/v1/"..path))));
+	assert(answer.status == "success", answer.error);
+	return answer.data;
+end
+
+-- (expression) -> list of { metric = labels, value = { time, value as a string } }
+function prometheus:query(expression)
+	return self:api("query?query="..url.escape(expression)).result;
+end
+
+-- Waits for a successful scrape that begins after now. Prometheus has no event for that.
+function prometheus:await_scrape()
+	local started = socket.gettime();
+	repeat
+		if socket.gettime() > started + TIMEOUT then
+			error("no scrape: "..json.encode(self:api("targets")), 2);
+		end
+		socket.sleep(0.05);
+	until #self:query(("timestamp(up) > %.3f and up == 1"):format(started)) > 0;
+end
+
+return prometheus;
