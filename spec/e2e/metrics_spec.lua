@@ -139,7 +139,7 @@ describe("the metrics", function ()
 		hand_over(HASTY);
 		receive_errors(1, "remote-server-timeout");
 		local ping = backend:receive(is_iq);
-		assert.same({ ready = 0, suspended = 1, hibernating = 0, draining = 0 }, by_label("backends", "state", HASTY));
+		assert.same({ ready = 0, suspended = 1, hibernating = 0, draining = 0, excluded = 0 }, by_label("backends", "state", HASTY));
 		backend:send(st.reply(ping));
 	end
 
@@ -205,8 +205,8 @@ describe("the metrics", function ()
 
 	it("tell what is pending, and the backends' states", function ()
 		assert.same({ 3, 0 }, { value("pending"), value("pending", HASTY) });
-		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1 }, by_label("backends", "state"));
-		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1 }, by_label("backends", "state", HASTY));
+		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1, excluded = 0 }, by_label("backends", "state"));
+		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1, excluded = 0 }, by_label("backends", "state", HASTY));
 	end);
 
 	it("reach Prometheus as they are, which finds no fault", function ()
