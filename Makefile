@@ -54,7 +54,7 @@ demo:
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/demo.lua
 
 test:
-	@tools/setup build prosody prometheus test
+	@tools/setup build prosody prometheus ejabberd test
 	@$(MAKE) --silent all $(sanitized_core) $(failing_core)
 	@tools/with_scratch tools/run_specs
 
