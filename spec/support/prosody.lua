@@ -41,13 +41,28 @@ legacy_ssl_ports = {}
 component_ports = { COMPONENT_PORT }
 http_ports = { HTTP_PORT }
 https_ports = {}
-modules_enabled = { "roster", "saslauth", "admin_shell", "http_openmetrics", "smacks", "announce" }
-modules_disabled = { "s2s", "tls" }
+modules_enabled = { "roster", "saslauth", "dialback", "admin_shell", "http_openmetrics", "smacks", "announce" }
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 plugin_paths = { PLUGIN_PATH, CHECKOUT.."/spec/support/modules" }
 installer_plugin_path = DIR.."/custom_plugins"
+]]
+
+-- There is no other server.
+local alone = [[
+modules_disabled = { "s2s", "tls" }
+]]
+
+-- There is one other server, on this machine: every domain that is not here leads to it.
+local federated = [[
+modules_disabled = { "tls" }
+s2s_ports = { S2S_PORT }
+s2s_require_encryption = false
+unbound = { resolvconf = false, options = {
+	["local-zone:"] = ". redirect";
+	["local-data:"] = ". SRV 0 0 "..PEER_PORT.." localhost.";
+} }
 ]]
 
 -- The configuration of the README's example, with hosts for two requesters.
@@ -65,12 +80,14 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 -- options: hosts, the configuration's second half, usual_hosts if nil
 --          accounts, a list of bare JIDs, usual_accounts if nil
 --          plugin_path, where mod_client_proxy is, the checkout if nil
+--          s2s, if there is to be another server: { port (this one's own), peer_port }
 function prosody.new(options)
 	options = options or {};
 	local self = throwaway.new(prosody);
 	self.connections = {}; -- the open ones of spec/support/xmpp.lua
 	self.c2s_port, self.component_port, self.http_port = free_port(), free_port(), free_port();
 	self.plugin_path = options.plugin_path or checkout;
+	self.s2s = options.s2s;
 	for _, account in ipairs(options.accounts or usual_accounts) do
 		write_account(self.dir.."/data", account:match("^(.*)@(.*)$"));
 	end
@@ -79,15 +96,17 @@ function prosody.new(options)
 end
 
 function prosody:configure(hosts)
+	local s2s = self.s2s or {};
 	local values = {
 		DIR = self.dir, CHECKOUT = checkout, PLUGIN_PATH = self.plugin_path,
 		C2S_PORT = self.c2s_port, COMPONENT_PORT = self.component_port, HTTP_PORT = self.http_port,
+		S2S_PORT = s2s.port, PEER_PORT = s2s.peer_port,
 	};
 	local lines = {};
 	for name, value in pairs(values) do
 		table.insert(lines, ("local %s = %q\n"):format(name, value));
 	end
-	write_file(self.dir.."/prosody.cfg.lua", table.concat(lines)..head..hosts);
+	write_file(self.dir.."/prosody.cfg.lua", table.concat(lines)..head..(self.s2s and federated or alone)..hosts);
 end
 
 -- Starts and waits until everything is up: spec/support/modules/mod_announce.lua says so.

@@ -78,9 +78,9 @@ function throwaway:signal(name)
 	return os.execute(("kill -%s %d"):format(name, self.pid));
 end
 
--- Stops, and waits until the process is gone. What it printed since it was last awaited.
-function throwaway:stop()
-	self:signal("TERM");
+-- Stops it by a signal, TERM if nil, and waits until the process is gone. What it printed since it was last awaited.
+function throwaway:stop(signal)
+	self:signal(signal or "TERM");
 	local rest = self.output:read("a");
 	self.output:close();
 	os.remove(self.dir.."/pid");
@@ -90,7 +90,7 @@ end
 
 function throwaway:remove()
 	if self.pid then
-		self:stop();
+		self:stop("KILL"); -- TERM can take a second
 	end
 	os.execute("rm -rf "..throwaway.quote(self.dir));
 end
