@@ -67,14 +67,15 @@ chaos:
 	@$(MAKE) --silent all
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/chaos.lua $(SECONDS) $(PLUGIN_PATH)
 
-bench: .build/growth
+bench: .build/growth .build/pool
 	@tools/setup build prosody
 	@$(MAKE) --silent all
 	@.build/growth
+	@.build/pool
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/burst.lua
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/starts.lua 50 $(PLUGIN_PATH)
 
-.build/growth: bench/growth.c $(sources) $(headers)
+.build/growth .build/pool: .build/%: bench/%.c $(sources) $(headers)
 	mkdir -p $(@D)
 	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(filter-out c_src/lua_core.c,$(sources)) $(SODIUM_LIBS) -o $@
 

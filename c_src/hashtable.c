@@ -11,12 +11,13 @@ enum {
 
 int hashtable_init(struct hashtable *table, const uint8_t seed[HASHTABLE_SEEDBYTES])
 {
-	*table = (struct hashtable){.bucket_count = BUCKETS_MIN};
+	*table = (struct hashtable){0};
 	memcpy(table->seed, seed, HASHTABLE_SEEDBYTES);
 	if (slots_reserve(&table->buckets, BUCKETS_MIN) != 0) {
 		hashtable_free(table);
 		return -1;
 	}
+	table->bucket_count = BUCKETS_MIN;
 	return 0;
 }
 
@@ -52,12 +53,17 @@ static size_t bucket_mask(size_t bucket_count)
  * Linear hashing: the buckets from bucket_count up to the mask have not been
  * split off yet, their nodes are still where the next smaller mask puts them.
  */
-static size_t bucket_number(const struct hashtable *table, uint64_t hash)
+static size_t mask_of(const struct hashtable *table, uint64_t hash)
 {
 	size_t mask = bucket_mask(table->bucket_count);
-	size_t number = (size_t)hash & mask;
+	size_t upper_half = (mask >> 1) + 1;
 
-	return number < table->bucket_count ? number : number & (mask >> 1);
+	return (((size_t)hash | upper_half) & mask) < table->bucket_count ? mask : mask >> 1;
+}
+
+static size_t bucket_number(const struct hashtable *table, uint64_t hash)
+{
+	return (size_t)hash & mask_of(table, hash);
 }
 
 static struct hashtable_node **bucket_at(const struct hashtable *table, size_t number)
@@ -136,6 +142,12 @@ struct hashtable_node *hashtable_find(const struct hashtable *table, uint64_t ha
 struct hashtable_node *hashtable_next(const struct hashtable_node *node)
 {
 	return first_with(node->next, node->hash);
+}
+
+struct hashtable_node *hashtable_bucket(const struct hashtable *table, uint64_t hash, uint64_t *mask)
+{
+	*mask = mask_of(table, hash);
+	return *bucket_at(table, (size_t)(hash & *mask));
 }
 
 void hashtable_add(struct hashtable *table, struct hashtable_node *node)

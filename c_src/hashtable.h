@@ -48,6 +48,13 @@ struct hashtable_node *hashtable_find(const struct hashtable *table, uint64_t ha
 struct hashtable_node *hashtable_next(const struct hashtable_node *node);
 
 /*
+ * The first of all nodes whose hash has those bits in common with `hash` that are
+ * written to `mask`, or NULL; the others follow by `next`. The mask is 2^k - 1,
+ * and there are on average fewer than two such nodes.
+ */
+struct hashtable_node *hashtable_bucket(const struct hashtable *table, uint64_t hash, uint64_t *mask);
+
+/*
  * Adds `node`, whose `hash` is set. Cannot fail: where there is no memory to
  * grow, the chains get longer instead.
  */

@@ -27,12 +27,17 @@ static void **new_object(lua_State *L, const char *type)
 	return object;
 }
 
+static void *check_object_at(lua_State *L, int arg, const char *type)
+{
+	void *object = *(void **)luaL_checkudata(L, arg, type);
+
+	luaL_argcheck(L, object != NULL, arg, "already collected");
+	return object;
+}
+
 static void *check_object(lua_State *L, const char *type)
 {
-	void *object = *(void **)luaL_checkudata(L, 1, type);
-
-	luaL_argcheck(L, object != NULL, 1, "already collected");
-	return object;
+	return check_object_at(L, 1, type);
 }
 
 static const uint8_t *check_bytes(lua_State *L, int arg, size_t expected)
@@ -168,7 +173,7 @@ static int l_jat_decode(lua_State *L)
  * pool: the set of backends, and the choice among them
  */
 
-/* core.pool(seed) -> pool | nil, "no-memory": an empty pool; `seed`: POOL_SEEDBYTES random bytes */
+/* core.pool(seed) -> pool | nil, "no-memory": empty, its strategy is "random"; `seed`: POOL_SEEDBYTES random bytes */
 static int l_pool_new(lua_State *L)
 {
 	const uint8_t *seed = check_bytes(L, 1, POOL_SEEDBYTES);
@@ -241,6 +246,47 @@ static int l_pool_state(lua_State *L)
 	return 1;
 }
 
+/*
+ * pool:priority(jid, priority) -> boolean: whether it is a backend whose priority was another
+ * priority: -128 to 127, as in a presence; it counts for the strategy "primary" alone
+ */
+static int l_pool_priority(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	lua_Integer priority = luaL_checkinteger(L, 3);
+
+	luaL_argcheck(L, priority >= INT8_MIN && priority <= INT8_MAX, 3, "-128 to 127 expected");
+	lua_pushboolean(L, pool_set_priority(pool, jid, jid_len, (int8_t)priority));
+	return 1;
+}
+
+static const char *const pool_strategies[] = {
+	"random", "round_robin", "least_pending", "primary", "sender", "recipient", NULL,
+};
+
+/*
+ * pool:strategy(name, key) -> true | nil, "no-memory": how pick() chooses from now on
+ * name: "random", each as likely as the next; "round_robin", in turn; "least_pending", the one of
+ * two at random with fewer pending requests; "primary", the one with the highest priority, of these
+ * the one that has been ready for longest; "sender" or "recipient", by the requester's bare JID or
+ * the bare service address, consistently: the same from the same backends, and with one less or one
+ * more, nothing moves but what was or will be that one's
+ * key: POOL_KEYBYTES bytes, with which "sender" and "recipient" choose: another key, another choice
+ */
+static int l_pool_strategy(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	enum pool_strategy strategy = (enum pool_strategy)luaL_checkoption(L, 2, NULL, pool_strategies);
+
+	if (pool_set_strategy(pool, strategy, check_bytes(L, 3, POOL_KEYBYTES)) != 0) {
+		return no_memory(L);
+	}
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
 static int push_jid(lua_State *L, const char *jid, size_t jid_len)
 {
 	if (jid == NULL) {
@@ -260,15 +306,37 @@ static int l_pool_any(lua_State *L)
 	return push_jid(L, jid, jid_len);
 }
 
-/* pool:pick([except]) -> jid | nil: a ready backend at random, or else a suspended one, never `except` */
+/* pool:serves() -> boolean: whether a backend is ready or suspended, so that pick() has one, but takes no turn */
+static int l_pool_serves(lua_State *L)
+{
+	lua_pushboolean(L, pool_serves(check_object(L, POOL_TYPE)));
+	return 1;
+}
+
+static size_t count_pending(void *pending, const char *jid, size_t jid_len)
+{
+	return pending_count_of(pending, (struct pending_text){jid, jid_len});
+}
+
+/*
+ * pool:pick([requester[, service[, pending]]]) -> jid | nil
+ * The ready backend that the strategy chooses for a request of `requester` to `service`, or else a
+ * suspended one; never `requester` itself. `pending`, which "least_pending" cannot do without,
+ * tells how many requests each has.
+ */
 static int l_pool_pick(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	size_t except_len = 0;
-	const char *except = luaL_optlstring(L, 2, NULL, &except_len);
+	struct pool_request request = {.load = count_pending};
 	size_t jid_len = 0;
-	const char *jid = pool_pick(pool, except, except_len, &jid_len);
+	const char *jid;
 
+	request.requester = luaL_optlstring(L, 2, NULL, &request.requester_len);
+	request.service = luaL_optlstring(L, 3, NULL, &request.service_len);
+	if (!lua_isnoneornil(L, 4) || pool_strategy(pool) == POOL_LEAST_PENDING) {
+		request.context = check_object_at(L, 4, PENDING_TYPE);
+	}
+	jid = pool_pick(pool, &request, &jid_len);
 	return push_jid(L, jid, jid_len);
 }
 
@@ -497,7 +565,10 @@ static const luaL_Reg pool_methods[] = {
 	{"remove", l_pool_remove},
 	{"set", l_pool_set},
 	{"state", l_pool_state},
+	{"priority", l_pool_priority},
+	{"strategy", l_pool_strategy},
 	{"any", l_pool_any},
+	{"serves", l_pool_serves},
 	{"pick", l_pool_pick},
 	{NULL, NULL},
 };
@@ -552,7 +623,7 @@ static void push_constant(lua_State *L, const char *name, lua_Integer value)
 
 __attribute__((visibility("default"))) int luaopen_mod_client_proxy_core(lua_State *L);
 
-/* The sizes in bytes of what the caller has to bring are in core.JAT_KEYBYTES, POOL_SEEDBYTES, PENDING_SEEDBYTES. */
+/* What the caller has to bring has core.JAT_KEYBYTES, POOL_SEEDBYTES, POOL_KEYBYTES, PENDING_SEEDBYTES bytes. */
 int luaopen_mod_client_proxy_core(lua_State *L)
 {
 	luaL_checkversion(L);
@@ -565,6 +636,7 @@ int luaopen_mod_client_proxy_core(lua_State *L)
 	luaL_newlib(L, core_functions);
 	push_constant(L, "JAT_KEYBYTES", JAT_KEYBYTES);
 	push_constant(L, "POOL_SEEDBYTES", POOL_SEEDBYTES);
+	push_constant(L, "POOL_KEYBYTES", POOL_KEYBYTES);
 	push_constant(L, "PENDING_SEEDBYTES", PENDING_SEEDBYTES);
 	return 1;
 }

@@ -58,6 +58,24 @@ describe("without memory", function ()
 		end
 	end);
 
+	it("the strategy is the one before", function ()
+		local pool = core.pool(POOL_SEED);
+		assert.is_true(pool:strategy("primary", ("k"):rep(core.POOL_KEYBYTES)));
+		for number = 1, 10 do
+			assert.is_true(pool:add("backend-"..number));
+		end
+		assert.equal(3, fail_each(function ()
+			assert.equal("backend-1", pool:pick("requester"));
+			assert.equal("backend-2", pool:pick("backend-1"));
+			return pool:strategy("sender", ("k"):rep(core.POOL_KEYBYTES));
+		end));
+		assert.equal(0, fail_each(function () return pool:strategy("recipient", ("l"):rep(core.POOL_KEYBYTES)); end));
+		for number = 1, 10 do
+			assert.is_true(pool:remove("backend-"..number));
+		end
+		assert.is_nil(pool:pick("requester"));
+	end);
+
 	it("a request is not recorded, and those that are stay", function ()
 		local pending = core.pending(PENDING_SEED);
 		local failures = 0;

@@ -422,7 +422,8 @@ describe("core.pool", function ()
 			local pool = core.pool(SEED);
 			local meta = getmetatable(pool);
 			local others = { core.jat("h", "sealed"), core.pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
-			for _, method in ipairs { pool.add, pool.remove, pool.set, pool.state, pool.any, pool.pick, meta.__len, meta.__gc } do
+			for _, method in ipairs { pool.add, pool.remove, pool.set, pool.state, pool.priority, pool.strategy, pool.any,
+				pool.serves, pool.pick, meta.__len, meta.__gc } do
 				for _, other in ipairs(others) do
 					expect.raises("mod_client_proxy.pool expected", method, other, "a");
 				end
@@ -435,7 +436,8 @@ describe("core.pool", function ()
 			local meta = getmetatable(pool);
 			meta.__gc(pool);
 			meta.__gc(pool);
-			for _, method in ipairs { pool.add, pool.remove, pool.set, pool.state, pool.any, pool.pick, meta.__len } do
+			for _, method in ipairs { pool.add, pool.remove, pool.set, pool.state, pool.priority, pool.strategy, pool.any,
+				pool.serves, pool.pick, meta.__len } do
 				expect.raises("already collected", method, pool, "a");
 			end
 		end);

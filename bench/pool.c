@@ -1,0 +1,251 @@
+/*
+ * What the pool costs: the CPU time of each kind of call by each strategy, with
+ * 10, 1,000 and 100,000 backends, and that of a flood of 100,000 changes.
+ *
+ *     make bench
+ */
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../c_src/pending.h"
+#include "../c_src/pool.h"
+#include "../c_src/splitmix.h"
+
+enum {
+	NAME_SIZE = 64,
+	NAMES = 100000,
+	FLOOD = 100000,
+	BATCH = 100, /* calls between two looks at the clock, each for another backend */
+	PASSES = 200,
+	ROUNDS = 3,
+};
+
+static const char *const STRATEGIES[] = {"random", "round_robin", "least_pending", "primary", "sender", "recipient"};
+
+static char backends[NAMES][NAME_SIZE], requesters[NAMES][NAME_SIZE], services[NAMES][NAME_SIZE];
+static struct pending *pending;
+static uint64_t random_state;
+
+/* CPU time: on a busy machine, the others' turns do not count. */
+static double nanoseconds(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+	return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
+static void write_names(void)
+{
+	size_t i;
+
+	for (i = 0; i < NAMES; i++) {
+		snprintf(backends[i], NAME_SIZE, "some-user@some-domain.example/%016zx", i);
+		snprintf(requesters[i], NAME_SIZE, "%016zx@some-domain.example/k3jH8s9d", i);
+		snprintf(services[i], NAME_SIZE, "room-%08zx@proxy.domain.example", i);
+	}
+}
+
+static struct pending_text text(const char *bytes)
+{
+	return (struct pending_text){bytes, strlen(bytes)};
+}
+
+/* A request to each backend */
+static void fill_pending(void)
+{
+	static const uint8_t seed[PENDING_SEEDBYTES] = {1};
+	size_t i;
+
+	pending = pending_new(seed);
+	for (i = 0; i < NAMES; i++) {
+		struct pending_answer answer = {text(backends[i]), text(services[i]), text("id")};
+		struct pending_request request = {text(requesters[i]), text(services[i]), text("id"), (double)i, text("")};
+		struct pending_entry *entry;
+
+		if (pending_add(pending, &answer, &request, &entry) != PENDING_OK) {
+			abort();
+		}
+	}
+}
+
+static size_t load(void *context, const char *jid, size_t jid_len)
+{
+	return pending_count_of(context, (struct pending_text){jid, jid_len});
+}
+
+typedef void operation(struct pool *pool, const char *jid, size_t number);
+
+static void add(struct pool *pool, const char *jid, size_t number)
+{
+	(void)number;
+	if (pool_add(pool, jid, strlen(jid)) != 1) {
+		abort();
+	}
+}
+
+static void take_out(struct pool *pool, const char *jid, size_t number)
+{
+	(void)number;
+	if (pool_remove(pool, jid, strlen(jid)) != 1) {
+		abort();
+	}
+}
+
+static void prioritise(struct pool *pool, const char *jid, size_t number)
+{
+	pool_set_priority(pool, jid, strlen(jid), (int8_t)(number % 128));
+}
+
+static void suspend(struct pool *pool, const char *jid, size_t number)
+{
+	(void)number;
+	pool_set(pool, jid, strlen(jid), POOL_SUSPENDED);
+}
+
+static void resume(struct pool *pool, const char *jid, size_t number)
+{
+	(void)number;
+	pool_set(pool, jid, strlen(jid), POOL_READY);
+}
+
+static void pick(struct pool *pool, const char *jid, size_t number)
+{
+	const char *requester = requesters[number % NAMES], *service = services[number % NAMES];
+	struct pool_request request = {requester, strlen(requester), service, strlen(service), load, pending};
+	size_t jid_len;
+
+	(void)jid;
+	if (pool_pick(pool, &request, &jid_len) == NULL) {
+		abort();
+	}
+}
+
+static void leave_and_join(struct pool *pool, const char *jid, size_t number)
+{
+	take_out(pool, jid, number);
+	add(pool, jid, number);
+}
+
+/* Pools with the same backends, of which there have to be enough for a batch. */
+struct pools {
+	struct pool *pools[BATCH];
+	size_t pool_count;
+	size_t backend_count;
+};
+
+static void fill(struct pools *pools, enum pool_strategy strategy, size_t count)
+{
+	static const uint8_t seed[POOL_SEEDBYTES] = {2}, key[POOL_KEYBYTES] = {3};
+	size_t i, number;
+
+	pools->pool_count = count < BATCH ? BATCH : 1;
+	pools->backend_count = count;
+	for (i = 0; i < pools->pool_count; i++) {
+		pools->pools[i] = pool_new(seed);
+		pool_set_strategy(pools->pools[i], strategy, key);
+		for (number = 0; number < count; number++) {
+			add(pools->pools[i], backends[number], number);
+		}
+	}
+}
+
+static void empty(struct pools *pools)
+{
+	size_t i;
+
+	for (i = 0; i < pools->pool_count; i++) {
+		pool_free(pools->pools[i]);
+	}
+}
+
+/* The time of a call, in nanoseconds. */
+static double batch(const struct pools *pools, size_t start, operation *call)
+{
+	double elapsed = nanoseconds();
+	size_t i;
+
+	for (i = 0; i < BATCH; i++) {
+		/* a prime, so that no backend of a pool comes twice */
+		call(pools->pools[i % pools->pool_count], backends[(start + i * 7919) % pools->backend_count], start + i);
+	}
+	return (nanoseconds() - elapsed) / BATCH;
+}
+
+static double flood(const struct pools *pools)
+{
+	static operation *const changes[] = {prioritise, suspend, resume, leave_and_join};
+	double elapsed = nanoseconds();
+	size_t i;
+
+	for (i = 0; i < FLOOD; i++) {
+		uint64_t random = splitmix64(&random_state);
+
+		changes[random % 4](pools->pools[0], backends[(random >> 2) % pools->backend_count], i);
+	}
+	return (nanoseconds() - elapsed) / 1e6;
+}
+
+static double least(double a, double b)
+{
+	return a < b ? a : b;
+}
+
+static void measure(enum pool_strategy strategy, size_t count)
+{
+	static operation *const calls[] = {pick, take_out, add, prioritise, suspend, resume};
+	enum { CALLS = sizeof calls / sizeof *calls };
+	double times[CALLS], flood_time = 1e9;
+	struct pools pools;
+	size_t round, pass, i;
+
+	for (i = 0; i < CALLS; i++) {
+		times[i] = 1e9;
+	}
+	for (round = 0; round < ROUNDS; round++) {
+		double sums[CALLS] = {0};
+
+		fill(&pools, strategy, count);
+		for (pass = 0; pass < PASSES; pass++) {
+			size_t start = splitmix64(&random_state) % NAMES;
+
+			for (i = 0; i < CALLS; i++) {
+				sums[i] += batch(&pools, start, calls[i]);
+			}
+		}
+		for (i = 0; i < CALLS; i++) {
+			times[i] = least(times[i], sums[i] / PASSES);
+		}
+		flood_time = least(flood_time, flood(&pools));
+		empty(&pools);
+	}
+	printf("%-14s %8zu", STRATEGIES[strategy], count);
+	for (i = 0; i < CALLS; i++) {
+		printf(" %8.0f", times[i]);
+	}
+	printf(" %9.1f\n", flood_time);
+}
+
+int main(void)
+{
+	enum pool_strategy strategy;
+	size_t count;
+
+	if (sodium_init() < 0) {
+		return 1;
+	}
+	write_names();
+	fill_pending();
+	printf("%-14s %8s %8s %8s %8s %8s %8s %8s %9s\n", "strategy", "backends", "pick ns", "remove", "add", "priority",
+	       "suspend", "resume", "flood ms");
+	for (strategy = POOL_RANDOM; strategy <= POOL_RECIPIENT; strategy++) {
+		for (count = 10; count <= NAMES; count *= 100) {
+			measure(strategy, count);
+		}
+	}
+	pending_free(pending);
+	return 0;
+}

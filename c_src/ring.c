@@ -1,0 +1,131 @@
+#include "ring.h"
+
+#include <sodium.h>
+#include <string.h>
+
+#include "splitmix.h"
+
+int ring_init(struct ring *ring)
+{
+	static const uint8_t no_seed[HASHTABLE_SEEDBYTES]; /* the table is not asked for a hash */
+
+	return ring->points.bucket_count > 0 ? 0 : hashtable_init(&ring->points, no_seed);
+}
+
+void ring_free(struct ring *ring)
+{
+	hashtable_free(&ring->points);
+}
+
+/* The same on every machine. */
+static uint64_t load64(const unsigned char bytes[8])
+{
+	uint64_t number = 0;
+	int i;
+
+	for (i = 7; i >= 0; i--) {
+		number = number << 8 | bytes[i];
+	}
+	return number;
+}
+
+/*
+ * Position to hash and hash to position, the bits in reverse order: what is next
+ * to each other on the ring agrees in its highest bits, what is in the same
+ * bucket in its lowest.
+ */
+static uint64_t reverse(uint64_t bits)
+{
+	bits = (bits >> 1 & UINT64_C(0x5555555555555555)) | (bits & UINT64_C(0x5555555555555555)) << 1;
+	bits = (bits >> 2 & UINT64_C(0x3333333333333333)) | (bits & UINT64_C(0x3333333333333333)) << 2;
+	bits = (bits >> 4 & UINT64_C(0x0f0f0f0f0f0f0f0f)) | (bits & UINT64_C(0x0f0f0f0f0f0f0f0f)) << 4;
+	bits = (bits >> 8 & UINT64_C(0x00ff00ff00ff00ff)) | (bits & UINT64_C(0x00ff00ff00ff00ff)) << 8;
+	bits = (bits >> 16 & UINT64_C(0x0000ffff0000ffff)) | (bits & UINT64_C(0x0000ffff0000ffff)) << 16;
+	return bits >> 32 | bits << 32;
+}
+
+/* SipHash with 128 bits: half for the points, half for the rank. */
+void ring_add(struct ring *ring, struct ring_member *member, const uint8_t key[RING_KEYBYTES], const char *name,
+              size_t name_len)
+{
+	unsigned char hash[crypto_shorthash_siphashx24_BYTES];
+	uint64_t state;
+	int i;
+
+	crypto_shorthash_siphashx24(hash, (const unsigned char *)name, name_len, key);
+	state = load64(hash);
+	member->rank = load64(hash + 8);
+	for (i = 0; i < RING_POINTS; i++) {
+		struct ring_point *point = &member->points[i];
+
+		point->member = member;
+		point->node.hash = reverse(splitmix64(&state));
+		hashtable_add(&ring->points, &point->node);
+	}
+}
+
+void ring_remove(struct ring *ring, struct ring_member *member)
+{
+	int i;
+
+	for (i = 0; i < RING_POINTS; i++) {
+		hashtable_remove(&ring->points, &member->points[i].node);
+	}
+}
+
+struct candidate {
+	struct ring_member *member;
+	uint64_t distance;
+};
+
+static int is_nearer(struct candidate a, struct candidate b)
+{
+	return a.distance != b.distance ? a.distance < b.distance : a.member->rank < b.member->rank;
+}
+
+/* Looks at one bucket for what is nearer from `position` on than `nearest`. */
+static void look_at(const struct hashtable_node *node, uint64_t position, const struct ring_member *except,
+                    struct candidate *nearest)
+{
+	for (; node != NULL; node = node->next) {
+		const struct ring_point *point = (const void *)((const char *)node - offsetof(struct ring_point, node));
+		struct candidate found = {point->member, reverse(node->hash) - position};
+
+		if (found.member != except && (nearest->member == NULL || is_nearer(found, *nearest))) {
+			*nearest = found;
+		}
+	}
+}
+
+/* Looks at bucket after bucket, until what is nearest so far comes first, or all round. */
+static void look_from(const struct ring *ring, uint64_t position, const struct ring_member *except,
+                      struct candidate *nearest)
+{
+	uint64_t there = position, mask, last;
+	size_t count;
+
+	for (count = 0; count < ring->points.bucket_count; count++) {
+		look_at(hashtable_bucket(&ring->points, reverse(there), &mask), position, except, nearest);
+		last = there | ~reverse(mask); /* position in this bucket */
+		if (last - position >= nearest->distance) {
+			return;
+		}
+		there = last + 1;
+	}
+}
+
+struct ring_member *ring_find(const struct ring *ring, const uint8_t key[RING_KEYBYTES], const char *text,
+                              size_t text_len, const struct ring_member *except)
+{
+	unsigned char hash[crypto_shorthash_siphash24_BYTES];
+	struct candidate nearest = {NULL, UINT64_MAX};
+	uint64_t state;
+	int i;
+
+	crypto_shorthash_siphash24(hash, (const unsigned char *)text, text_len, key);
+	state = load64(hash);
+	for (i = 0; i < RING_POSITIONS; i++) {
+		look_from(ring, splitmix64(&state), except, &nearest);
+	}
+	return nearest.member;
+}

@@ -1,0 +1,786 @@
+-- core.pool: each strategy against the same, slow and obvious
+
+local core = require "mod_client_proxy.core";
+local expect = require "spec.support.expect";
+local process = require "spec.support.process";
+local random = require "spec.support.random";
+local vectors = require "spec.vectors.ring";
+
+local SEED = ("seed"):rep(core.POOL_SEEDBYTES // 4);
+local KEY = ("k"):rep(core.POOL_KEYBYTES);
+local STATES = { "ready", "suspended", "away" };
+local STRATEGIES = { "random", "round_robin", "least_pending", "primary", "sender", "recipient" };
+local NO_REQUESTS = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+
+random.announce("strategies_spec");
+
+local function name(number)
+	return ("some-user@some-domain.example/%d"):format(number);
+end
+
+local function names(count)
+	local list = {};
+	for i = 1, count do
+		list[i] = name(i);
+	end
+	return list;
+end
+
+-- (strategy, list, key) -> pool that has them all
+local function new_pool(strategy, list, key)
+	local pool = core.pool(random.bytes(core.POOL_SEEDBYTES));
+	pool:strategy(strategy, key or KEY);
+	for _, jid in ipairs(list) do
+		pool:add(jid);
+	end
+	return pool;
+end
+
+local function copy(list)
+	return table.move(list, 1, #list, 1, {});
+end
+
+local function reversed(list)
+	local other = {};
+	for i = #list, 1, -1 do
+		table.insert(other, list[i]);
+	end
+	return other;
+end
+
+local function index_of(list, value)
+	for index, other in ipairs(list) do
+		if other == value then
+			return index;
+		end
+	end
+end
+
+-- A list of backends, each { jid, state, priority, since }
+local oracle = {};
+oracle.__index = oracle;
+
+function oracle.new()
+	return setmetatable({ backends = {}, now = 0, queues = { ready = {}, suspended = {}, away = {} } }, oracle);
+end
+
+function oracle:find(jid)
+	for position, backend in ipairs(self.backends) do
+		if backend.jid == jid then
+			return backend, position;
+		end
+	end
+end
+
+function oracle:set(jid, state)
+	local backend = self:find(jid);
+	if not backend or backend.state == state then
+		return false;
+	end
+	if backend.state then
+		self:leave(backend);
+	end
+	self.now = self.now + 1;
+	backend.state, backend.since = state, self.now;
+	self:join(backend);
+	return true;
+end
+
+function oracle:add(jid)
+	if self:find(jid) then
+		return false;
+	end
+	table.insert(self.backends, { jid = jid, priority = 0 });
+	return self:set(jid, "ready");
+end
+
+function oracle:remove(jid)
+	local backend, position = self:find(jid);
+	if not backend then
+		return false;
+	end
+	self:leave(backend);
+	table.remove(self.backends, position);
+	if self.last == backend then
+		self.last = nil;
+	end
+	return true;
+end
+
+function oracle:priority(jid, priority)
+	local backend = self:find(jid);
+	local before = backend and backend.priority;
+	if backend then
+		backend.priority = priority;
+	end
+	return before ~= nil and before ~= priority;
+end
+
+-- The backends that a request of `requester` may go to
+function oracle:choices(requester)
+	for _, state in ipairs { "ready", "suspended" } do
+		local choices = {};
+		for _, backend in ipairs(self.backends) do
+			if backend.state == state and backend.jid ~= requester then
+				table.insert(choices, backend);
+			end
+		end
+		if choices[1] then
+			return choices;
+		end
+	end
+	return {};
+end
+
+-- For round_robin: a queue for each state. Whoever had the last turn of all stays at the end.
+function oracle:join(backend)
+	local queue = self.queues[backend.state];
+	local is_last = #queue > 0 and queue[#queue] == self.last;
+	table.insert(queue, is_last and #queue or #queue + 1, backend);
+end
+
+function oracle:leave(backend)
+	local queue = self.queues[backend.state];
+	table.remove(queue, index_of(queue, backend));
+end
+
+-- (oracle, picked, requester, service): fails unless that is what a pick by the strategy returns
+local check = {};
+
+function check.random(slow, picked, requester)
+	local choices = {};
+	for i, backend in ipairs(slow:choices(requester)) do
+		choices[i] = backend.jid;
+	end
+	expect.that(#choices == 0 and picked == nil or index_of(choices, picked), "picked %q among %d", picked, #choices);
+end
+
+check.least_pending = check.random;
+
+function check.round_robin(slow, picked, requester)
+	local choices = slow:choices(requester);
+	if #choices == 0 then
+		return expect.equal(nil, picked, "of none");
+	end
+	local queue = slow.queues[choices[1].state];
+	local turn = queue[1].jid ~= requester and queue[1] or queue[2];
+	expect.equal(turn.jid, picked, "of %d", #choices);
+	expect.that(#choices == 1 or slow.last ~= turn, "two turns in a row");
+	slow.last = turn;
+	table.remove(queue, index_of(queue, turn));
+	table.insert(queue, turn);
+end
+
+function check.primary(slow, picked, requester)
+	local choices = slow:choices(requester);
+	table.sort(choices, function (a, b)
+		if a.priority ~= b.priority then
+			return a.priority > b.priority;
+		end
+		return a.since < b.since;
+	end);
+	expect.equal(choices[1] and choices[1].jid, picked, "of %d", #choices);
+end
+
+-- What a pool has that never had any other backends, in whatever order they came
+local function check_by_set(strategy)
+	return function (slow, picked, requester, service)
+		local list = {};
+		for i, backend in ipairs(slow:choices(requester)) do
+			list[i] = backend.jid;
+		end
+		local pool = new_pool(strategy, random.shuffle(list));
+		expect.equal(pool:pick(requester, service), picked, "of %d", #list);
+	end
+end
+
+check.sender = check_by_set("sender");
+check.recipient = check_by_set("recipient");
+
+-- `add_weight` of the steps add, so that some sequences grow and some shrink.
+local function run_sequence(strategy, universe, steps, add_weight)
+	local pool, slow = new_pool(strategy, {}), oracle.new();
+	for step = 1, steps do
+		local jid, chance = random.element(universe), math.random();
+		if chance < add_weight then
+			expect.equal(slow:add(jid), pool:add(jid), "step %d, add", step);
+		elseif chance < 0.4 then
+			expect.equal(slow:remove(jid), pool:remove(jid), "step %d, remove", step);
+		elseif chance < 0.6 then
+			local state = random.element(STATES);
+			expect.equal(slow:set(jid, state), pool:set(jid, state), "step %d, set", step);
+		elseif chance < 0.7 then
+			local priority = math.random(-2, 2);
+			expect.equal(slow:priority(jid, priority), pool:priority(jid, priority), "step %d, priority", step);
+		else
+			local requester = random.element { jid, ("user-%d@h/r"):format(math.random(1000)), "" };
+			local service = random.element { "", "proxy.domain.example", ("room-%d@h/r"):format(math.random(1000)) };
+			check[strategy](slow, pool:pick(requester, service, NO_REQUESTS), requester, service);
+		end
+		expect.equal(#slow:choices() > 0, pool:serves(), "step %d, serves", step);
+		expect.equal(#slow.backends, #pool, "step %d, number", step);
+	end
+end
+
+-- Whoever has how many of `turns` picks
+local function count_picks(pool, turns, ...)
+	local counts = {};
+	for _ = 1, turns do
+		local picked = pool:pick(...);
+		counts[picked] = (counts[picked] or 0) + 1;
+	end
+	return counts;
+end
+
+-- (pool, keys) -> what each of the requesters' bare JIDs gets, in their order
+local function pick_all(pool, keys)
+	local picked = {};
+	for i, key in ipairs(keys) do
+		picked[i] = pool:pick(key);
+	end
+	return picked;
+end
+
+local function random_keys(count)
+	local keys = {};
+	for i = 1, count do
+		keys[i] = ("user-%x@some-domain.example"):format(math.random(0));
+	end
+	return keys;
+end
+
+local function random_names(count)
+	local list = {};
+	for i = 1, count do
+		list[i] = ("some-user@some-domain.example/%x"):format(math.random(0));
+	end
+	return list;
+end
+
+-- (strategy, count) -> seconds of CPU time for the same changes and picks, among that many backends
+local function time_flood(strategy, count)
+	local list = names(count);
+	local pool = new_pool(strategy, list);
+	local started = os.clock();
+	for turn = 1, process.turns(50000, 1000) do
+		local jid = random.element(list);
+		pool:priority(jid, turn % 100);
+		pool:set(jid, random.element(STATES));
+		if turn % 4 == 0 then
+			pool:remove(jid);
+			pool:add(jid);
+		end
+		pool:pick(jid, "proxy.domain.example", NO_REQUESTS);
+	end
+	return os.clock() - started;
+end
+
+-- (pool, list): each of the list is picked once in as many turns
+local function takes_turns(pool, list)
+	local counts = count_picks(pool, #list);
+	for _, jid in ipairs(list) do
+		expect.equal(1, counts[jid], "turns of %q", jid);
+	end
+end
+
+describe("core.pool, by strategy", function ()
+	before_each(random.restart);
+
+	for _, strategy in ipairs(STRATEGIES) do
+		describe(strategy, function ()
+			for _, case in ipairs {
+				{ "with few backends", names(3), 200, 300 };
+				{ "with some backends", names(30), 30, 600 };
+				{ "with strange JIDs", { "", "\0", "a", "a\0b", "\255", "/", "a/", ("j"):rep(3071) }, 50, 300 };
+			} do
+				local what, universe, sequences, steps = table.unpack(case);
+				it("does what a list does, "..what, function ()
+					for _ = 1, process.turns(sequences, 2) do
+						run_sequence(strategy, universe, steps, 0.2 + 0.2 * math.random());
+					end
+				end);
+			end
+
+			it("finds none in an empty pool", function ()
+				local pool = new_pool(strategy, {});
+				assert.is_false(pool:serves());
+				assert.is_nil(pool:pick(nil, nil, NO_REQUESTS));
+				assert.equal(1, select("#", pool:pick("a", "b", NO_REQUESTS)));
+			end);
+
+			it("finds none where all others are away, and the suspended where none is ready", function ()
+				local pool = new_pool(strategy, { "a", "b", "c" });
+				pool:set("b", "suspended");
+				pool:set("c", "away");
+				for _ = 1, 20 do
+					assert.equal("a", pool:pick(nil, nil, NO_REQUESTS));
+					assert.equal("b", pool:pick("a", nil, NO_REQUESTS));
+				end
+				pool:remove("b");
+				assert.is_true(pool:serves());
+				assert.is_nil(pool:pick("a", nil, NO_REQUESTS));
+				pool:set("a", "away");
+				assert.is_false(pool:serves());
+				assert.is_nil(pool:pick(nil, nil, NO_REQUESTS));
+			end);
+
+			it("takes no longer because there are many, but for what memory is slower", function ()
+				local few, many = 100, process.turns(100000, 1000);
+				local short, long = time_flood(strategy, few), time_flood(strategy, many);
+				expect.that(long < 100 * short, "%g s among %d, %g s among %d", short, few, long, many);
+			end);
+
+			it("gives back its memory", function ()
+				local all = {};
+				for i = 1, process.turns(1000, 20) do
+					all[i] = ("j"):rep(1000)..i;
+				end
+				process.stays_flat(function ()
+					for _ = 1, 20 do
+						local pool = new_pool(strategy, all);
+						for _, jid in ipairs(all) do
+							pool:remove(jid);
+						end
+						new_pool(strategy, all);
+						collectgarbage();
+					end
+				end, 2 * 1024 * 1024);
+			end);
+
+			it("can follow any other, whatever the backends' states and priorities", function ()
+				for _, before in ipairs(STRATEGIES) do
+					local pool, slow = new_pool(before, {}), oracle.new();
+					for number = 1, 30 do
+						local jid, state, priority = name(number), random.element(STATES), math.random(-2, 2);
+						pool:add(jid);
+						slow:add(jid);
+						expect.equal(slow:set(jid, state), pool:set(jid, state), "state of %d", number);
+						expect.equal(slow:priority(jid, priority), pool:priority(jid, priority), "priority of %d", number);
+						pool:pick(name(number), "proxy.domain.example", NO_REQUESTS);
+					end
+					assert.is_true(pool:strategy(strategy, KEY));
+					if strategy == "round_robin" then -- in any order
+						local ready = {};
+						for i, backend in ipairs(slow:choices()) do
+							ready[i] = backend.jid;
+						end
+						takes_turns(pool, ready);
+					else
+						for number = 1, 30 do
+							check[strategy](slow, pool:pick(name(number), name(number), NO_REQUESTS), name(number), name(number));
+						end
+					end
+					for number = 1, 30 do
+						assert.is_true(pool:remove(name(number)));
+					end
+					assert.is_nil(pool:pick(nil, nil, NO_REQUESTS));
+				end
+			end);
+		end);
+	end
+
+	it("is random where nothing else is said", function ()
+		local seed = random.bytes(core.POOL_SEEDBYTES);
+		local pool, twin = core.pool(seed), core.pool(seed);
+		pool:strategy("random", KEY);
+		for number = 1, 20 do
+			pool:add(name(number));
+			twin:add(name(number));
+		end
+		for turn = 1, 100 do
+			expect.equal(pool:pick(), twin:pick(), "turn %d", turn);
+		end
+	end);
+
+	describe("round_robin", function ()
+		it("goes through all, again and again in the same order", function ()
+			local pool, order = new_pool("round_robin", names(10)), {};
+			for i = 1, 10 do
+				order[i] = pool:pick();
+			end
+			expect.same(names(10), order, "as they came");
+			for turn = 0, 99 do
+				expect.equal(order[turn % 10 + 1], pool:pick(), "turn %d", turn);
+			end
+		end);
+
+		it("skips nobody when others leave and return all the time", function ()
+			local pool = new_pool("round_robin", names(10));
+			local counts, before = {}, nil;
+			for turn = 1, 1000 do
+				local picked = pool:pick();
+				expect.that(picked ~= before, "two turns in a row, %d", turn);
+				counts[picked] = (counts[picked] or 0) + 1;
+				before = picked;
+				-- numbers 6 to 10 hurry back; who had a turn has to wait for it until all others had one
+				local returning = name(turn % 5 + 6);
+				if turn % 2 == 0 then
+					pool:remove(returning);
+					pool:add(returning);
+				else
+					pool:set(returning, "away");
+					pool:set(returning, "ready");
+				end
+			end
+			for number = 1, 5 do
+				expect.that(counts[name(number)] >= 100, "%d had %d turns", number, counts[name(number)]);
+			end
+		end);
+
+		it("gives the next turn to one that returns to the one that had the last", function ()
+			local pool = new_pool("round_robin", { "a", "b" });
+			assert.equal("a", pool:pick());
+			assert.equal("b", pool:pick());
+			pool:set("a", "away");
+			assert.equal("b", pool:pick());
+			pool:set("a", "ready");
+			assert.equal("a", pool:pick());
+			assert.equal("b", pool:pick());
+			pool:remove("b");
+			pool:add("b");
+			assert.equal("a", pool:pick());
+			assert.equal("b", pool:pick());
+		end);
+
+		it("keeps the place of a backend that asks", function ()
+			local pool = new_pool("round_robin", { "a", "b", "c" });
+			assert.equal("b", pool:pick("a"));
+			assert.equal("c", pool:pick("a"));
+			assert.equal("b", pool:pick("a"));
+			assert.equal("a", pool:pick("b"));
+			assert.equal("c", pool:pick());
+			assert.equal("b", pool:pick());
+			assert.equal("a", pool:pick());
+		end);
+
+		it("goes on where it was when it is set again, as by a reload, or a priority is", function ()
+			local pool = new_pool("round_robin", { "a", "b", "c" });
+			assert.equal("a", pool:pick());
+			assert.equal("b", pool:pick());
+			assert.is_true(pool:strategy("round_robin", KEY));
+			assert.equal("c", pool:pick());
+			pool:priority("a", 7);
+			assert.equal("a", pool:pick());
+			assert.equal("b", pool:pick());
+		end);
+	end);
+
+	describe("least_pending", function ()
+		local pending;
+
+		local function hand(backend, count)
+			for _ = 1, count do
+				assert(pending:add(backend, "to", "id", "requester", "service", 0));
+			end
+		end
+
+		before_each(function ()
+			pending = core.pending(random.bytes(core.PENDING_SEEDBYTES));
+		end);
+
+		it("takes the less loaded of two", function ()
+			local pool = new_pool("least_pending", { "a", "b" });
+			hand("a", 1);
+			assert.same({ b = 100 }, count_picks(pool, 100, nil, nil, pending));
+			hand("b", 2);
+			assert.same({ a = 100 }, count_picks(pool, 100, nil, nil, pending));
+			assert.same({ b = 100 }, count_picks(pool, 100, "a", nil, pending));
+		end);
+
+		it("takes two different ones, each pair as likely as the next", function ()
+			local pool = new_pool("least_pending", { "a", "b", "c", "d" });
+			hand("b", 1);
+			hand("c", 2);
+			hand("d", 3);
+			local counts = count_picks(pool, 6000, nil, nil, pending);
+			assert.is_nil(counts.d); -- in no pair the less loaded one
+			for backend, expected in pairs { a = 3000, b = 2000, c = 1000 } do -- of three pairs, two and one
+				expect.that(math.abs(counts[backend] - expected) < 300, "%s: %d", backend, counts[backend]);
+			end
+			counts = count_picks(pool, 6000, "b", nil, pending);
+			assert.is_nil(counts.b);
+			assert.is_nil(counts.d);
+			for backend, expected in pairs { a = 4000, c = 2000 } do
+				expect.that(math.abs(counts[backend] - expected) < 300, "%s: %d", backend, counts[backend]);
+			end
+		end);
+
+		it("takes either of two that have the same", function ()
+			local pool = new_pool("least_pending", names(10));
+			local counts = count_picks(pool, 10000, nil, nil, pending);
+			for number = 1, 10 do
+				expect.that(math.abs(counts[name(number)] - 1000) < 250, "%d: %d", number, counts[name(number)]);
+			end
+		end);
+
+		it("keeps the loads close together", function ()
+			local pool = new_pool("least_pending", names(100));
+			for _ = 1, 10000 do
+				hand(pool:pick(nil, nil, pending), 1);
+			end
+			for number = 1, 100 do -- at random, some would have 125 and more
+				expect.that(math.abs(pending:count(name(number)) - 100) <= 12, "%d: %d", number, pending:count(name(number)));
+			end
+		end);
+
+		it("cannot do without the pending table", function ()
+			local pool = new_pool("least_pending", { "a" });
+			expect.raises("mod_client_proxy.pending expected, got no value", pool.pick, pool);
+			expect.raises("mod_client_proxy.pending expected, got nil", pool.pick, pool, "requester", "service", nil);
+		end);
+	end);
+
+	describe("primary", function ()
+		it("stays with the first that came", function ()
+			local pool = new_pool("primary", { "a", "b", "c" });
+			assert.same({ a = 100 }, count_picks(pool, 100, "requester"));
+		end);
+
+		it("is taken over by a standby, and not back", function ()
+			local pool = new_pool("primary", { "a", "b", "c" });
+			pool:set("a", "away");
+			assert.equal("b", pool:pick());
+			pool:set("a", "ready");
+			assert.equal("b", pool:pick());
+			pool:set("b", "suspended");
+			assert.equal("c", pool:pick());
+			pool:set("b", "ready");
+			assert.equal("c", pool:pick());
+			pool:remove("c");
+			assert.equal("a", pool:pick());
+			pool:add("c");
+			assert.equal("a", pool:pick());
+			assert.equal("b", pool:pick("a"));
+		end);
+
+		it("goes by the highest priority first", function ()
+			local pool = new_pool("primary", { "a", "b", "c" });
+			assert.is_true(pool:priority("c", 1));
+			assert.equal("c", pool:pick());
+			assert.is_true(pool:priority("b", 127));
+			assert.equal("b", pool:pick());
+			assert.is_true(pool:priority("c", 127)); -- since after b
+			assert.equal("b", pool:pick());
+			pool:priority("a", 127); -- since before b
+			assert.equal("a", pool:pick());
+			pool:priority("a", -1);
+			pool:priority("b", -128);
+			pool:priority("c", -128);
+			assert.equal("a", pool:pick());
+			pool:remove("a");
+			assert.equal("b", pool:pick());
+		end);
+
+		it("gives a new backend no priority of one before", function ()
+			local pool = new_pool("primary", { "a", "b" });
+			pool:priority("b", 5);
+			pool:remove("b");
+			pool:add("b");
+			assert.equal("a", pool:pick());
+		end);
+
+		it("is in the order of thousands", function ()
+			local pool, slow = new_pool("primary", {}), oracle.new();
+			local count = process.turns(3000, 100);
+			for number = 1, count do
+				local priority = math.random(-128, 127);
+				pool:add(name(number));
+				slow:add(name(number));
+				pool:priority(name(number), priority);
+				slow:priority(name(number), priority);
+			end
+			local order = slow:choices();
+			table.sort(order, function (a, b)
+				return a.priority > b.priority or a.priority == b.priority and a.since < b.since;
+			end);
+			for position, backend in ipairs(order) do
+				expect.equal(backend.jid, pool:pick(), "position %d", position);
+				expect.equal(order[position + 1] and order[position + 1].jid, pool:pick(backend.jid), "after position %d", position);
+				pool:remove(backend.jid);
+			end
+		end);
+	end);
+
+	describe("sender and recipient", function ()
+		it("choose what they are known to choose", function ()
+			for number, vector in ipairs(vectors) do
+				for _, list in ipairs { vector.members, reversed(vector.members) } do
+					local pool = new_pool("sender", list, vector.key);
+					for _, case in ipairs(vector.texts) do
+						local text, expected = case[1], vector.members[case[2]];
+						expect.equal(expected, pool:pick(text), "vector %d, sender %q", number, text);
+						expect.equal(expected, pool:pick(text.."/resource/", "other"), "vector %d, sender %q", number, text);
+					end
+					pool:strategy("recipient", vector.key);
+					for _, case in ipairs(vector.texts) do
+						local text, expected = case[1], vector.members[case[2]];
+						expect.equal(expected, pool:pick(nil, text), "vector %d, recipient %q", number, text);
+						expect.equal(expected, pool:pick("requester", text.."/r"), "vector %d, recipient %q", number, text);
+					end
+				end
+			end
+		end);
+
+		it("take nobody for the empty JID", function ()
+			local pool = new_pool("sender", names(100));
+			assert.equal(pool:pick("/resource"), pool:pick());
+			pool:strategy("recipient", KEY);
+			assert.equal(pool:pick("requester", ""), pool:pick("requester"));
+		end);
+
+		it("choose by the set of backends alone, whatever was before", function ()
+			local keys, list = random_keys(300), random_names(12);
+			local expected = pick_all(new_pool("sender", list), keys);
+			local pool = new_pool("sender", random.shuffle(copy(list)));
+			expect.same(expected, pick_all(pool, keys), "another order, another seed");
+			for _ = 1, 3 do
+				local others = random_names(process.turns(1000, 100));
+				for _, jid in ipairs(others) do
+					pool:add(jid);
+				end
+				for _, jid in ipairs(random.shuffle(list)) do
+					pool:set(jid, "away");
+					pool:priority(jid, math.random(100));
+				end
+				for _, jid in ipairs(random.shuffle(others)) do
+					pool:remove(jid);
+				end
+				for _, jid in ipairs(random.shuffle(list)) do
+					pool:set(jid, "ready");
+				end
+				expect.same(expected, pick_all(pool, keys), "after others came and went");
+			end
+			pool:strategy("recipient", KEY);
+			pool:strategy("sender", KEY);
+			expect.same(expected, pick_all(pool, keys), "after another strategy");
+		end);
+
+		it("choose otherwise under another key", function ()
+			local keys, pool = random_keys(1000), new_pool("sender", names(10));
+			local before = pick_all(pool, keys);
+			for position = 1, core.POOL_KEYBYTES do
+				pool:strategy("sender", KEY:sub(1, position - 1).."\0"..KEY:sub(position + 1));
+				local same = 0;
+				for i, picked in ipairs(pick_all(pool, keys)) do
+					same = same + (picked == before[i] and 1 or 0);
+				end
+				expect.that(same < 250, "byte %d: %d of 1000 as before", position, same); -- about 100
+			end
+			pool:strategy("sender", KEY);
+			expect.same(before, pick_all(pool, keys), "the first key again");
+		end);
+
+		for _, count in ipairs { 2, 10, 100, 1000 } do
+			it("move little when one of "..count.." backends leaves or another joins", function ()
+				local keys, list = random_keys(process.turns(100000, 200)), random_names(count);
+				local newcomer = random_names(1)[1];
+				local pool = new_pool("sender", list);
+				local before, counts = pick_all(pool, keys), {};
+				for _, picked in ipairs(before) do
+					counts[picked] = (counts[picked] or 0) + 1;
+				end
+				local leaving = before[1]; -- who has something
+
+				pool:remove(leaving);
+				local moved = 0;
+				for i, picked in ipairs(pick_all(pool, keys)) do
+					if before[i] == leaving then
+						moved = moved + 1;
+						expect.that(picked ~= leaving and picked ~= nil, "%s is gone", picked);
+					else
+						expect.equal(before[i], picked, "%s, which is another's", keys[i]);
+					end
+				end
+				assert.equal(counts[leaving], moved);
+
+				pool:add(leaving);
+				expect.same(before, pick_all(pool, keys), "after its return");
+
+				pool:add(newcomer);
+				moved = 0;
+				for i, picked in ipairs(pick_all(pool, keys)) do
+					if picked ~= before[i] then
+						moved = moved + 1;
+						expect.equal(newcomer, picked, "%s, which moves", keys[i]);
+					end
+				end
+				expect.that(moved > 0 or #keys < 10 * count, "nothing moves");
+				expect.that(moved <= (1 / count + 0.05) * #keys, "%d of %d move", moved, #keys);
+			end);
+		end
+
+		for _, count in ipairs { 2, 3, 10 } do
+			it("spread "..count.." backends' load within 1.25 times the mean", function ()
+				local keys = random_keys(process.turns(100000, 1000));
+				for _ = 1, process.turns(3, 1) do
+					local counts, most = {}, 0;
+					for _, picked in ipairs(pick_all(new_pool("sender", random_names(count), random.bytes(16)), keys)) do
+						counts[picked] = (counts[picked] or 0) + 1;
+						most = math.max(most, counts[picked]);
+					end
+					local allowed = 1.25 * #keys / count + (#keys < 100000 and 100 or 0);
+					expect.that(most <= allowed, "%d of %d", most, #keys);
+				end
+			end);
+		end
+
+		it("treat a backend that asks as if it were none", function ()
+			local list = {};
+			for i = 1, 20 do
+				list[i] = ("user-%d@some-domain.example/r"):format(i);
+			end
+			local pool = new_pool("sender", list);
+			for i, jid in ipairs(list) do
+				local others = copy(list);
+				table.remove(others, i);
+				expect.equal(new_pool("sender", others):pick(jid), pool:pick(jid), "%s", jid);
+			end
+		end);
+	end);
+
+	describe("mistakes raise:", function ()
+		it("a strategy that is none, or no key", function ()
+			local pool = core.pool(SEED);
+			expect.raises("invalid option 'best'", pool.strategy, pool, "best", KEY);
+			expect.raises("string expected, got no value", pool.strategy, pool);
+			expect.raises("string expected, got no value", pool.strategy, pool, "random");
+			for _, length in ipairs { 0, 15, 17, 32 } do
+				expect.raises(("16 bytes expected, got %d"):format(length), pool.strategy, pool, "sender", ("k"):rep(length));
+			end
+			for _, wrong in ipairs { false, true, {}, print, pool } do
+				expect.raises("string expected", pool.strategy, pool, wrong, KEY);
+				expect.raises("string expected", pool.strategy, pool, "sender", wrong);
+			end
+		end);
+
+		it("a priority that is none", function ()
+			local pool = new_pool("primary", { "a", "b" });
+			for _, wrong in ipairs { -129, 128, math.maxinteger, math.mininteger } do
+				expect.raises("-128 to 127 expected", pool.priority, pool, "b", wrong);
+			end
+			for _, wrong in ipairs { false, true, {}, print, pool, "x" } do
+				expect.raises("number expected", pool.priority, pool, "b", wrong);
+			end
+			expect.raises("number expected, got no value", pool.priority, pool, "b");
+			expect.raises("no integer representation", pool.priority, pool, "b", 0.5);
+			expect.raises("string expected", pool.priority, pool, {}, 1);
+			assert.equal("a", pool:pick());
+			assert.is_false(pool:priority("c", 1));
+			assert.is_false(pool:priority("b", 0));
+			assert.is_true(pool:priority("b", -128));
+			assert.is_true(pool:priority("b", 127));
+		end);
+
+		it("arguments of a pick of a wrong type", function ()
+			local pool = new_pool("sender", { "a" });
+			for _, wrong in ipairs { false, true, {}, print, pool } do
+				expect.raises("string expected", pool.pick, pool, wrong);
+				expect.raises("string expected", pool.pick, pool, "requester", wrong);
+				expect.raises("mod_client_proxy.pending expected", pool.pick, pool, "requester", "service", wrong);
+			end
+			local collected = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+			getmetatable(collected).__gc(collected);
+			expect.raises("already collected", pool.pick, pool, "requester", "service", collected);
+		end);
+	end);
+end);
