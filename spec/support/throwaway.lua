@@ -34,11 +34,17 @@ function throwaway.write_file(path, content)
 	assert(file:close());
 end
 
+-- Specs that run side by side take their ports from ranges of their own, all of them below those that
+-- the system gives to clients: nobody else is likely to take one until its server does.
+local last_port = tonumber(os.getenv("SPEC_FIRST_PORT")) or 10000;
+local range = { first = last_port, count = 10000 };
+
 function throwaway.free_port()
-	local server = assert(socket.bind("127.0.0.1", 0));
-	local _, port = server:getsockname();
-	server:close();
-	return tonumber(port);
+	repeat
+		last_port = range.first + (last_port + 1 - range.first) % range.count;
+		local server = socket.bind("127.0.0.1", last_port);
+	until server and server:close();
+	return last_port;
 end
 
 -- (name) -> a class of servers
