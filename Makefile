@@ -73,6 +73,7 @@ bench: .build/growth .build/pool
 	@.build/growth
 	@.build/pool
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/burst.lua
+	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/least_pending.lua
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/starts.lua 50 $(PLUGIN_PATH)
 
 .build/growth .build/pool: .build/%: bench/%.c $(sources) $(headers)

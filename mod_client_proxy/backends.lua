@@ -27,7 +27,7 @@ local function state_of(record)
 	elseif record.is_hibernating then
 		return "hibernating";
 	end
-	return record.is_suspended and "suspended" or "ready";
+	return (record.is_suspended or record.doubt) and "suspended" or "ready";
 end
 
 -- (setup) -> the handlers for presence and IQ events, and more
@@ -35,11 +35,12 @@ end
 --          timeout (seconds to answer a ping), is_wanted(resource): whether it may serve, saved (what save() returned before a reload),
 --          is_bounce(origin, stanza): whether an answer is a server's, not the backend's;
 --          on_came(backend), on_gone(backend): to be told before one is in the pool, and after;
---          on_change(): to be told when list() or is_serving() returns something else }
+--          on_change(): to be told when a backend has come, gone or changed }
 function backends.new(setup)
 	local target, pool, subscription = setup.target, setup.pool, setup.subscription;
 	local saved = setup.saved or { records = {}, is_watched = false, was_serving = false };
-	-- by a backend's JID: { since, priority, is_excluded, is_drained, is_hibernating, is_suspended, ping (the id to be answered, or false) }
+	-- by a backend's JID: { since, priority, is_excluded, is_drained, is_hibernating, is_suspended,
+	-- ping (the id to be answered, or false), doubt (what it is in until its presence comes, or false) }
 	local records = saved.records;
 	local is_watched = saved.is_watched; -- whether the target is subscribed to the proxy's presence
 	local was_serving = saved.was_serving;
@@ -48,17 +49,13 @@ function backends.new(setup)
 		module:send(st.presence({ from = module.host, to = to, type = type }));
 	end
 
-	local function is_serving()
-		return pool:pick() ~= nil;
-	end
-
 	-- The proxy is available as long as it can serve.
 	local function send_own_presence(to)
-		send_presence(to, not is_serving() and "unavailable" or nil);
+		send_presence(to, not pool:serves() and "unavailable" or nil);
 	end
 
 	local function changed()
-		if was_serving ~= is_serving() then
+		if was_serving ~= pool:serves() then
 			was_serving = not was_serving;
 			if is_watched then
 				send_own_presence(target);
@@ -76,6 +73,7 @@ function backends.new(setup)
 		for name, value in pairs(fields) do
 			record[name] = value;
 		end
+		pool:priority(backend, record.priority);
 		pool:set(backend, POOL_STATES[state_of(record)]);
 		changed();
 	end
@@ -114,7 +112,7 @@ function backends.new(setup)
 		if not records[from] then
 			add(from);
 		end
-		update(from, { priority = read_priority(stanza) });
+		update(from, { priority = read_priority(stanza), doubt = false });
 	end
 
 	local function remove(backend)
@@ -186,6 +184,54 @@ function backends.new(setup)
 		record.ping = nil;
 		update(attr.from, { is_suspended = false });
 		return true;
+	end
+
+	-- A list in the order of the resources: { { jid, resource, since (os.time), priority, state }, ... }
+	local function list()
+		local entries = {};
+		for jid, record in pairs(records) do
+			table.insert(entries, {
+				jid = jid, resource = jid_resource(jid), since = record.since,
+				priority = record.priority, state = state_of(record),
+			});
+		end
+		table.sort(entries, function (a, b) return a.resource < b.resource; end);
+		return entries;
+	end
+
+	-- Nothing new for any of them until its presence comes again; those whose does not are dropped.
+	local function doubt_all()
+		local doubt = {};
+		for _, entry in ipairs(list()) do
+			update(entry.jid, { doubt = doubt });
+		end
+		subscription.check();
+		module:add_timer(setup.timeout, function ()
+			for _, entry in ipairs(list()) do
+				if records[entry.jid] and records[entry.jid].doubt == doubt then
+					went(entry.jid);
+				end
+			end
+		end);
+	end
+
+	-- A server that dies does not say which of its clients are gone.
+	local function watch_streams()
+		local host = jid_host(target);
+		local is_due = false;
+		module:hook_global("s2s-destroyed", function (event)
+			local session = event.session;
+			local is_targets = session.from_host == host or session.to_host == host or session.hosts and session.hosts[host];
+			if not is_targets or is_due or #pool == 0 then
+				return;
+			end
+			is_due = true;
+			module:add_timer(0, function () -- when all streams that end together have ended
+				is_due = false;
+				module:log("info", "A stream to the target's server has ended: its resources get no requests until their presence comes again");
+				doubt_all();
+			end);
+		end);
 	end
 
 	-- XEP-0198: what is sent to a hibernating session waits in a queue for its return
@@ -276,28 +322,27 @@ function backends.new(setup)
 		return counts;
 	end
 
-	-- A list in the order of the resources: { { jid, resource, since (os.time), priority, state }, ... }
-	local function list()
-		local entries = {};
-		for jid, record in pairs(records) do
-			table.insert(entries, {
-				jid = jid, resource = jid_resource(jid), since = record.since,
-				priority = record.priority, state = state_of(record),
-			});
+	-- What a reload has carried over, but for its timers
+	local function take_over(backend)
+		local record = records[backend];
+		update(backend, { is_excluded = not setup.is_wanted(jid_resource(backend)) });
+		if record.ping then
+			ping(backend);
 		end
-		table.sort(entries, function (a, b) return a.resource < b.resource; end);
-		return entries;
+		return record.doubt;
 	end
 
 	-- to be called when all hosts are there, and when the target's comes later
 	local function start()
 		watch_hibernation();
+		watch_streams();
 		subscription.start();
-		for _, entry in ipairs(list()) do -- what a reload has carried over
-			update(entry.jid, { is_excluded = not setup.is_wanted(entry.resource) });
-			if records[entry.jid] and records[entry.jid].ping then -- nobody waits for the answer any more
-				ping(entry.jid);
-			end
+		local is_in_doubt = false;
+		for _, entry in ipairs(list()) do
+			is_in_doubt = records[entry.jid] and take_over(entry.jid) or is_in_doubt;
+		end
+		if is_in_doubt then
+			doubt_all();
 		end
 	end
 
@@ -315,7 +360,6 @@ function backends.new(setup)
 		count_states = count_states;
 		drain = drain;
 		drop = drop;
-		is_serving = is_serving;
 		list = list;
 		on_iq = on_iq;
 		on_presence = on_presence;

@@ -18,7 +18,7 @@ local problems = {
 local diagnosis = {};
 
 -- (setup) -> changed(), to be called when something may have changed; current() -> level, line
--- setup: { target, pool, subscription, backends }
+-- setup: { target, pool, subscription }
 function diagnosis.new(setup)
 	local reported;
 	local is_due = false;
@@ -29,7 +29,7 @@ function diagnosis.new(setup)
 		if problems[state] then
 			local level, format = table.unpack(problems[state]);
 			return level, format:format(target, module.host)..(reason and (" (%s)"):format(reason) or "");
-		elseif setup.backends.is_serving() then
+		elseif setup.pool:serves() then
 			return "info", ("%s is online, requests are served"):format(target);
 		elseif #setup.pool > 0 then
 			return "warn", ("All resources of %s are draining, hibernating or excluded, requests are refused"):format(target);

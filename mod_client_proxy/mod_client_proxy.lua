@@ -5,6 +5,7 @@
 
 local jid_host = require "util.jid".host;
 local random_bytes = require "util.random".bytes;
+local sha256 = require "util.hashes".sha256;
 
 local requests = module:require "requests";
 
@@ -42,6 +43,8 @@ local core = must(module:require "load_core");
 local jat = must(core.jat(module.host, options.address_format));
 local keeps_target = saved.target == options.target;
 local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
+-- With a key that stays the same, what sender and recipient choose does, too.
+pool:strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES));
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime));
 
@@ -73,7 +76,6 @@ diagnosis = module:require "diagnosis".new {
 	target = options.target;
 	pool = pool;
 	subscription = subscription;
-	backends = backends;
 };
 handlers = requests.new {
 	target = options.target;
@@ -93,6 +95,7 @@ local shell = module:require "shell";
 shell.start {
 	target = options.target;
 	address_format = options.address_format;
+	strategy = options.strategy;
 	pending = pending;
 	backends = backends;
 	subscription = subscription;

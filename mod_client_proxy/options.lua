@@ -120,6 +120,8 @@ local options = {
 	retries = read_integer("client_proxy_retries", 1, 0, 10);
 	max_pending = read_integer("client_proxy_max_pending", 100000, 1, 10000000);
 	max_pending_per_requester = read_integer("client_proxy_max_pending_per_requester", 256, 1, 10000000);
+	strategy = read_choice("client_proxy_strategy", "random",
+		{ "random", "round_robin", "least_pending", "primary", "sender", "recipient" });
 	resources = read_resources("client_proxy_resources");
 	auto_approve = read_boolean("client_proxy_auto_approve", true);
 	key_lifetime = read_period("client_proxy_key_lifetime", 30 * DAY, 60, 3650 * DAY);

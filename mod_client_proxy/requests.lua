@@ -173,7 +173,7 @@ function requests.new(setup)
 		if stopped then
 			return refuse(origin, stanza, "unloaded");
 		end
-		local backend = pool:pick(requester);
+		local backend = pool:pick(requester, service, pending);
 		if not backend then
 			return refuse(origin, stanza, "no-backend");
 		end
@@ -191,7 +191,7 @@ function requests.new(setup)
 	-- What becomes of a request whose backend will not answer it
 	local function retry(requester, service, id, handle, deadline)
 		local stanza, retries = release(handle);
-		local backend = stanza and pool:pick(requester);
+		local backend = stanza and pool:pick(requester, service, pending);
 		if backend and hand_over(st.clone(stanza), backend, stanza.attr.from, requester, service, deadline, retries - 1) then
 			operations.count("retries");
 		else

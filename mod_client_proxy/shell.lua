@@ -52,7 +52,7 @@ local function add_to_shell()
 end
 
 -- (setup): adds the commands of this proxy
--- setup: { target, address_format, pending, backends, subscription, diagnosis, totals }
+-- setup: { target, address_format, strategy, pending, backends, subscription, diagnosis, totals }
 function shell.start(setup)
 	local backends = setup.backends;
 	local commands = {};
@@ -91,7 +91,7 @@ function shell.start(setup)
 		session.print(("Target:         %s"):format(setup.target));
 		session.print(("Subscription:   %s"):format((setup.subscription.state())));
 		session.print(("Address format: %s"):format(setup.address_format));
-		session.print("Strategy:       random");
+		session.print(("Strategy:       %s"):format(setup.strategy));
 		session.print("");
 		print_backends(session);
 		session.print("");

@@ -24,13 +24,6 @@ Component "proxy.domain.example" "client_proxy"
 		server:remove();
 	end);
 
-	-- (command, ...) -> what it prints; it must succeed
-	local function shell(...)
-		local output, code = server:ctl("shell", "client_proxy", ...);
-		assert.equal(0, code, output);
-		return output;
-	end
-
 	local function assert_contains(text, ...)
 		for _, words in ipairs { ... } do
 			assert.truthy(text:find(words, 1, true), ("%q is not in %s"):format(words, text));
@@ -39,7 +32,7 @@ Component "proxy.domain.example" "client_proxy"
 
 	-- The columns of a backend's line in the status
 	local function status_of(resource)
-		for line in shell("status", PROXY):gmatch("[^\n]+") do
+		for line in server:client_proxy("status", PROXY):gmatch("[^\n]+") do
 			local columns = {};
 			for column in line:gmatch("[^|]+") do
 				table.insert(columns, column:match("^%s*(.-)%s*$"));
@@ -65,7 +58,7 @@ Component "proxy.domain.example" "client_proxy"
 	-- Waits until a line of this level contains these words: the log is written as things happen.
 	local function await_status(words)
 		for _ = 1, 100 do
-			if shell("status", PROXY):find(words, 1, true) then
+			if server:client_proxy("status", PROXY):find(words, 1, true) then
 				return;
 			end
 		end
@@ -75,7 +68,7 @@ Component "proxy.domain.example" "client_proxy"
 	it("is shown the status of a proxy in tables", function ()
 		service.backend(server, "a", 7);
 		local slow = service.backend(server, "b", -1);
-		local page = shell("status", PROXY);
+		local page = server:client_proxy("status", PROXY);
 		assert_contains(page, TARGET, "granted", "sealed", "random", "Resource", "State", "Priority", "Pending", "Online since",
 			"Answered: 0", "requests are served");
 		assert.same({ "ready", "7", "0" }, { status_of "a".state, status_of "a".priority, status_of "a".pending });
@@ -99,10 +92,10 @@ Component "proxy.domain.example" "client_proxy"
 		assert.equal("remote-server-timeout", (service.error_of(requester:receive(xmpp.is_iq))));
 		backend:close();
 		requester:request(service.request("four"));
-		assert_contains(shell("status", PROXY), "Answered: 1, with an error: 1; timed out: 1, backend gone: 0, no backend: 1;",
+		assert_contains(server:client_proxy("status", PROXY), "Answered: 1, with an error: 1; timed out: 1, backend gone: 0, no backend: 1;",
 			"pending now: 0");
 		server:ctl("shell", "module", "reload", "client_proxy", PROXY);
-		assert_contains(shell("status", PROXY), "Answered: 1, with an error: 1; timed out: 1,");
+		assert_contains(server:client_proxy("status", PROXY), "Answered: 1, with an error: 1; timed out: 1,");
 	end);
 
 	it("sees a backend suspended that does not answer, and ready again when it does", function ()
@@ -131,7 +124,7 @@ Component "proxy.domain.example" "client_proxy"
 		requester:sync();
 		local name = #backends.a:sync() > 0 and "a" or "b";
 		local other = name == "a" and "b" or "a";
-		local output = shell("drain", PROXY, name);
+		local output = server:client_proxy("drain", PROXY, name);
 		assert_contains(output, name.." gets no new requests, 1 are pending");
 		assert.equal("draining", status_of(name).state);
 		for number = 1, 20 do
@@ -144,20 +137,20 @@ Component "proxy.domain.example" "client_proxy"
 		end
 		assert.equal(1, service.answer_all(backends[name]));
 		assert.equal("before", requester:receive(xmpp.is_iq).attr.id);
-		assert_contains(shell("undrain", PROXY, name), name.." gets new requests");
+		assert_contains(server:client_proxy("undrain", PROXY, name), name.." gets new requests");
 		assert.equal("ready", status_of(name).state);
 	end);
 
 	it("is told when all that are online are drained, and requests are refused", function ()
 		service.backend(server, "a");
-		shell("drain", PROXY, "a");
+		server:client_proxy("drain", PROXY, "a");
 		assert.equal("service-unavailable", (service.error_of(requester:request(service.request("drained")))));
-		assert_contains(shell("status", PROXY), "draining, hibernating or excluded");
+		assert_contains(server:client_proxy("status", PROXY), "draining, hibernating or excluded");
 	end);
 
 	it("makes the proxy find out anew who is there", function ()
 		local backend = service.backend(server, "a");
-		assert_contains(shell("resync", PROXY), TARGET.." is asked for its presence");
+		assert_contains(server:client_proxy("resync", PROXY), TARGET.." is asked for its presence");
 		local ping = backend:receive(function (stanza) return stanza:get_child("ping", "urn:xmpp:ping"); end);
 		backend:send(st.reply(ping));
 		backend:sync();
@@ -184,7 +177,7 @@ Component "proxy.domain.example" "client_proxy"
 		local _, code = server:ctl("shell", "client_proxy", "status", PROXY);
 		assert.not_equal(0, code);
 		server:ctl("shell", "module", "load", "client_proxy", PROXY);
-		shell("status", PROXY);
+		server:client_proxy("status", PROXY);
 	end);
 
 	it("reads in the log and the module's status what changes, once each, and nothing of single requests", function ()

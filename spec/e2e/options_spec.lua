@@ -86,6 +86,13 @@ describe("the configuration", function ()
 		end);
 	end
 
+	for _, value in ipairs { '"fastest"', '1', 'true', '{ "random", "primary" }' } do
+		it("refuses client_proxy_strategy = "..value, function ()
+			refuses(target_and("client_proxy_strategy = "..value), "client_proxy_strategy = ",
+				[[one of "random", "round_robin", "least_pending", "primary", "sender", "recipient"]]);
+		end);
+	end
+
 	for _, value in ipairs { '""', '{}', '7', '{ "a", 7 }' } do
 		it("refuses client_proxy_resources = "..value, function ()
 			refuses(target_and("client_proxy_resources = "..value), "client_proxy_resources = ", "a list of resources");

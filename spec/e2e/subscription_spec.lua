@@ -79,7 +79,7 @@ Component "proxy.domain.example" "client_proxy"
 	end
 
 	local function says(...)
-		local status = server:ctl("shell", "client_proxy", "status", PROXY);
+		local status = server:client_proxy("status", PROXY);
 		for _, words in ipairs { ... } do
 			assert.truthy(status:find(words, 1, true), status);
 		end
@@ -109,7 +109,7 @@ Component "proxy.domain.example" "client_proxy"
 		local backend = service.backend(server, "a");
 		serves(backend);
 		assert.same({ "from" }, { roster_item(backend) });
-		server:ctl("shell", "client_proxy", "resync", PROXY);
+		server:client_proxy("resync", PROXY);
 		says("Subscription:   granted", "requests are served");
 	end);
 

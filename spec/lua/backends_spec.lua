@@ -96,7 +96,7 @@ describe("backends", function ()
 		assert.same({ "start" }, asked);
 		assert_backends();
 		assert.same({}, backends.list());
-		assert.is_false(backends.is_serving());
+		assert.is_false(pool:serves());
 	end);
 
 	describe("are told by the target's presence:", function ()
@@ -340,7 +340,7 @@ describe("backends", function ()
 		end);
 
 		it("when there is no memory for one", function ()
-			pool = setmetatable({ add = function () return nil, "no-memory"; end, state = function () end, pick = function () end },
+			pool = setmetatable({ add = function () return nil, "no-memory"; end, state = function () end, serves = function () return false; end },
 				{ __len = function () return 0; end });
 			backends = new_backends();
 			receive(nil, TARGET.."/a", PROXY);
@@ -403,12 +403,12 @@ describe("backends", function ()
 		it("by the operator, until undrained", function ()
 			assert.is_true(backends.drain("a", true));
 			assert.same({ "draining", "away" }, { state_of "a" });
-			assert.is_false(backends.is_serving());
+			assert.is_false(pool:serves());
 			receive_priority("1", TARGET.."/a");
 			assert.same({ "draining", "away" }, { state_of "a" });
 			assert.is_true(backends.drain("a", false));
 			assert.same({ "ready", "ready" }, { state_of "a" });
-			assert.is_true(backends.is_serving());
+			assert.is_true(pool:serves());
 		end);
 
 		it("by the operator, until they leave", function ()
@@ -455,7 +455,7 @@ describe("backends", function ()
 
 		it("when they are not wanted, which is logged when they come", function ()
 			assert.same({ "excluded", "away" }, { state_of "x" });
-			assert.is_false(backends.is_serving());
+			assert.is_false(pool:serves());
 			assert.equal("info", module.log_lines[2].level);
 			assert.truthy(module.log_lines[2].text:find('"x" of the target is not among client_proxy_resources', 1, true));
 			receive_priority("5", TARGET.."/x");
@@ -662,8 +662,91 @@ describe("backends", function ()
 		end);
 	end);
 
-	it("on another server are not watched for hibernation", function ()
-		backends.start();
-		assert.is_nil(next(module.hooks));
+	describe("on another server", function ()
+		before_each(function ()
+			backends.start();
+			receive(nil, TARGET.."/a", PROXY);
+			receive(nil, TARGET.."/b", PROXY);
+			asked = {};
+		end);
+
+		-- A stream has ended, and what is due at once is done.
+		local function end_stream(session)
+			local before = #module.timers;
+			module.hooks["s2s-destroyed"] { session = session };
+			for index = before + 1, #module.timers do
+				assert.equal(0, module.timers[index].delay);
+				module.timers[index].callback();
+			end
+		end
+
+		local function states()
+			return { (state_of "a"), (state_of "b") };
+		end
+
+		it("are not watched for hibernation", function ()
+			assert.is_nil(module.hooks["smacks-hibernation-start"]);
+		end);
+
+		for name, session in pairs {
+			["to"] = { from_host = PROXY, to_host = "some-domain.example" },
+			["from"] = { from_host = "some-domain.example", to_host = PROXY },
+			["that others share with"] = { from_host = "x.example", to_host = PROXY, hosts = { ["some-domain.example"] = {} } },
+		} do
+			it("are suspended when a stream "..name.." its server ends, until their presence comes again", function ()
+				end_stream(session);
+				assert.same({ "suspended", "suspended" }, states());
+				assert.same({ "check" }, asked);
+				receive(nil, TARGET.."/b", PROXY);
+				assert.same({ "suspended", "ready" }, states());
+				assert.equal(60, module.timers[#module.timers].delay);
+				module.timers[#module.timers].callback();
+				assert_backends(TARGET.."/b");
+				assert.equal("gone "..TARGET.."/a", told[#told]);
+			end);
+		end
+
+		it("are left alone when other streams end", function ()
+			end_stream { from_host = PROXY, to_host = "x.example", hosts = {} };
+			end_stream { from_host = "x.example", to_host = PROXY };
+			assert.same({ "ready", "ready" }, states());
+			assert.same({}, asked);
+		end);
+
+		it("are none when a stream ends: then nothing is done", function ()
+			receive("unavailable", TARGET, PROXY);
+			asked = {};
+			end_stream { from_host = PROXY, to_host = "some-domain.example" };
+			assert.same({}, asked);
+		end);
+
+		it("are given their time anew when another stream ends, and after a reload", function ()
+			end_stream { from_host = PROXY, to_host = "some-domain.example" };
+			local first = module.timers[#module.timers];
+			end_stream { from_host = PROXY, to_host = "some-domain.example" };
+			local second = module.timers[#module.timers];
+			first.callback();
+			assert_backends(TARGET.."/a", TARGET.."/b");
+			backends = new_backends(backends.save());
+			backends.start();
+			second.callback();
+			assert_backends(TARGET.."/a", TARGET.."/b");
+			assert.same({ "suspended", "suspended" }, states());
+			module.timers[#module.timers].callback();
+			assert_backends();
+		end);
+
+		it("are suspended once when several streams end at the same time, which is logged", function ()
+			module.log_lines = {};
+			local before = #module.timers;
+			module.hooks["s2s-destroyed"] { session = { from_host = PROXY, to_host = "some-domain.example" } };
+			module.hooks["s2s-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
+			assert.equal(before + 1, #module.timers);
+			module.timers[before + 1].callback();
+			assert.equal(1, #module.log_lines);
+			assert.equal("info", module.log_lines[1].level);
+			end_stream { from_host = PROXY, to_host = "some-domain.example" };
+			assert.equal(2, #module.log_lines);
+		end);
 	end);
 end);

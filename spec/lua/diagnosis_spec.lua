@@ -10,9 +10,8 @@ describe("the diagnosis", function ()
 		state, reason, is_serving, pool = "granted", nil, true, {};
 		diagnosis = module:require "diagnosis".new {
 			target = TARGET;
-			pool = setmetatable({}, { __len = function () return #pool; end });
+			pool = setmetatable({ serves = function () return is_serving; end }, { __len = function () return #pool; end });
 			subscription = { state = function () return state, reason; end };
-			backends = { is_serving = function () return is_serving; end };
 		};
 	end);
 

@@ -36,7 +36,7 @@ end
 describe("options", function ()
 	it("have defaults, but for the target", function ()
 		assert.same({
-			target = TARGET, address_format = "sealed", request_timeout = 60, key_lifetime = 30 * DAY,
+			target = TARGET, address_format = "sealed", strategy = "random", request_timeout = 60, key_lifetime = 30 * DAY,
 			retries = 1, max_pending = 100000, max_pending_per_requester = 256, auto_approve = true,
 		}, (read { target_address = TARGET }));
 	end);
@@ -121,6 +121,22 @@ describe("options", function ()
 			end
 		end);
 	end
+
+	describe("client_proxy_strategy", function ()
+		local allowed = [[write one of "random", "round_robin", "least_pending", "primary", "sender", "recipient"]];
+
+		for _, value in ipairs { "random", "round_robin", "least_pending", "primary", "sender", "recipient" } do
+			it("can be "..value, function ()
+				assert.equal(value, read_with("client_proxy_strategy", value).strategy);
+			end);
+		end
+
+		for _, value in ipairs { "", "Random", "round-robin", "bare_source", 1, true, false } do
+			it("cannot be "..show(value), function ()
+				assert_refused("client_proxy_strategy", value, allowed);
+			end);
+		end
+	end);
 
 	describe("client_proxy_resources", function ()
 		it("can be one name or several, with wildcards, prepared as resources are", function ()

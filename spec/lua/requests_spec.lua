@@ -154,24 +154,10 @@ describe("requests", function ()
 		assert.equal(before + 1, counts.unmatched_answers);
 	end
 
-	-- The one timer that runs, or nil
-	local function running_timer()
-		local running;
-		for _, timer in ipairs(module.timers) do
-			if not timer.stopped and not timer.fired then
-				assert.is_nil(running);
-				running = timer;
-			end
-		end
-		return running;
-	end
-
 	-- The timer is due. -> when it is due again, stanzas that leave
 	local function fire()
-		local timer = running_timer();
-		timer.fired = true;
-		assert.is_nil(timer.callback());
-		local following = running_timer();
+		module:fire_timer();
+		local following = module:running_timer();
 		return following and following.delay, module:take_sent();
 	end
 
@@ -246,7 +232,7 @@ describe("requests", function ()
 				return nil, "no-memory";
 			end
 			pending = { add = add, deadline = function () end, limit = function () end };
-			handlers = new_handlers();
+			handlers = new_handlers(nil, { pool = { pick = function () return BACKEND; end } });
 			assert_error(request(), PROXY, REQUESTER, "1234", "wait", "resource-constraint");
 			assert.same({}, module.timers);
 		end);
@@ -599,7 +585,7 @@ describe("requests", function ()
 
 			clock = clock + 100;
 			request { id = "n4" };
-			assert.equal(TIMEOUT, running_timer().delay);
+			assert.equal(TIMEOUT, module:running_timer().delay);
 		end);
 
 		it("are all answered though another module's handler throws on one of the answers", function ()
@@ -677,7 +663,7 @@ describe("requests", function ()
 
 		it("time out when they would have", function ()
 			handlers = new_handlers();
-			assert.equal(TIMEOUT - 15, running_timer().delay);
+			assert.equal(TIMEOUT - 15, module:running_timer().delay);
 			clock = clock + TIMEOUT - 15;
 			local delay, sent = fire();
 			assert.equal(10, delay);
@@ -697,13 +683,13 @@ describe("requests", function ()
 		it("share their timer with new ones", function ()
 			handlers = new_handlers();
 			request { id = "n3" };
-			assert.equal(TIMEOUT - 15, running_timer().delay);
+			assert.equal(TIMEOUT - 15, module:running_timer().delay);
 		end);
 
 		it("do not let new ones with a shorter timeout wait for their own deadline", function ()
 			handlers = new_handlers(5);
 			request { id = "n3" };
-			assert.equal(5, running_timer().delay);
+			assert.equal(5, module:running_timer().delay);
 			clock = clock + 5;
 			local delay, sent = fire();
 			assert.equal(TIMEOUT - 20, delay);

@@ -8,6 +8,7 @@ local function start(module, list, calls)
 	shell.start {
 		target = TARGET;
 		address_format = "sealed";
+		strategy = "round_robin";
 		pending = setmetatable({ count = function (_, jid) return #jid; end }, { __len = function () return 7; end });
 		backends = {
 			list = function () return list; end;
@@ -47,7 +48,7 @@ describe("the shell commands", function ()
 		assert.same({ true, "All is well" }, { run("status", "Proxy.domain.example") });
 		local page = table.concat(printed, "\n");
 		for _, words in ipairs {
-			TARGET, "granted", "sealed", "random", os.date("%Y-%m-%d", 0), "Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
+			TARGET, "granted", "sealed", "round_robin", os.date("%Y-%m-%d", 0), "Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
 			"no backend: 5;", "limited: 6,", "refused: 7,", "unloaded: 8", "Retries: 9;", "unmatched answers: 10;", "pending now: 7",
 		} do
 			assert.truthy(page:find(words, 1, true), words.." is not in "..page);

@@ -67,24 +67,9 @@ describe("the subscription", function ()
 		return types;
 	end
 
-	-- The timer that runs, or nil
-	local function running_timer()
-		local running;
-		for _, timer in ipairs(module.timers) do
-			if not timer.stopped and not timer.fired then
-				assert.is_nil(running);
-				running = timer;
-			end
-		end
-		return running;
-	end
-
 	-- Time passes. -> how long it was until the target is asked again
 	local function wait()
-		local timer = running_timer();
-		timer.fired = true;
-		assert.is_nil(timer.callback());
-		return timer.delay;
+		return module:fire_timer();
 	end
 
 	local function bounce(condition, text)
@@ -112,7 +97,7 @@ describe("the subscription", function ()
 			assert.same({ "probe" }, sent());
 			assert_state "granted";
 			present();
-			assert.is_nil(running_timer());
+			assert.is_nil(module:running_timer());
 		end);
 
 		it("is asked for again while there is no answer, after growing pauses of up to an hour", function ()
@@ -151,7 +136,7 @@ describe("the subscription", function ()
 			assert_state "granted";
 			subscription.on_subscribed();
 			present();
-			assert.is_nil(running_timer());
+			assert.is_nil(module:running_timer());
 		end);
 
 		it("waits for somebody to accept it once the target's server has acknowledged it", function ()
@@ -190,7 +175,7 @@ describe("the subscription", function ()
 			subscription.on_subscribed();
 			present("available", TARGET.."/a");
 			assert_state "granted";
-			assert.is_nil(running_timer());
+			assert.is_nil(module:running_timer());
 		end);
 
 		it("that was refused is asked for again in an hour", function ()
@@ -239,7 +224,7 @@ describe("the subscription", function ()
 			assert.equal(4, wait());
 			subscription.on_subscribed();
 			present();
-			assert.is_nil(running_timer());
+			assert.is_nil(module:running_timer());
 			subscription.check();
 			assert.equal(1, wait());
 		end);
@@ -353,7 +338,7 @@ describe("the subscription", function ()
 			present();
 			sent();
 			own_presence("some-user");
-			assert.is_nil(running_timer());
+			assert.is_nil(module:running_timer());
 			roster.is_approved = false;
 			own_presence("another-user");
 			own_presence("some-user", "user@some-domain.example");
@@ -421,7 +406,7 @@ describe("the subscription", function ()
 		subscription.start();
 		subscription.on_subscribed();
 		subscription.stop();
-		assert.is_nil(running_timer());
+		assert.is_nil(module:running_timer());
 		subscription.stop();
 		changes = 0;
 		subscription = new_subscription(subscription.save());

@@ -21,7 +21,7 @@ function fake_module.new(configured)
 		configured = configured or {};
 		sent = {}; -- stanzas
 		log_lines = {}; -- { level, text }
-		timers = {}; -- { delay, callback, stopped }, for the spec to call
+		timers = {}; -- { delay, callback, stopped, fired }, for the spec to call
 		metrics = {}; -- by name, with the labels behind it: { value, samples }
 		hooks = {}; -- by event: handler
 		shared_tables = {}; -- by path
@@ -63,6 +63,10 @@ function methods:hook_object_event(_, event, handler)
 	self.hooks[event] = handler;
 end
 
+function methods:hook_global(event, handler)
+	self.hooks[event] = handler;
+end
+
 local timer = {};
 timer.__index = timer;
 
@@ -74,6 +78,26 @@ function methods:add_timer(delay, callback)
 	local added = setmetatable({ delay = delay, callback = callback }, timer);
 	table.insert(self.timers, added);
 	return added;
+end
+
+-- The one timer that runs, or nil
+function methods:running_timer()
+	local running;
+	for _, candidate in ipairs(self.timers) do
+		if not candidate.stopped and not candidate.fired then
+			assert(not running, "more than one timer runs");
+			running = candidate;
+		end
+	end
+	return running;
+end
+
+-- The one timer that runs is due. It is none that repeats itself. -> how long it was
+function methods:fire_timer()
+	local due = self:running_timer();
+	due.fired = true;
+	assert(due.callback() == nil);
+	return due.delay;
 end
 
 local metric = {};

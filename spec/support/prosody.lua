@@ -151,6 +151,12 @@ function prosody:start_ctl(...)
 	end
 end
 
+-- (command, ...) -> output: runs a shell command of the module's, which must succeed
+function prosody:client_proxy(...)
+	local output, code = self:ctl("shell", "client_proxy", ...);
+	return code == 0 and output or error(output, 2);
+end
+
 -- (code) -> output: runs Lua code inside Prosody
 function prosody:run_lua(code)
 	return (self:ctl("shell", "> "..code));
