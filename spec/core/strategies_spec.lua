@@ -257,24 +257,6 @@ local function random_names(count)
 	return list;
 end
 
--- (strategy, count) -> seconds of CPU time for the same changes and picks, among that many backends
-local function time_flood(strategy, count)
-	local list = names(count);
-	local pool = new_pool(strategy, list);
-	local started = os.clock();
-	for turn = 1, process.turns(50000, 1000) do
-		local jid = random.element(list);
-		pool:priority(jid, turn % 100);
-		pool:set(jid, random.element(STATES));
-		if turn % 4 == 0 then
-			pool:remove(jid);
-			pool:add(jid);
-		end
-		pool:pick(jid, "proxy.domain.example", NO_REQUESTS);
-	end
-	return os.clock() - started;
-end
-
 -- (pool, list): each of the list is picked once in as many turns
 local function takes_turns(pool, list)
 	local counts = count_picks(pool, #list);
@@ -322,12 +304,6 @@ describe("core.pool, by strategy", function ()
 				pool:set("a", "away");
 				assert.is_false(pool:serves());
 				assert.is_nil(pool:pick(nil, nil, NO_REQUESTS));
-			end);
-
-			it("takes no longer because there are many, but for what memory is slower", function ()
-				local few, many = 100, process.turns(100000, 1000);
-				local short, long = time_flood(strategy, few), time_flood(strategy, many);
-				expect.that(long < 100 * short, "%g s among %d, %g s among %d", short, few, long, many);
 			end);
 
 			it("gives back its memory", function ()
