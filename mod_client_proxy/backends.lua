@@ -116,9 +116,8 @@ function backends.new(setup)
 	end
 
 	local function remove(backend)
-		if records[backend] then
+		if pool:remove(backend) then
 			records[backend] = nil;
-			pool:remove(backend);
 			module:log("debug", "%s went: %d backends", backend, #pool);
 			setup.on_gone(backend);
 		end
