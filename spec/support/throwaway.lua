@@ -36,15 +36,17 @@ end
 
 -- Specs that run side by side take their ports from ranges of their own, all of them below those that
 -- the system gives to clients: nobody else is likely to take one until its server does.
-local last_port = tonumber(os.getenv("SPEC_FIRST_PORT")) or 10000;
-local range = { first = last_port, count = 10000 };
+local first_port, PORTS = tonumber(os.getenv("SPEC_FIRST_PORT")) or 10000, 10000;
+local next_port = math.floor(socket.gettime() * 1000) % PORTS; -- others can be at it in the same range
 
 function throwaway.free_port()
+	local port, server;
 	repeat
-		last_port = range.first + (last_port + 1 - range.first) % range.count;
-		local server = socket.bind("127.0.0.1", last_port);
-	until server and server:close();
-	return last_port;
+		port, next_port = first_port + next_port, (next_port + 1) % PORTS;
+		server = socket.bind("127.0.0.1", port);
+	until server;
+	server:close();
+	return port;
 end
 
 -- (name) -> a class of servers

@@ -182,6 +182,7 @@ function xmpp.client(prosody, user, host, resource)
 	local bound = self:request(st.iq({ type = "set", id = "bind" })
 		:tag("bind", { xmlns = "urn:ietf:params:xml:ns:xmpp-bind" }):text_tag("resource", resource));
 	self.user, self.jid = user, bound:find("{urn:ietf:params:xml:ns:xmpp-bind}bind/jid#");
+	self.bare = self.jid:match("^[^/]+");
 	return keep(prosody, self);
 end
 
