@@ -255,6 +255,9 @@ function backends.new(setup)
 		unavailable = function (from, stanza)
 			subscription.on_presence(stanza);
 			went(from);
+			if jid_resource(from) then
+				subscription.on_gone();
+			end
 		end;
 		error = function (from, stanza)
 			if not jid_resource(from) then

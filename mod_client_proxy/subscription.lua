@@ -28,6 +28,7 @@ function subscription.new(setup)
 	local state, reason = saved.state, saved.reason;
 	local pause = FIRST_PAUSE;
 	local timer; -- until the target is asked again; nil when it has answered
+	local is_probe_due = false;
 	local ask;
 
 	local function set_state(new_state, new_reason)
@@ -151,6 +152,21 @@ function subscription.new(setup)
 		end
 	end
 
+	-- to be called when a resource of the target has gone: a session that takes the place of
+	-- another one can have come before that, as ejabberd tells it
+	local function on_gone()
+		if prosody.hosts[host] or is_probe_due then
+			return;
+		end
+		is_probe_due = true;
+		module:add_timer(FIRST_PAUSE, function ()
+			is_probe_due = false;
+			if state == "granted" then
+				send_to_target("probe");
+			end
+		end);
+	end
+
 	local function on_subscribed()
 		set_state("granted");
 		-- Prosody sends no presence on behalf of an account that approved in advance
@@ -192,6 +208,7 @@ function subscription.new(setup)
 	return {
 		check = check;
 		on_error = on_error;
+		on_gone = on_gone;
 		on_presence = on_presence;
 		on_subscribed = on_subscribed;
 		on_unsubscribed = on_unsubscribed;

@@ -244,6 +244,15 @@ for _, name in ipairs { "Prosody", "ejabberd" } do
 			await_service(log_in("a", "b"));
 		end);
 
+		it("does not miss a backend that logs in again under the same resource", function ()
+			other:start();
+			start();
+			approve();
+			log_in("a");
+			await_service(log_in("a"));
+			await_service(log_in("a"));
+		end);
+
 		it("is asked as soon as that server has been started", function ()
 			start();
 			assert_refused();

@@ -25,7 +25,8 @@ describe("backends", function ()
 			target = TARGET, pool = pool, timeout = 60, saved = saved;
 			is_wanted = function (resource) return is_wanted(resource); end;
 			subscription = {
-				check = tell_subscription "check", on_error = tell_subscription "error", on_presence = tell_subscription "presence",
+				check = tell_subscription "check", on_error = tell_subscription "error", on_gone = tell_subscription "gone",
+				on_presence = tell_subscription "presence",
 				on_subscribed = tell_subscription "subscribed", on_unsubscribed = tell_subscription "unsubscribed",
 				resync = tell_subscription "resync", start = tell_subscription "start",
 			};
@@ -176,7 +177,7 @@ describe("backends", function ()
 			receive(nil, TARGET.."/a", PROXY);
 			receive("unavailable", TARGET.."/a", PROXY);
 			receive("error", TARGET.."/a", PROXY);
-			assert.same({ "presence", "presence" }, asked);
+			assert.same({ "presence", "presence", "gone" }, asked);
 		end);
 
 		it("of nothing that others send", function ()

@@ -256,6 +256,24 @@ describe("the subscription", function ()
 			assert.equal(1, wait());
 		end);
 
+		it("lets the target be probed soon after a resource has gone, once for all that go", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			present();
+			sent();
+			subscription.on_gone();
+			subscription.on_gone();
+			assert.same({}, sent());
+			assert.equal(1, wait());
+			assert.same({ "probe" }, sent());
+			subscription.on_gone();
+			bounce "remote-server-not-found";
+			module.timers[#module.timers].stopped = true;
+			sent();
+			assert.equal(1, wait());
+			assert.same({}, sent()); -- which has to be asked for its presence first
+		end);
+
 		it("needs nothing of a roster", function ()
 			subscription.start();
 			assert.same({ has_account = true, is_approved = false, pushes = 0 }, roster);
@@ -271,6 +289,15 @@ describe("the subscription", function ()
 			assert.is_true(roster.is_approved);
 			assert.equal(1, roster.pushes);
 			assert.same({ "subscribe" }, sent());
+		end);
+
+		it("lets nobody be probed when a resource has gone", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			present();
+			sent();
+			subscription.on_gone();
+			assert.is_nil(module:running_timer());
 		end);
 
 		it("is left as it is where it exists", function ()
