@@ -80,7 +80,7 @@ function backends.new(setup)
 
 	local function is_hibernating(jid)
 		local session = prosody.full_sessions[jid];
-		return session and session.hibernating ~= nil and session.hibernating ~= false;
+		return session and session.hibernating;
 	end
 
 	local function add(backend)

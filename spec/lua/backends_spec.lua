@@ -367,6 +367,28 @@ describe("backends", function ()
 			assert.equal(2, #list);
 		end);
 
+		it("in their order, however many", function ()
+			local expected = {};
+			for number = 10, 40 do
+				receive(nil, TARGET.."/r"..(number * 7 % 31 + 10), PROXY);
+				table.insert(expected, "r"..number);
+			end
+			local resources = {};
+			for _, entry in ipairs(backends.list()) do
+				table.insert(resources, entry.resource);
+			end
+			assert.same(expected, resources);
+		end);
+
+		it("and known to the pool by their priority", function ()
+			pool:strategy("primary", ("k"):rep(core.POOL_KEYBYTES));
+			receive_priority("1", TARGET.."/a");
+			receive_priority("2", TARGET.."/b");
+			assert.equal(TARGET.."/b", pool:pick());
+			receive_priority("3", TARGET.."/a");
+			assert.equal(TARGET.."/a", pool:pick());
+		end);
+
 		it("and counted by state", function ()
 			assert.same({}, backends.count_states());
 			receive(nil, TARGET.."/a", PROXY);

@@ -12,7 +12,14 @@ local function start(module, list, calls)
 		pending = setmetatable({ count = function (_, jid) return #jid; end }, { __len = function () return 7; end });
 		backends = {
 			list = function () return list; end;
-			drain = function (resource, is_drained) table.insert(calls, resource.." "..tostring(is_drained)); end;
+			drain = function (resource, is_drained)
+				table.insert(calls, resource.." "..tostring(is_drained));
+				for _, entry in ipairs(list) do
+					if entry.resource == resource then
+						entry.state = (is_drained or entry.priority < 0) and "draining" or "ready";
+					end
+				end
+			end;
 			resync = function () table.insert(calls, "resync"); end;
 		};
 		subscription = { state = function () return "granted", nil; end };
@@ -48,6 +55,7 @@ describe("the shell commands", function ()
 		assert.same({ true, "All is well" }, { run("status", "Proxy.domain.example") });
 		local page = table.concat(printed, "\n");
 		for _, words in ipairs {
+			"Resource ", "State ", "Priority ", "Pending ", "Online since",
 			TARGET, "granted", "sealed", "round_robin", os.date("%Y-%m-%d", 0), "Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
 			"no backend: 5;", "limited: 6,", "refused: 7,", "unloaded: 8", "Retries: 9;", "unmatched answers: 10;", "pending now: 7",
 		} do
@@ -67,7 +75,9 @@ describe("the shell commands", function ()
 		local ok, text = run("drain", PROXY, "a");
 		assert.is_true(ok);
 		assert.truthy(text:find(("%d are pending"):format(#TARGET + 2), 1, true));
-		assert.is_true((run("undrain", PROXY, "a")));
+		ok, text = run("undrain", PROXY, "a");
+		assert.is_true(ok);
+		assert.truthy(text:find("a gets new requests", 1, true));
 		assert.same({ "a true", "a false" }, calls);
 	end);
 
@@ -123,6 +133,7 @@ describe("the shell commands", function ()
 		run("drain", "other.domain.example", "\u{df}");
 		assert.same({ "a true" }, calls);
 		assert.same({ "\u{df} true" }, other_calls);
+		assert.truthy(select(2, run("status", "x")):find("these are: other.domain.example, "..PROXY, 1, true));
 		shell.stop();
 		assert.is_nil((run("drain", PROXY, "a")));
 		assert.is_true((run("drain", "other.domain.example", "a")));
