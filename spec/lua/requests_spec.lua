@@ -805,6 +805,22 @@ describe("requests", function ()
 			end
 		end);
 
+		it("are answered, each once, when the pending table takes them no more", function ()
+			for number = 1, 3 do
+				request { id = "n"..number };
+			end
+			handlers = new_handlers(nil, { held = handlers.save(), max_pending = 1 }); -- as after a reload
+			pool:add(OTHER);
+			local sent = go(BACKEND);
+			assert.equal(3, #sent);
+			for number = 1, 2 do
+				assert_error(sent[number], PROXY, REQUESTER, "n"..number, "cancel", "service-unavailable");
+			end
+			assert.same({ OTHER, "n3" }, { sent[3].attr.to, sent[3].attr.id });
+			assert.same({ backend_gone = 2, retries = 1 }, counts);
+			assert.equal(1, #pending);
+		end);
+
 		it("are handed on after a reload", function ()
 			request();
 			handlers = new_handlers(nil, { held = handlers.save() });
