@@ -58,11 +58,5 @@ local function measure(server)
 		REQUESTS, socket.gettime() - resumed, pings, longest * 1000));
 end
 
-local server = prosody.new { hosts = prosody.usual_hosts
-	..("client_proxy_max_pending_per_requester = %d; client_proxy_request_timeout = %d"):format(REQUESTS, TIMEOUT) };
-local ok, failure = xpcall(measure, debug.traceback, server);
-server:remove();
-if not ok then
-	io.stderr:write(failure, "\n");
-end
-os.exit(ok);
+prosody.use({ hosts = prosody.usual_hosts
+	..("client_proxy_max_pending_per_requester = %d; client_proxy_request_timeout = %d"):format(REQUESTS, TIMEOUT) }, measure);

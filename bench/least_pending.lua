@@ -71,6 +71,7 @@ end
 
 -- -> seconds that each request took, in ascending order; how many the slow backend had
 local function measure(server)
+	server:start();
 	local requester = service.requester(server);
 	local backends, connections = {}, { requester };
 	for resource in pairs(SERVICE_TIMES) do
@@ -97,13 +98,7 @@ local function measure(server)
 end
 
 local function show(strategy)
-	local server = prosody.new { hosts = hosts:format(strategy) };
-	local ok, times, slow_count = xpcall(function () return measure(server:start()); end, debug.traceback);
-	server:remove();
-	if not ok then
-		io.stderr:write(times, "\n");
-		os.exit(false);
-	end
+	local times, slow_count = prosody.use({ hosts = hosts:format(strategy) }, measure);
 	local function percentile(share)
 		return times[math.ceil(#times * share)] * 1000;
 	end

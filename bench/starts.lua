@@ -40,13 +40,6 @@ end
 
 local served = 0;
 for _ = 1, starts do
-	local server = prosody.new { plugin_path = plugin_path };
-	local ok, result = xpcall(serves, debug.traceback, server);
-	server:remove();
-	if not ok then
-		io.stderr:write(result, "\n");
-		os.exit(false);
-	end
-	served = served + (result and 1 or 0);
+	served = served + (prosody.use({ plugin_path = plugin_path }, serves) and 1 or 0);
 end
 print(("Prosody %s: %d of %d first starts serve"):format(version, served, starts));

@@ -180,8 +180,7 @@ function backends.new(setup)
 		if record.is_suspended then
 			module:log("info", "Resource %q of the target answers again", jid_resource(attr.from));
 		end
-		record.ping = nil;
-		update(attr.from, { is_suspended = false });
+		update(attr.from, { ping = false, is_suspended = false });
 		return true;
 	end
 
@@ -215,8 +214,7 @@ function backends.new(setup)
 	end
 
 	-- A server that dies does not say which of its clients are gone.
-	local function watch_streams()
-		local host = jid_host(target);
+	local function watch_streams(host)
 		local is_due = false;
 		module:hook_global("s2s-destroyed", function (event)
 			local session = event.session;
@@ -234,15 +232,11 @@ function backends.new(setup)
 	end
 
 	-- XEP-0198: what is sent to a hibernating session waits in a queue for its return
-	local function watch_hibernation()
-		local host = prosody.hosts[jid_host(target)];
-		if not (host and host.type == "local") then
-			return;
-		end
-		module:hook_object_event(host.events, "smacks-hibernation-start", function (event)
+	local function watch_hibernation(session)
+		module:hook_object_event(session.events, "smacks-hibernation-start", function (event)
 			update(event.origin.full_jid or "", { is_hibernating = true, is_suspended = false, ping = false });
 		end);
-		module:hook_object_event(host.events, "smacks-hibernation-end", function (event)
+		module:hook_object_event(session.events, "smacks-hibernation-end", function (event)
 			update(event.resumed.full_jid or event.origin.full_jid or "", { is_hibernating = false });
 		end);
 	end
@@ -336,8 +330,13 @@ function backends.new(setup)
 
 	-- to be called when all hosts are there, and when the target's comes later
 	local function start()
-		watch_hibernation();
-		watch_streams();
+		local host = jid_host(target);
+		local session = prosody.hosts[host];
+		if session and session.type == "local" then
+			watch_hibernation(session);
+		else
+			watch_streams(host);
+		end
 		subscription.start();
 		local is_in_doubt = false;
 		for _, entry in ipairs(list()) do

@@ -99,38 +99,36 @@ function shell.start(setup)
 		return true, line;
 	end
 
-	-- -> resource | nil, message
-	local function find_backend(resource)
+	-- (resource, is_drained) -> the backend's entry in the list, as it is after that | nil, message
+	local function drain(resource, is_drained)
 		local prepped = type(resource) == "string" and resourceprep(resource);
-		for _, entry in ipairs(backends.list()) do
-			if entry.resource == prepped then
-				return prepped, entry;
+		if prepped and backends.drain(prepped, is_drained) then
+			for _, entry in ipairs(backends.list()) do
+				if entry.resource == prepped then
+					return entry;
+				end
 			end
 		end
 		return nil, ("%s has no backend %s: see client_proxy status"):format(module.host, tostring(resource));
 	end
 
 	function commands.drain(_, resource)
-		local found, entry = find_backend(resource);
-		if not found then
-			return nil, entry;
+		local entry, message = drain(resource, true);
+		if not entry then
+			return nil, message;
 		end
-		backends.drain(found, true);
-		return true, ("%s gets no new requests, %d are pending"):format(found, setup.pending:count(entry.jid));
+		return true, ("%s gets no new requests, %d are pending"):format(entry.resource, setup.pending:count(entry.jid));
 	end
 
 	function commands.undrain(_, resource)
-		local found, entry = find_backend(resource);
-		if not found then
-			return nil, entry;
-		end
-		backends.drain(found, false);
-		entry = select(2, find_backend(resource));
-		if entry.state ~= "ready" then
+		local entry, message = drain(resource, false);
+		if not entry then
+			return nil, message;
+		elseif entry.state ~= "ready" then
 			return true, ("%s still gets no new requests: it is %s, with the presence priority %d"):format(
-				found, entry.state, entry.priority);
+				entry.resource, entry.state, entry.priority);
 		end
-		return true, ("%s gets new requests"):format(found);
+		return true, ("%s gets new requests"):format(entry.resource);
 	end
 
 	function commands.resync()

@@ -23,10 +23,4 @@ local function run(server)
 	return ledger.lost + ledger.doubled + ledger.misdelivered + ledger.wrong_address == 0;
 end
 
-local server = prosody.new { hosts = chaos.hosts, plugin_path = plugin_path };
-local ok, result = xpcall(run, debug.traceback, server);
-if not ok then
-	io.stderr:write(result, "\n");
-end
-server:remove();
-os.exit(ok and result);
+os.exit(prosody.use({ hosts = chaos.hosts, plugin_path = plugin_path }, run));

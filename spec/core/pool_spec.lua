@@ -1,4 +1,5 @@
 local core = require "mod_client_proxy.core";
+local backend_names = require "spec.support.names";
 local expect = require "spec.support.expect";
 local process = require "spec.support.process";
 local random = require "spec.support.random";
@@ -8,17 +9,7 @@ local STRANGE_JIDS = { "", "\0", "\0\0", "a\0", "a\0b", "a", "\255", "\192\128",
 
 random.announce("pool_spec");
 
-local function name(number)
-	return ("some-user@some-domain.example/%d"):format(number);
-end
-
-local function names(count)
-	local list = {};
-	for i = 1, count do
-		list[i] = name(i);
-	end
-	return list;
-end
+local name, names = backend_names.one, backend_names.list;
 
 -- (list, seed) -> pool that has them all
 local function new_pool(list, seed)

@@ -1,6 +1,7 @@
 -- core.pool: each strategy against the same, slow and obvious
 
 local core = require "mod_client_proxy.core";
+local backend_names = require "spec.support.names";
 local expect = require "spec.support.expect";
 local process = require "spec.support.process";
 local random = require "spec.support.random";
@@ -14,17 +15,7 @@ local NO_REQUESTS = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
 
 random.announce("strategies_spec");
 
-local function name(number)
-	return ("some-user@some-domain.example/%d"):format(number);
-end
-
-local function names(count)
-	local list = {};
-	for i = 1, count do
-		list[i] = name(i);
-	end
-	return list;
-end
+local name, names = backend_names.one, backend_names.list;
 
 -- (strategy, list, key) -> pool that has them all
 local function new_pool(strategy, list, key)
@@ -241,20 +232,20 @@ local function pick_all(pool, keys)
 	return picked;
 end
 
-local function random_keys(count)
-	local keys = {};
+local function random_list(format, count)
+	local list = {};
 	for i = 1, count do
-		keys[i] = ("user-%x@some-domain.example"):format(math.random(0));
+		list[i] = format:format(math.random(0));
 	end
-	return keys;
+	return list;
+end
+
+local function random_keys(count)
+	return random_list("user-%x@some-domain.example", count);
 end
 
 local function random_names(count)
-	local list = {};
-	for i = 1, count do
-		list[i] = ("some-user@some-domain.example/%x"):format(math.random(0));
-	end
-	return list;
+	return random_list("some-user@some-domain.example/%x", count);
 end
 
 -- (pool, list): each of the list is picked once in as many turns

@@ -55,7 +55,7 @@ Component "proxy.domain.example" "client_proxy"
 		return lines;
 	end
 
-	-- Waits until a line of this level contains these words: the log is written as things happen.
+	-- Waits until the status contains these words.
 	local function await_status(words)
 		for _ = 1, 100 do
 			if server:client_proxy("status", PROXY):find(words, 1, true) then

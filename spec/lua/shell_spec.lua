@@ -13,12 +13,14 @@ local function start(module, list, calls)
 		backends = {
 			list = function () return list; end;
 			drain = function (resource, is_drained)
-				table.insert(calls, resource.." "..tostring(is_drained));
 				for _, entry in ipairs(list) do
 					if entry.resource == resource then
+						table.insert(calls, resource.." "..tostring(is_drained));
 						entry.state = (is_drained or entry.priority < 0) and "draining" or "ready";
+						return true;
 					end
 				end
+				return false;
 			end;
 			resync = function () table.insert(calls, "resync"); end;
 		};

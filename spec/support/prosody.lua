@@ -151,6 +151,18 @@ function prosody:start_ctl(...)
 	end
 end
 
+-- (options, f) -> what f(server) returns; for scripts: what it throws is printed, and ends the process
+function prosody.use(options, f)
+	local server = prosody.new(options);
+	local results = table.pack(xpcall(f, debug.traceback, server));
+	server:remove();
+	if not results[1] then
+		io.stderr:write(results[2], "\n");
+		os.exit(false);
+	end
+	return table.unpack(results, 2, results.n);
+end
+
 -- (command, ...) -> output: runs a shell command of the module's, which must succeed
 function prosody:client_proxy(...)
 	local output, code = self:ctl("shell", "client_proxy", ...);
