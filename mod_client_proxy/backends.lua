@@ -213,10 +213,11 @@ function backends.new(setup)
 		end);
 	end
 
-	-- A server that dies does not say which of its clients are gone.
+	-- A server that dies does not say which of its clients are gone. Streams that were not
+	-- authenticated say nothing: anybody can open one in that server's name.
 	local function watch_streams(host)
 		local is_due = false;
-		module:hook_global("s2s-destroyed", function (event)
+		local function on_destroyed(event)
 			local session = event.session;
 			local is_targets = session.from_host == host or session.to_host == host or session.hosts and session.hosts[host];
 			if not is_targets or is_due or #pool == 0 then
@@ -228,7 +229,9 @@ function backends.new(setup)
 				module:log("info", "A stream to the target's server has ended: its resources get no requests until their presence comes again");
 				doubt_all();
 			end);
-		end);
+		end
+		module:hook_global("s2sin-destroyed", on_destroyed);
+		module:hook_global("s2sout-destroyed", on_destroyed);
 	end
 
 	-- XEP-0198: what is sent to a hibernating session waits in a queue for its return

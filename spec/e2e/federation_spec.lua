@@ -253,6 +253,20 @@ for _, name in ipairs { "Prosody", "ejabberd" } do
 			await_service(log_in("a"));
 		end);
 
+		it("is not doubted because somebody else opened a stream in that server's name", function ()
+			other:start();
+			start();
+			approve();
+			local backends = log_in("a", "b");
+			other:signal("STOP"); -- so that no presence comes
+			xmpp.stranger(server, "some-domain.example", PROXY):close();
+			local status = server:client_proxy("status", PROXY);
+			other:signal("CONT");
+			assert.falsy(status:find("suspended", 1, true));
+			assert.equal(2, select(2, status:gsub("%f[%w]ready%f[%W]", "")));
+			assert_served_by_all(backends);
+		end);
+
 		it("is asked as soon as that server has been started", function ()
 			start();
 			assert_refused();

@@ -696,7 +696,7 @@ describe("backends", function ()
 		-- A stream has ended, and what is due at once is done.
 		local function end_stream(session)
 			local before = #module.timers;
-			module.hooks["s2s-destroyed"] { session = session };
+			module.hooks[session.from_host == PROXY and "s2sout-destroyed" or "s2sin-destroyed"] { session = session };
 			for index = before + 1, #module.timers do
 				assert.equal(0, module.timers[index].delay);
 				module.timers[index].callback();
@@ -762,8 +762,8 @@ describe("backends", function ()
 		it("are suspended once when several streams end at the same time, which is logged", function ()
 			module.log_lines = {};
 			local before = #module.timers;
-			module.hooks["s2s-destroyed"] { session = { from_host = PROXY, to_host = "some-domain.example" } };
-			module.hooks["s2s-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
+			module.hooks["s2sout-destroyed"] { session = { from_host = PROXY, to_host = "some-domain.example" } };
+			module.hooks["s2sin-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
 			assert.equal(before + 1, #module.timers);
 			module.timers[before + 1].callback();
 			assert.equal(1, #module.log_lines);

@@ -55,12 +55,12 @@ function connection:send_large(stanza)
 	self:send(tostring(stanza)..(" "):rep(65536));
 end
 
-function connection:open_stream(to, default_ns)
+function connection:open_stream(to, default_ns, from)
 	self.stream:reset();
 	self.session.notopen = true;
 	self.stream_id = nil;
-	self:send(("<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='http://etherx.jabber.org/streams' to='%s' version='1.0'>")
-		:format(default_ns, to));
+	local attributes = { xmlns = default_ns, ["xmlns:stream"] = "http://etherx.jabber.org/streams", to = to, from = from, version = "1.0" };
+	self:send("<?xml version='1.0'?>"..st.stanza("stream:stream", attributes):top_tag());
 end
 
 -- Reads what has come, waiting until `deadline` (on socket.gettime's clock) for the first of it
@@ -211,6 +211,14 @@ function xmpp.component(prosody, component, host)
 	repeat until self.stream_id or not self:read(socket.gettime() + TIMEOUT);
 	self:send(st.stanza("handshake"):text(sha1(self.stream_id..component, true)));
 	assert(self:receive().name == "handshake", "no handshake for "..component);
+	return keep(prosody, self);
+end
+
+-- (prosody, from, to) -> connection of anybody, not authenticated, who says it is the server of that domain
+function xmpp.stranger(prosody, from, to)
+	local self = open(prosody.s2s.port, "jabber:server");
+	self:open_stream(to, "jabber:server", from);
+	self:receive();
 	return keep(prosody, self);
 end
 
