@@ -67,7 +67,8 @@ void deadlines_remove(struct deadlines *queue, struct deadline *deadline)
 		sift_up(queue, deadline->position, last);
 		sift_down(queue, last->position, last);
 	}
-	slots_trim(&queue->heap, queue->count);
+	/* One segment to spare stays, so that one request after the other does not free and allocate it. */
+	slots_trim(&queue->heap, queue->count + SLOTS_PER_SEGMENT);
 }
 
 struct deadline *deadlines_first(const struct deadlines *queue)

@@ -112,7 +112,8 @@ for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("presence/"..address, backends.on_presence);
 end
 
-module:hook("iq/host", backends.on_iq, 20);
+-- Answers to its pings, which are none of what is pending
+module:hook("iq/host", backends.on_iq, 5);
 
 module:hook_global("stats-update", function ()
 	operations.set_gauges(#pending, backends.count_states());

@@ -2,8 +2,7 @@
 -- by its deadline; when the backend goes away before, handed to another.
 
 local errors = require "util.error";
-local jid_bare = require "util.jid".bare;
-local jid_resource = require "util.jid".resource;
+local find, sub = string.find, string.sub;
 local now = require "util.time".monotonic;
 local st = require "util.stanza";
 
@@ -57,6 +56,16 @@ end
 -- Answers a request that the pending table has let go.
 local function answer_taken(requester, service, id, failure)
 	answer_error(send_from_here, st.stanza("iq", { type = "get", from = requester, to = service, id = id }), failure);
+end
+
+-- (jid) -> the bare JID, and the resource if it has one (RFC 7622 section 3.1). The router has seen
+-- to it that it is a JID; taking it apart with util.jid costs a request as much as all of the core.
+local function split_resource(jid)
+	local slash = find(jid, "/", 1, true);
+	if slash then
+		return sub(jid, 1, slash - 1), sub(jid, slash + 1);
+	end
+	return jid;
 end
 
 -- RFC 6120 section 8.2.3; Prosody sees to it for its own clients only
@@ -131,10 +140,9 @@ function requests.new(setup)
 		timer = timer_due and module:add_timer(math.max(0, timer_due - now()), expire);
 	end
 
-	-- Sees to it that the timer fires by the earliest deadline. A reload can have shortened the timeout.
-	local function watch_deadlines()
-		local deadline = pending:deadline();
-		if deadline and (not timer_due or deadline < timer_due) then
+	-- Sees to it that the timer fires by the deadline. A reload can have shortened the timeout.
+	local function watch_deadline(deadline)
+		if not timer_due or deadline < timer_due then
 			set_timer();
 		end
 	end
@@ -161,7 +169,7 @@ function requests.new(setup)
 		local handle, failure = pending:add(backend, translated, attr.id, requester, service, deadline);
 		if handle then
 			hold(handle, stanza, retries);
-			watch_deadlines();
+			watch_deadline(deadline);
 			attr.from, attr.to = translated, backend;
 			module:send(stanza);
 		end
@@ -181,7 +189,7 @@ function requests.new(setup)
 		if not token then
 			return refuse(origin, stanza, "bad-address");
 		end
-		local handle, failure = hand_over(stanza, backend, jid_bare(service).."/"..token, requester, service,
+		local handle, failure = hand_over(stanza, backend, (split_resource(service)).."/"..token, requester, service,
 			now() + setup.timeout, setup.retries);
 		if not handle then
 			refuse(origin, stanza, failure);
@@ -255,12 +263,12 @@ function requests.new(setup)
 	-- A backend may not send requests to a requester, and nobody else to a token.
 	-- What only looks like one can be anyone's resource, unless a backend uses it.
 	local function refused_token(attr)
-		local resource = jid_resource(attr.to);
+		local _, resource = split_resource(attr.to);
 		if not resource then
 			return;
 		end
 		local decoded, reason = jat:decode(resource);
-		if jid_bare(attr.from) == target then
+		if (split_resource(attr.from)) == target then
 			return (decoded or LOOKS_LIKE_TOKEN[reason]) and "not-by-backends";
 		end
 		return decoded and "no-such-resource";
@@ -313,7 +321,7 @@ function requests.new(setup)
 		return held;
 	end
 
-	watch_deadlines();
+	set_timer();
 	return {
 		on_backend_came = on_backend_came;
 		on_backend_gone = on_backend_gone;
