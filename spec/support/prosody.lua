@@ -30,7 +30,7 @@ pidfile = DIR.."/prosody.pid"
 data_path = DIR.."/data"
 admin_socket = DIR.."/admin.sock"
 certificates = DIR
-log = { { levels = { min = "debug" }, to = "file", filename = DIR.."/log" } }
+log = { { levels = { min = LOG_LEVEL }, to = "file", filename = DIR.."/log" } }
 statistics = "internal"
 statistics_interval = "manual"
 interfaces = { "127.0.0.1" }
@@ -80,6 +80,8 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 -- options: hosts, the configuration's second half, usual_hosts if nil
 --          accounts, a list of bare JIDs, usual_accounts if nil
 --          plugin_path, where mod_client_proxy is, the checkout if nil
+--          log_level, from which on things are logged, "debug" if nil
+--          run_by, a command to run Prosody by, none if nil
 --          s2s, if there is to be another server: { port (this one's own), peer_port }
 function prosody.new(options)
 	options = options or {};
@@ -88,6 +90,8 @@ function prosody.new(options)
 	self.c2s_port, self.component_port, self.http_port = free_port(), free_port(), free_port();
 	self.plugin_path = options.plugin_path or checkout;
 	self.s2s = options.s2s;
+	self.log_level = options.log_level or "debug";
+	self.run_by = options.run_by or "";
 	for _, account in ipairs(options.accounts or usual_accounts) do
 		write_account(self.dir.."/data", account:match("^(.*)@(.*)$"));
 	end
@@ -100,7 +104,7 @@ function prosody:configure(hosts)
 	local values = {
 		DIR = self.dir, CHECKOUT = checkout, PLUGIN_PATH = self.plugin_path,
 		C2S_PORT = self.c2s_port, COMPONENT_PORT = self.component_port, HTTP_PORT = self.http_port,
-		S2S_PORT = s2s.port, PEER_PORT = s2s.peer_port,
+		LOG_LEVEL = self.log_level, S2S_PORT = s2s.port, PEER_PORT = s2s.peer_port,
 	};
 	local lines = {};
 	for name, value in pairs(values) do
@@ -111,7 +115,7 @@ end
 
 -- Starts and waits until everything is up: spec/support/modules/mod_announce.lua says so.
 function prosody:start()
-	self:launch(("%s --config %s"):format(quote(root.."/prosody"), quote(self.dir.."/prosody.cfg.lua")));
+	self:launch(("%s %s --config %s"):format(self.run_by, quote(root.."/prosody"), quote(self.dir.."/prosody.cfg.lua")));
 	self:await("STARTED");
 	return self;
 end

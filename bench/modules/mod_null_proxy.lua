@@ -1,0 +1,36 @@
+-- For bench/: the floor for any component that translates addresses. It rewrites the two
+-- addresses of an IQ from a Lua table, and keeps nothing in mind besides. The handlers have
+-- the priorities of mod_client_proxy's.
+
+local backend = module:get_option_string("null_proxy_backend");
+local token = module:get_option_string("null_proxy_token");
+
+local translated_by_requester, requester_by_translated = {}, {};
+
+local function translate(requester)
+	local count = 1;
+	for _ in pairs(requester_by_translated) do
+		count = count + 1;
+	end
+	local translated = ("%s/%s%d"):format(module.host, token, count);
+	translated_by_requester[requester] = translated;
+	requester_by_translated[translated] = requester;
+	return translated;
+end
+
+module:hook("iq/host", function (event)
+	local attr = event.stanza.attr;
+	local requester = requester_by_translated[attr.to];
+	if requester then
+		attr.from, attr.to = module.host, requester;
+		module:send(event.stanza);
+		return true;
+	end
+end, 10);
+
+module:hook("iq/host", function (event)
+	local attr = event.stanza.attr;
+	attr.from, attr.to = translated_by_requester[attr.from] or translate(attr.from), backend;
+	module:send(event.stanza);
+	return true;
+end, -10);
