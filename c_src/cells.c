@@ -73,7 +73,7 @@ static void unlink_chunk(struct cells_chunk **partial, struct cells_chunk *chunk
 /* The system aligns to pages only, so twice the size is asked for, and what is too much given back. */
 static struct cells_chunk *new_chunk(void)
 {
-	char *mapped = mmap(NULL, 2 * CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *mapped = mmap(NULL, (size_t)2 * CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	size_t before;
 	struct cells_chunk *chunk;
 

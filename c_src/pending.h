@@ -82,8 +82,8 @@ struct pending_entry *pending_find(const struct pending *pending, const struct p
 /* The request with the earliest deadline, or NULL. */
 struct pending_entry *pending_first(const struct pending *pending);
 
-/* The oldest request that was handed to `backend`, or NULL. */
-struct pending_entry *pending_first_of(const struct pending *pending, struct pending_text backend);
+/* The oldest request that was handed to the backend `jid`, or NULL. */
+struct pending_entry *pending_first_of(const struct pending *pending, struct pending_text jid);
 
 /* The request of `entry`; its texts are valid as long as the entry. */
 struct pending_request pending_read(const struct pending_entry *entry);
@@ -94,7 +94,7 @@ void pending_remove(struct pending *pending, struct pending_entry *entry);
 /* How many requests are pending. */
 size_t pending_count(const struct pending *pending);
 
-/* How many of them were handed to `backend`. */
-size_t pending_count_of(const struct pending *pending, struct pending_text backend);
+/* How many of them were handed to the backend `jid`. */
+size_t pending_count_of(const struct pending *pending, struct pending_text jid);
 
 #endif
