@@ -19,7 +19,7 @@ MODULES = /usr/local/lib/prosody/modules
 
 CC = gcc
 CFLAGS = -O2 -g
-HARDENING = -D_FORTIFY_SOURCE=2 -fstack-protector-strong -Wl,-z,relro,-z,now
+HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-protector-strong -Wl,-z,relro,-z,now
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
 SANITIZERS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 C = -std=c11 $(WARNINGS) $(LUA_CFLAGS) $(SODIUM_CFLAGS) -fPIC -fvisibility=hidden
