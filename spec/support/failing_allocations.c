@@ -1,7 +1,7 @@
 /*
  * Linked into a core.so of the specs with -Wl,--wrap for each allocator: makes
- * a chosen allocation of the core fail. Lua's own and libsodium's inner ones
- * are untouched.
+ * a chosen allocation of the core fail, or of a call all that is made in it, Lua's
+ * own included. libsodium's inner ones are untouched.
  */
 #include <lauxlib.h>
 #include <lua.h>
@@ -22,6 +22,7 @@ void *__wrap_sodium_allocarray(size_t count, size_t size);
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
 
 static lua_Integer countdown; /* 0: nothing is going to fail */
+static lua_Alloc lua_alloc;   /* what Lua allocates by */
 
 static int fails(void)
 {
@@ -61,4 +62,49 @@ int fail_allocation(lua_State *L)
 	lua_pushboolean(L, countdown == 0);
 	countdown = luaL_checkinteger(L, 1);
 	return 1;
+}
+
+/* What Lua cannot have, it asks for once more after a collection. What gets no larger never fails. */
+static void *fail_lua(void *data, void *old, size_t old_size, size_t size)
+{
+	static int is_asked_again;
+
+	if (size > (old != NULL ? old_size : 0)) {
+		if (is_asked_again) {
+			is_asked_again = 0;
+			return NULL;
+		}
+		if (fails()) {
+			is_asked_again = 1;
+			return NULL;
+		}
+	}
+	return lua_alloc(data, old, old_size, size);
+}
+
+__attribute__((visibility("default"))) int call_failing(lua_State *L);
+
+/*
+ * call_failing(n, f, ...) -> boolean, ...: whether an allocation failed, and pcall(f, ...) with the n-th
+ * one doing so (0: none), be it Lua's or the core's. What Lua collects meanwhile is only due to that.
+ */
+int call_failing(lua_State *L)
+{
+	lua_Integer number = luaL_checkinteger(L, 1);
+	void *data;
+	int status;
+
+	lua_alloc = lua_getallocf(L, &data);
+	lua_gc(L, LUA_GCSTOP);
+	lua_setallocf(L, fail_lua, data);
+	countdown = number;
+	status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
+	lua_pushboolean(L, number > 0 && countdown == 0);
+	countdown = 0;
+	lua_setallocf(L, lua_alloc, data);
+	lua_gc(L, LUA_GCRESTART);
+	lua_replace(L, 1);
+	lua_pushboolean(L, status == LUA_OK);
+	lua_insert(L, 2);
+	return lua_gettop(L);
 }

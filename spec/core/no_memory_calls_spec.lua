@@ -1,0 +1,262 @@
+-- Every allocation in every function that Lua can call fails once, be it Lua's or the core's:
+-- the call raises Lua's "not enough memory" or returns nil, "no-memory", and all is as before.
+-- Leaks are for the sanitizers to find, which this core.so is built with.
+
+local path = assert(package.searchpath("mod_client_proxy.core", package.cpath));
+local call_failing = assert(package.loadlib(path, "call_failing"));
+local open = assert(package.loadlib(path, "luaopen_mod_client_proxy_core"));
+local core = require "mod_client_proxy.core";
+
+local registry = debug.getregistry();
+
+-- Lua keeps only one of each string up to 40 bytes: these are longer, so that each needs memory anew
+local function long(text)
+	return text..("."):rep(50);
+end
+
+local POOL_SEED, POOL_KEY = ("s"):rep(core.POOL_SEEDBYTES), ("k"):rep(core.POOL_KEYBYTES);
+local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
+local JID = long("user@some.domain.example/");
+local BACKENDS = { long("a@"), long("b@"), long("c@") };
+
+local function key(number)
+	return ("%d"):format(number):rep(core.JAT_KEYBYTES);
+end
+
+local function new_jat()
+	local jat = core.jat("proxy.domain.example", "sealed");
+	jat:add_key(1, key(1));
+	jat:add_key(2, key(2));
+	return jat;
+end
+
+local TOKEN = new_jat():encode(JID);
+
+-- (strategy) -> function that makes a pool with it
+local function new_pool_by(strategy)
+	return function ()
+		local pool = core.pool(POOL_SEED);
+		pool:strategy(strategy, POOL_KEY);
+		for _, jid in ipairs(BACKENDS) do
+			pool:add(jid);
+		end
+		return pool;
+	end;
+end
+
+local new_pool = new_pool_by("primary");
+
+local function new_pending()
+	local pending = core.pending(PENDING_SEED);
+	pending:add(BACKENDS[1], "to", long("first"), JID, long("service"), 2);
+	pending:add(BACKENDS[2], "to", long("second"), JID, long("service"), 1);
+	pending:limit(4, 3);
+	return pending;
+end
+
+-- Whatever can be known of an object, which has served its time with that
+
+local read = {};
+
+function read.jat(jat)
+	return { jat:encode(JID), jat:decode(TOKEN), jat:decode(new_jat():encode("other")) };
+end
+
+-- Of the turns, only that everybody has one: who is picked has had it, even if there is no memory to tell who
+function read.pool(pool)
+	local picked = {};
+	for turn = 1, #BACKENDS do
+		picked[turn] = pool:pick("") or "nobody";
+	end
+	table.sort(picked);
+	local states, removed = {}, {};
+	for number, jid in ipairs(BACKENDS) do
+		states[number] = pool:state(jid) or "none";
+	end
+	local count = #pool;
+	while pool:any() do
+		table.insert(removed, pool:any());
+		pool:remove(removed[#removed]);
+	end
+	table.sort(removed);
+	return { count, picked, states, removed };
+end
+
+function read.pending(pending)
+	local facts = { #pending, pending:count(BACKENDS[1]), pending:count(BACKENDS[2]), pending:deadline() or "none" };
+	for number = 1, 3 do
+		table.insert(facts, select(2, pending:add("backend", "to", "id-"..number, "requester", "service", 9)) or "added");
+	end
+	while #pending > 0 do
+		local requester, service, id, _, deadline, backend = pending:expire(math.huge);
+		table.insert(facts, { requester, service, id, deadline, backend });
+	end
+	return facts;
+end
+
+-- Two objects or two handles cannot be compared, but what is in objects can
+local function comparable(value)
+	if type(value) ~= "userdata" then
+		return value;
+	end
+	local kind = debug.getmetatable(value) and debug.getmetatable(value).__name:match("[^.]+$");
+	if not kind then
+		return "handle";
+	end
+	local is_alive, facts = pcall(read[kind], value);
+	return is_alive and facts or "collected";
+end
+
+-- What call_failing returned, but for the first, and what has become of the object
+local function outcome(object, _, succeeded, ...)
+	local results = table.pack(...);
+	for number = 1, results.n do
+		results[number] = comparable(results[number]);
+	end
+	return { succeeded = succeeded, results = results, object = comparable(object) };
+end
+
+local function without_nil(object, ...)
+	if object == nil then
+		return ...;
+	end
+	return object, ...;
+end
+
+-- (f, new or nil, ...) -> number of allocations: f(new(), ...) with each of them failing
+local function fail_each(f, new, ...)
+	local arguments = table.pack(...);
+	-- (number of the allocation) -> boolean: whether it failed, outcome
+	local function call(number)
+		local object = new and new();
+		local returned = table.pack(call_failing(number, f, without_nil(object, table.unpack(arguments, 1, arguments.n))));
+		return returned[1], outcome(object, table.unpack(returned, 1, returned.n));
+	end
+	local untouched = comparable(new and new());
+	local raised = { succeeded = false, results = { n = 1, "not enough memory" }, object = untouched };
+	local returned = { succeeded = true, results = { n = 2, nil, "no-memory" }, object = untouched };
+	local _, usual = call(0);
+	assert.is_true(usual.succeeded);
+	for number = 1, math.huge do
+		local failed, got = call(number);
+		if not got.succeeded then
+			assert.same(raised, got);
+		elseif got.results[2] == "no-memory" then
+			assert.same(returned, got);
+		else
+			assert.same(usual, got);
+		end
+		if not failed then
+			return number - 1;
+		end
+	end
+end
+
+-- (library) -> table of its functions and its types' methods, by the names "core.f" and "type:method"
+local function functions_of(library)
+	local functions = {};
+	local function collect(prefix, from)
+		for name, value in pairs(from) do
+			if type(value) == "function" then
+				functions[prefix..name] = value;
+			end
+		end
+	end
+	collect("core.", library);
+	for name, value in pairs(registry) do
+		local kind = type(name) == "string" and name:match("^mod_client_proxy%.(.*)");
+		if kind then
+			collect(kind..":", value);
+			collect(kind..":", value.__index);
+		end
+	end
+	return functions;
+end
+
+local functions = functions_of(core);
+local covered = {};
+
+-- (name, count, new, ...): fails the allocations of that call, of which there are at least `count`
+local function covers(name, count, new, ...)
+	local arguments = table.pack(...);
+	covered[name] = true;
+	it(name.." changes nothing", function ()
+		local failures = fail_each(functions[name], new, table.unpack(arguments, 1, arguments.n));
+		assert.truthy(failures >= count, failures.." allocations");
+	end);
+end
+
+describe("without memory for Lua, either,", function ()
+	covers("core.jat", 2, nil, "proxy.domain.example", "sealed");
+	covers("jat:add_key", 0, new_jat, 3, key(3));
+	covers("jat:encode", 1, new_jat, JID);
+	covers("jat:decode", 1, new_jat, TOKEN);
+	covers("jat:__gc", 0, new_jat);
+
+	covers("core.pool", 4, nil, POOL_SEED);
+	covers("pool:add", 1, new_pool, long("d@"));
+	covers("pool:add", 1, new_pool, 1234567); -- which Lua makes a string of
+	covers("pool:remove", 0, new_pool, BACKENDS[2]);
+	covers("pool:set", 0, new_pool, BACKENDS[1], "suspended");
+	covers("pool:state", 0, new_pool, BACKENDS[1]);
+	covers("pool:priority", 0, new_pool, BACKENDS[3], 1);
+	covers("pool:strategy", 3, new_pool, "sender", POOL_KEY);
+	covers("pool:any", 1, new_pool);
+	covers("pool:serves", 0, new_pool);
+	for _, strategy in ipairs { "round_robin", "primary", "sender", "recipient" } do
+		covers("pool:pick", 1, new_pool_by(strategy), JID, JID);
+	end
+	covers("pool:__len", 0, new_pool);
+	covers("pool:__gc", 0, new_pool);
+
+	covers("core.pending", 8, nil, PENDING_SEED);
+	covers("pending:limit", 0, new_pending, 3, 2);
+	covers("pending:add", 1, new_pending, BACKENDS[3], "to", long("third"), JID, "service", 3);
+	covers("pending:add", 1, new_pending, BACKENDS[3], 1, 2, 3, 4, 5);
+	covers("pending:take", 4, new_pending, BACKENDS[1], "to", long("first"));
+	covers("pending:take_back", 4, new_pending, BACKENDS[2]);
+	covers("pending:expire", 4, new_pending, 1);
+	covers("pending:deadline", 0, new_pending);
+	covers("pending:count", 0, new_pending, BACKENDS[1]);
+	covers("pending:__len", 0, new_pending);
+	covers("pending:__gc", 0, new_pending);
+
+	it("no function is left out", function ()
+		for name in pairs(functions) do
+			assert.is_true(covered[name], name);
+		end
+	end);
+
+	-- Opens the library with the allocation of that number failing, then once more, both as if for the first time
+	local function open_twice(number)
+		local types = {};
+		for name, value in pairs(registry) do
+			if type(name) == "string" and name:find("^mod_client_proxy%.") then
+				types[name] = value;
+			end
+		end
+		for name in pairs(types) do
+			registry[name] = nil;
+		end
+		local failed, succeeded, message = call_failing(number, open);
+		local opened = functions_of(open());
+		for name, value in pairs(types) do
+			registry[name] = value;
+		end
+		return opened, failed, succeeded or message;
+	end
+
+	it("the library is not opened by halves", function ()
+		collectgarbage(); -- what is left of other specs is of types that are gone meanwhile
+		local count = 0;
+		repeat
+			count = count + 1;
+			local opened, failed, message = open_twice(count);
+			assert.equal(failed and "not enough memory" or true, message);
+			for name in pairs(functions) do
+				assert.is_function(opened[name], name);
+			end
+		until not failed;
+		assert.truthy(count > 10);
+	end);
+end);
