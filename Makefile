@@ -2,12 +2,13 @@
 # make demo      shows a request and its answer on a throwaway Prosody
 # make test      runs all specs, on every Prosody to be had
 # make lint      looks for faults without running anything
+# make coverage  says which lines and branches of c_src no spec goes through
 # make bench     measures; with PLUGIN_PATH= the starts of another module of this name
 # make chaos     lets backends misbehave for SECONDS=600, and counts what comes of it
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
 # make clean     removes what was built; make distclean also what was downloaded
 #
-# demo, test, lint, bench and chaos first get from Debian's packages what they need.
+# demo, test, lint, coverage, bench and chaos first get from Debian's packages what they need.
 
 LUA_VERSION = 5.4
 LUA_CFLAGS = -I/usr/include/lua$(LUA_VERSION)
@@ -21,18 +22,20 @@ CC = gcc
 CFLAGS = -O2 -g
 HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-protector-strong -Wl,-z,relro,-z,now
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
+COUNTERS = -O1 -g --coverage -fno-early-inlining
 SANITIZERS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 C = -std=c11 $(WARNINGS) $(LUA_CFLAGS) $(SODIUM_CFLAGS) -fPIC -fvisibility=hidden
 
 core = mod_client_proxy/core.so
 sanitized_core = .build/sanitized/$(core)
 failing_core = .build/failing/$(core)
+covered_core = .build/coverage/$(core)
 sources = $(wildcard c_src/*.c)
 headers = $(wildcard c_src/*.h)
 main = mod_client_proxy/mod_client_proxy.lua
 libraries = $(filter-out $(main),$(wildcard mod_client_proxy/*.lua))
 
-.PHONY: all demo test lint bench chaos install install-rock clean distclean
+.PHONY: all demo test lint coverage bench chaos install install-rock clean distclean
 all: $(core)
 
 $(core): $(sources) $(headers) Makefile
@@ -43,10 +46,17 @@ $(sanitized_core): $(sources) $(headers) Makefile
 	$(CC) -shared $(C) -Werror $(SANITIZERS) $(sources) $(SODIUM_LIBS) -o $@
 
 # every allocation of the sources goes by spec/support/failing_allocations.c
+FAILING = spec/support/failing_allocations.c \
+	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=sodium_allocarray,--wrap=mmap,--wrap=sodium_init
+
 $(failing_core): $(sources) $(headers) spec/support/failing_allocations.c Makefile
 	mkdir -p $(@D)
-	$(CC) -shared $(C) $(SANITIZERS) $(sources) spec/support/failing_allocations.c $(SODIUM_LIBS) \
-		-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=sodium_allocarray,--wrap=mmap -o $@
+	$(CC) -shared $(C) $(SANITIZERS) $(sources) $(FAILING) $(SODIUM_LIBS) -o $@
+
+$(covered_core): $(sources) $(headers) spec/support/failing_allocations.c Makefile
+	rm -rf $(@D)
+	mkdir -p $(@D)
+	gcc -shared $(C) $(COUNTERS) $(sources) $(FAILING) $(SODIUM_LIBS) -o $@
 
 demo:
 	@tools/setup build prosody
@@ -55,12 +65,17 @@ demo:
 
 test:
 	@tools/setup build prosody prometheus ejabberd test
-	@$(MAKE) --silent all $(sanitized_core) $(failing_core)
+	@$(MAKE) --silent all $(sanitized_core) $(failing_core) $(covered_core)
 	@tools/with_scratch tools/run_specs
 
 lint:
 	@tools/setup build lint
 	@tools/lint "$(C)" "$(sources)"
+
+coverage:
+	@tools/setup build test
+	@$(MAKE) --silent $(covered_core)
+	@tools/coverage
 
 chaos:
 	@tools/setup build prosody
@@ -92,7 +107,7 @@ install-rock: all
 	install -m 644 $(core) $(LIBDIR)/mod_client_proxy
 
 clean:
-	rm -rf $(core) .build/sanitized .build/failing
+	rm -rf $(core) .build/sanitized .build/failing .build/coverage
 
 distclean: clean
 	rm -rf .build

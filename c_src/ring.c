@@ -104,6 +104,7 @@ static void look_from(const struct ring *ring, uint64_t position, const struct r
 	uint64_t there = position, mask, last;
 	size_t count;
 
+	/* unreachable: the end of this loop, unless all points are in the bucket of `position`, and ahead of it */
 	for (count = 0; count < ring->points.bucket_count; count++) {
 		look_at(hashtable_bucket(&ring->points, reverse(there), &mask), position, except, nearest);
 		last = there | ~reverse(mask); /* position in this bucket */

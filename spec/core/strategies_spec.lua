@@ -359,6 +359,25 @@ describe("core.pool, by strategy", function ()
 		end
 	end);
 
+	it("skips a random number that would make some likelier than others", function ()
+		-- Found by undoing SplitMix64: the first pick by `before` meets 2^64 - 1, which no remainder
+		-- by 3 is evenly spread over, and `after` begins with the number that follows it.
+		local before, after = 0xf4f397837c8c3981, 0xf4f397837c8c3981 + 0x9e3779b97f4a7c15;
+		local picks = {};
+		for _, state in ipairs { before, after } do
+			local pool = core.pool(("s"):rep(core.POOL_SEEDBYTES - 8)..("=I8"):pack(state));
+			local picked = {};
+			for number = 1, 3 do
+				pool:add(name(number));
+			end
+			for turn = 1, 50 do
+				picked[turn] = pool:pick();
+			end
+			table.insert(picks, picked);
+		end
+		assert.same(picks[2], picks[1]);
+	end);
+
 	describe("round_robin", function ()
 		it("goes through all, again and again in the same order", function ()
 			local pool, order = new_pool("round_robin", names(10)), {};

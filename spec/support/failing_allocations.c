@@ -15,11 +15,14 @@ void *__real_realloc(void *old, size_t size);
 void *__real_sodium_allocarray(size_t count, size_t size);
 void *__real_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
 
+int __real_sodium_init(void);
+
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *old, size_t size);
 void *__wrap_sodium_allocarray(size_t count, size_t size);
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
+int __wrap_sodium_init(void);
 
 static lua_Integer countdown; /* 0: nothing is going to fail */
 static lua_Alloc lua_alloc;   /* what Lua allocates by */
@@ -52,6 +55,11 @@ void *__wrap_sodium_allocarray(size_t count, size_t size)
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
 {
 	return fails() ? MAP_FAILED : __real_mmap(address, size, protection, flags, fd, offset);
+}
+
+int __wrap_sodium_init(void)
+{
+	return fails() ? -1 : __real_sodium_init();
 }
 
 __attribute__((visibility("default"))) int fail_allocation(lua_State *L);

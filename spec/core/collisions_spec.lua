@@ -1,0 +1,62 @@
+-- What has one and the same hash is told apart nevertheless. In the life of a server that does
+-- not happen: it took 2^32 tries to find each of these pairs, with the seed known.
+
+local core = require "mod_client_proxy.core";
+
+local POOL_SEED = ("s"):rep(core.POOL_SEEDBYTES);
+local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
+
+-- The same SipHash-2-4 under a key of sixteen times "s"
+local PAIRS = {
+	["the same length"] = { "aa8bed1e07587f55@", "b37fbbd44541857f@" },
+};
+
+for what, pair in pairs(PAIRS) do
+	local a, b = pair[1], pair[2];
+
+	describe("With texts of "..what.." whose hashes collide,", function ()
+		it("a pool knows one backend from the other", function ()
+			local pool = core.pool(POOL_SEED);
+			assert.is_true(pool:add(a));
+			assert.is_nil(pool:state(b));
+			assert.is_false(pool:remove(b));
+			assert.is_true(pool:add(b));
+			assert.equal(2, #pool);
+			assert.is_true(pool:set(b, "away"));
+			assert.equal("ready", pool:state(a));
+			assert.is_true(pool:remove(a));
+			assert.equal(b, pool:any());
+			assert.equal("away", pool:state(b));
+		end);
+
+		it("a pending table knows one backend's requests from the other's", function ()
+			local pending = core.pending(PENDING_SEED);
+			pending:add(a, "to", "id", "requester-a", "service", 1);
+			assert.equal(0, pending:count(b));
+			assert.is_nil(pending:take_back(b));
+			assert.is_nil(pending:take(b, "to", "id"));
+			pending:add(b, "to", "id", "requester-b", "service", 2);
+			assert.equal(1, pending:count(a));
+			assert.equal(1, pending:count(b));
+			assert.equal("requester-b", (pending:take(b, "to", "id")));
+			assert.equal("requester-a", (pending:take(a, "to", "id")));
+		end);
+
+		it("a pending table knows one id from the other", function ()
+			local pending = core.pending(PENDING_SEED);
+			pending:add("backend", "to", a, "requester-a", "service", 1);
+			assert.is_nil(pending:take("backend", "to", b));
+			pending:add("backend", "to", b, "requester-b", "service", 2);
+			assert.equal("requester-b", (pending:take("backend", "to", b)));
+			assert.equal("requester-a", (pending:take("backend", "to", a)));
+		end);
+
+		it("requesters share a limit, by which it can be seen that they do collide", function ()
+			local pending = core.pending(PENDING_SEED);
+			pending:limit(10, 1);
+			assert.truthy(pending:add("backend", "to", "id", a, "service", 1));
+			assert.same({ nil, "requester-full" }, { pending:add("backend", "to", "id", b, "service", 1) });
+			assert.truthy(pending:add("backend", "to", "id", a..b, "service", 1));
+		end);
+	end);
+end
