@@ -45,18 +45,19 @@ $(sanitized_core): $(sources) $(headers) Makefile
 	mkdir -p $(@D)
 	$(CC) -shared $(C) -Werror $(SANITIZERS) $(sources) $(SODIUM_LIBS) -o $@
 
-# every allocation of the sources goes by spec/support/failing_allocations.c
-FAILING = spec/support/failing_allocations.c \
-	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=sodium_allocarray,--wrap=mmap,--wrap=sodium_init
+# every allocation of the sources goes by spec/support/failing_allocations.c, what they free by left_behind.c
+WRAPPERS = spec/support/failing_allocations.c spec/support/left_behind.c
+WRAPPED = $(WRAPPERS) $(foreach function,malloc calloc realloc sodium_allocarray mmap sodium_init free munmap, \
+	-Wl,--wrap=$(function))
 
-$(failing_core): $(sources) $(headers) spec/support/failing_allocations.c Makefile
+$(failing_core): $(sources) $(headers) $(WRAPPERS) Makefile
 	mkdir -p $(@D)
-	$(CC) -shared $(C) $(SANITIZERS) $(sources) $(FAILING) $(SODIUM_LIBS) -o $@
+	$(CC) -shared $(C) $(SANITIZERS) $(sources) $(WRAPPED) $(SODIUM_LIBS) -o $@
 
-$(covered_core): $(sources) $(headers) spec/support/failing_allocations.c Makefile
+$(covered_core): $(sources) $(headers) $(WRAPPERS) Makefile
 	rm -rf $(@D)
 	mkdir -p $(@D)
-	gcc -shared $(C) $(COUNTERS) $(sources) $(FAILING) $(SODIUM_LIBS) -o $@
+	gcc -shared $(C) $(COUNTERS) $(sources) $(WRAPPED) $(SODIUM_LIBS) -o $@
 
 demo:
 	@tools/setup build prosody

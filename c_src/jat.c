@@ -17,6 +17,8 @@ enum {
 	/* A JID is padded by one byte or more. */
 	SEALED_JID_MAX = (RAW_MAX - HEADBYTES - 1) / PADBLOCK * PADBLOCK - 1,
 	SIGNED_JID_MAX = JAT_TOKEN_MAX - 1 - TAG_LEN,
+	/* More of the stack than libsodium's functions use, as far as they are called here. */
+	STACKBYTES = 2048,
 };
 
 static const char KDF_CONTEXT[crypto_kdf_CONTEXTBYTES] = {'J', 'A', 'T', 't', 'o', 'k', 'e', 'n'};
@@ -58,6 +60,12 @@ void jat_free(struct jat *jat)
 	sodium_free(jat); /* wipes */
 }
 
+/* libsodium wipes its states, but leaves on the stack what comes of them: derived keys, and hashes. */
+static void wipe_stack(void)
+{
+	sodium_stackzero(STACKBYTES);
+}
+
 void jat_add_key(struct jat *jat, uint8_t key_id, const uint8_t master[JAT_KEYBYTES])
 {
 	struct generation *fresh = &jat->current;
@@ -68,6 +76,7 @@ void jat_add_key(struct jat *jat, uint8_t key_id, const uint8_t master[JAT_KEYBY
 	crypto_kdf_derive_from_key(fresh->k_enc, sizeof fresh->k_enc, 1, KDF_CONTEXT, master);
 	crypto_kdf_derive_from_key(fresh->k_mac, sizeof fresh->k_mac, 2, KDF_CONTEXT, master);
 	crypto_kdf_derive_from_key(fresh->k_sign, sizeof fresh->k_sign, 3, KDF_CONTEXT, master);
+	wipe_stack();
 }
 
 static const struct generation *find_generation(const struct jat *jat, uint8_t key_id)
@@ -94,6 +103,15 @@ static void compute_hash(const struct jat *jat, const uint8_t key[crypto_generic
 	crypto_generichash_update(&state, data, data_len);
 	crypto_generichash_final(&state, hash, hash_len);
 	sodium_memzero(&state, sizeof state);
+	wipe_stack();
+}
+
+/* Encrypts and decrypts. */
+static void apply_stream(const struct generation *generation, const uint8_t siv[SIVBYTES], const uint8_t *in,
+                         size_t len, uint8_t *out)
+{
+	crypto_stream_xchacha20_xor(out, in, len, siv, generation->k_enc);
+	wipe_stack();
 }
 
 static void compute_siv(const struct jat *jat, const struct generation *generation, const uint8_t *padded,
@@ -195,7 +213,7 @@ static size_t write_sealed(const struct jat *jat, enum jat_kind kind, const char
 
 	compute_siv(jat, &jat->current, padded, padded_len, siv);
 	raw[0] = jat->current.key_id;
-	crypto_stream_xchacha20_xor(raw + HEADBYTES, padded, padded_len, siv, jat->current.k_enc);
+	apply_stream(&jat->current, siv, padded, padded_len, raw + HEADBYTES);
 	token[0] = 's';
 	return 1 + write_base64url(raw, HEADBYTES + padded_len, token + 1);
 }
@@ -277,7 +295,7 @@ static enum jat_status unseal(const struct jat *jat, const uint8_t *raw, size_t 
 		return JAT_UNKNOWN_KEY;
 	}
 	padded_len = raw_len - HEADBYTES;
-	crypto_stream_xchacha20_xor(padded, raw + HEADBYTES, padded_len, siv, generation->k_enc);
+	apply_stream(generation, siv, raw + HEADBYTES, padded_len, padded);
 	compute_siv(jat, generation, padded, padded_len, expected);
 	if (sodium_memcmp(siv, expected, SIVBYTES) == 0) {
 		status = unpad(padded, padded_len, kind, jid, jid_len);

@@ -59,7 +59,7 @@ struct pending_entry;
  */
 struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES]);
 
-/* Frees the table and what is left in it; NULL is harmless. */
+/* Frees the table and what is left in it, and wipes the seed; NULL is harmless. */
 void pending_free(struct pending *pending);
 
 /*

@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -386,6 +387,7 @@ void pool_free(struct pool *pool)
 	}
 	slots_free(&pool->backends);
 	hashtable_free(&pool->by_jid);
+	sodium_memzero(pool, sizeof *pool);
 	free(pool);
 }
 
@@ -463,7 +465,7 @@ int pool_set_strategy(struct pool *pool, enum pool_strategy strategy, const uint
 {
 	int is_by_ring = strategies[strategy].enter == enter_ring;
 
-	if (pool->strategy == strategy && memcmp(pool->key, key, POOL_KEYBYTES) == 0) {
+	if (pool->strategy == strategy && sodium_memcmp(pool->key, key, POOL_KEYBYTES) == 0) {
 		return 0;
 	}
 	if (is_by_ring && init_rings(pool) != 0) {

@@ -45,7 +45,7 @@ struct pool;
  */
 struct pool *pool_new(const uint8_t seed[POOL_SEEDBYTES]);
 
-/* Frees the pool and its backends; NULL is harmless. */
+/* Frees the pool and its backends and wipes the seed and the key; NULL is harmless. */
 void pool_free(struct pool *pool);
 
 /*
