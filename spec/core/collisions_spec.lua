@@ -9,6 +9,7 @@ local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
 -- The same SipHash-2-4 under a key of sixteen times "s"
 local PAIRS = {
 	["the same length"] = { "aa8bed1e07587f55@", "b37fbbd44541857f@" },
+	["different lengths"] = { "6d20fada0d62678b@", "3873b94b1aca259a" },
 };
 
 for what, pair in pairs(PAIRS) do
