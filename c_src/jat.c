@@ -18,7 +18,7 @@ enum {
 	SEALED_JID_MAX = (RAW_MAX - HEADBYTES - 1) / PADBLOCK * PADBLOCK - 1,
 	SIGNED_JID_MAX = JAT_TOKEN_MAX - 1 - TAG_LEN,
 	/* More of the stack than libsodium's functions use, as far as they are called here. */
-	STACKBYTES = 2048,
+	STACKBYTES = 1536,
 };
 
 static const char KDF_CONTEXT[crypto_kdf_CONTEXTBYTES] = {'J', 'A', 'T', 't', 'o', 'k', 'e', 'n'};
