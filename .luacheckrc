@@ -12,5 +12,8 @@ files["spec"] = {
 files["spec/support/modules"] = {
 	globals = { "module" },
 }
+files["bench/modules"] = {
+	globals = { "module" },
+}
 -- generated
 exclude_files = { ".build", "spec/vectors" }

@@ -3,7 +3,8 @@
 # make test      runs all specs, on every Prosody to be had
 # make lint      looks for faults without running anything
 # make coverage  says which lines and branches of c_src no spec goes through
-# make bench     measures; with PLUGIN_PATH= the starts of another module of this name
+# make bench     measures, and draws what comes of it in bench/results; with PLUGIN_PATH= also
+#                the module of 2018, where it is
 # make chaos     lets backends misbehave for SECONDS=600, and counts what comes of it
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
 # make clean     removes what was built; make distclean also what was downloaded
@@ -15,6 +16,7 @@ LUA_CFLAGS = -I/usr/include/lua$(LUA_VERSION)
 SODIUM_CFLAGS =
 SODIUM_LIBS = -lsodium
 SECONDS = 600
+SOAK_SECONDS = 900
 PLUGIN_PATH =
 MODULES = /usr/local/lib/prosody/modules
 
@@ -84,13 +86,9 @@ chaos:
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/chaos.lua $(SECONDS) $(PLUGIN_PATH)
 
 bench: .build/growth .build/pool
-	@tools/setup build prosody
+	@tools/setup build prosody bench
 	@$(MAKE) --silent all
-	@.build/growth
-	@.build/pool
-	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/burst.lua
-	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/least_pending.lua
-	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 bench/starts.lua 50 $(PLUGIN_PATH)
+	@tools/with_scratch bench/run $(SOAK_SECONDS) $(PLUGIN_PATH)
 
 .build/growth .build/pool: .build/%: bench/%.c $(sources) $(headers)
 	mkdir -p $(@D)

@@ -11,37 +11,36 @@ local TOKEN_LENGTH = 77; -- of a sealed token for our requester
 
 local subjects = {};
 
--- (name, module, options) -> subject; module: of the component, nil for none
-local function subject(name, module, options)
-	local component = module and ('Component "proxy.domain.example" %q\n'):format(module)..(options or "") or "";
-	return { name = name, hosts = 'VirtualHost "some-domain.example"\n'..component, is_direct = not module };
-end
-
-local function null(name, token)
-	local self = subject(name, "null_proxy",
-		('null_proxy_backend = "some-user@some-domain.example/a"; null_proxy_token = %q'):format(token));
-	self.plugin_path = throwaway.checkout.."/bench/modules";
-	return self;
-end
-
+local BENCH_MODULES = throwaway.checkout.."/bench/modules";
 local TARGET = 'target_address = "some-user@some-domain.example"; client_proxy_max_pending_per_requester = 1000\n';
+local PLAIN = 'client_proxy_address_format = "plain"\n';
 
--- (plugin_path) -> a list of subjects, the first is the one to compare with
+-- (name, module, options, plugin_path) -> subject
+-- module: the component's, nil for none; plugin_path: where that is, nil for the checkout
+local function new_subject(name, module, options, plugin_path)
+	local component = module and ('Component "proxy.domain.example" %q\n'):format(module)..options or "";
+	return {
+		name = name, plugin_path = plugin_path, is_direct = not module,
+		hosts = 'VirtualHost "some-domain.example"\n'..component,
+	};
+end
+
+local function null_options(token)
+	return ('null_proxy_backend = "some-user@some-domain.example/a"; null_proxy_token = %q'):format(token);
+end
+
+-- (plugin_path) -> a list of subjects
 -- plugin_path: where the module of 2018 is, or nil
 function subjects.list(plugin_path)
-	local naive = subject("2018-like", "naive_proxy", TARGET);
-	naive.plugin_path = throwaway.checkout.."/bench/modules";
-	local list = {
-		subject("direct"), null("null", ""), null("null_with_a_token_like_ours", ("t"):rep(TOKEN_LENGTH - 1)),
-		subject("ours_sealed", "client_proxy", TARGET), subject("ours_plain", "client_proxy", TARGET..'client_proxy_address_format = "plain"'),
-		naive,
+	return {
+		new_subject("direct"),
+		new_subject("null", "null_proxy", null_options "", BENCH_MODULES),
+		new_subject("null_long_token", "null_proxy", null_options(("t"):rep(TOKEN_LENGTH - 1)), BENCH_MODULES),
+		new_subject("ours_sealed", "client_proxy", TARGET),
+		new_subject("ours_plain", "client_proxy", TARGET..PLAIN),
+		new_subject("2018-like", "naive_proxy", TARGET, BENCH_MODULES),
+		plugin_path and new_subject("2018", "client_proxy", TARGET, plugin_path) or nil,
 	};
-	if plugin_path then
-		local old = subject("2018", "client_proxy", TARGET);
-		old.plugin_path = plugin_path;
-		table.insert(list, old);
-	end
-	return list;
 end
 
 -- Starts the subject's Prosody, by way of a command if one is given. As in production, nothing is

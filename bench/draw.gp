@@ -1,0 +1,42 @@
+# gnuplot: draws the tables of bench/run. Given: the folders tables and results; round_trip, a table's name
+
+set terminal svg size 640, 320 font "sans-serif,12" background "white"
+set grid ytics linecolor "#dddddd"
+set border 3
+set tics nomirror
+set style fill solid
+set yrange [0:*]
+
+set title "Instructions of Prosody for a round trip, beyond those between two clients"
+set output results."/round_trip.svg"
+set boxwidth 0.6
+set format y "%.0f k"
+set xtics noenhanced
+unset key
+plot tables."/".round_trip using ($0):($3 / 1000):xticlabels(stringcolumn(1)) every ::1 with boxes linecolor "#3465a4"
+
+set title "Milliseconds a request, with 16 under way"
+set output results."/latency.svg"
+set format y "%.0f"
+set key top left
+set style data histograms
+sixteen = "< awk '$2 == 16' ".tables."/latency"
+plot sixteen using 5:xticlabels(stringcolumn(1)) title "p50" linecolor "#3465a4", \
+	sixteen using 7 title "p99" linecolor "#f57900", \
+	sixteen using 9 title "p99.9" linecolor "#cc0000"
+
+set style data linespoints
+set xtics auto enhanced
+
+set title "CPU time of a call on the pending table, in nanoseconds, by how many requests are pending"
+set output results."/growth.svg"
+set logscale x
+set format x "10^{%L}"
+plot tables."/growth" using 1:3 title "add", "" using 1:4 title "take", "" using 1:5 title "expire"
+unset logscale x
+set format x "%g"
+
+set title "Memory of Prosody at half of the peak rate, in MiB, by minutes"
+set output results."/soak.svg"
+set key center right
+plot tables."/soak" using ($1 / 60):3 title "resident", "" using ($1 / 60):4 title "Lua's, garbage aside"
