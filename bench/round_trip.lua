@@ -20,11 +20,21 @@ local function read_total(file)
 	return tonumber(throwaway.read_file(file):match("\nsummary: (%d+)"));
 end
 
--- -> instructions for one round trip, the version of Prosody
+-- Those of the calls into the C core, by function
+local function read_core(file)
+	local counts = {};
+	local output = throwaway.read_command(("callgrind_annotate --inclusive=yes --auto=no --threshold=100 %s"):format(file));
+	for count, name in output:gmatch("([%d,]+) [^\n]-:l_([%w_]+) %[[^\n]-core%.so%]") do
+		counts[name] = tonumber((count:gsub(",", ""))) / ROUND_TRIPS;
+	end
+	return counts;
+end
+
+-- -> instructions for one round trip, those of them in the core, the version of Prosody
 local function measure(subject)
-	local dir = os.getenv("TMPDIR").."/"..subject.name;
+	local dump = os.getenv("TMPDIR").."/"..subject.name;
 	local server, requester, backend, address = subjects.start(subject,
-		("valgrind --quiet --tool=callgrind --trace-children=yes --callgrind-out-file=%s"):format(dir));
+		("valgrind --quiet --tool=callgrind --trace-children=yes --callgrind-out-file=%s"):format(dump));
 	local load = new_load(requester, backend, address);
 	load:run(WARM_UP, 1);
 	vgdb(server, "zero");
@@ -32,18 +42,40 @@ local function measure(subject)
 	vgdb(server, "dump");
 	local version = server:version();
 	server:remove();
-	return read_total(dir..".1") / ROUND_TRIPS, version;
+	return read_total(dump..".1") / ROUND_TRIPS, read_core(dump..".1"), version;
+end
+
+local function show(list, counts, reference)
+	print(("# %-18s %12s %12s   %s"):format("subject", "instructions", "over_direct", "of_what_"..reference.."_is_over_direct"));
+	for _, subject in ipairs(list) do
+		local over = counts[subject.name] - counts.direct;
+		print(("  %-18s %12.0f %12.0f   %.2f"):format(subject.name, counts[subject.name], over, over / (counts[reference] - counts.direct)));
+	end
+end
+
+local function show_parts(counts, core)
+	local rest = counts.ours_sealed - counts.null_long_token;
+	local function show_part(name, count)
+		print(("  %-18s %12.0f"):format(name, count));
+		rest = rest - count;
+	end
+	print "# What ours_sealed is over direct, by parts: what any component costs; each letter of the token that Prosody";
+	print "# reads, splits, escapes and prints; the calls into the core; statistics; all else";
+	print(("  %-18s %12.0f"):format("null", counts.null - counts.direct));
+	print(("  %-18s %12.0f"):format("length_of_token", counts.null_long_token - counts.null));
+	for _, name in ipairs { "jat_encode", "pool_pick", "pending_add", "pending_take" } do
+		show_part(name, core[name]);
+	end
+	show_part("statistics", counts.ours_sealed - counts.ours_uncounted);
+	print(("  %-18s %12.0f"):format("all_else", rest));
 end
 
 local list = subjects.list(arg[1]);
-local counts, version = {}, nil;
+local counts, core, version = {}, {}, nil;
 for _, subject in ipairs(list) do
-	counts[subject.name], version = measure(subject);
+	counts[subject.name], core[subject.name], version = measure(subject);
 end
-local reference = arg[1] and "2018" or "2018-like";
+counts.ours_uncounted = measure(subjects.uncounted());
 print(("# Instructions for one round trip of an IQ, in all of Prosody %s"):format(version));
-print(("# %-28s %12s %12s   %s"):format("subject", "instructions", "over direct", "of what "..reference.." is over direct"));
-for _, subject in ipairs(list) do
-	local over = counts[subject.name] - counts.direct;
-	print(("  %-28s %12.0f %12.0f   %.2f"):format(subject.name, counts[subject.name], over, over / (counts[reference] - counts.direct)));
-end
+show(list, counts, arg[1] and "2018" or "2018-like");
+show_parts(counts, core.ours_sealed);

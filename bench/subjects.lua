@@ -29,6 +29,13 @@ local function null_options(token)
 	return ('null_proxy_backend = "some-user@some-domain.example/a"; null_proxy_token = %q'):format(token);
 end
 
+-- -> subject: ours_sealed, but nothing is counted
+function subjects.uncounted()
+	local subject = new_subject("ours_uncounted", "client_proxy", TARGET);
+	subject.statistics = false;
+	return subject;
+end
+
 -- (plugin_path) -> a list of subjects
 -- plugin_path: where the module of 2018 is, or nil
 function subjects.list(plugin_path)
@@ -44,10 +51,12 @@ function subjects.list(plugin_path)
 end
 
 -- Starts the subject's Prosody, by way of a command if one is given. As in production, nothing is
--- logged for a request; statistics are on. -> server, requester, backend (two connections of
+-- logged for a request; statistics are on, unless the subject's are not. -> server, requester, backend (two connections of
 -- spec/support/xmpp.lua), the address to ask. The caller removes the server.
 function subjects.start(subject, command)
-	local server = prosody.new { hosts = subject.hosts, plugin_path = subject.plugin_path, log_level = "info", run_by = command };
+	local server = prosody.new {
+		hosts = subject.hosts, plugin_path = subject.plugin_path, log_level = "info", statistics = subject.statistics, run_by = command,
+	};
 	server:start();
 	local backend, requester = service.backend(server, "a"), service.requester(server);
 	if not subject.is_direct then -- where nobody else tells the component of the backend

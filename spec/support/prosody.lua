@@ -31,7 +31,7 @@ data_path = DIR.."/data"
 admin_socket = DIR.."/admin.sock"
 certificates = DIR
 log = { { levels = { min = LOG_LEVEL }, to = "file", filename = DIR.."/log" } }
-statistics = "internal"
+statistics = STATISTICS
 statistics_interval = "manual"
 interfaces = { "127.0.0.1" }
 local_interfaces = { "127.0.0.1" }
@@ -81,6 +81,7 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 --          accounts, a list of bare JIDs, usual_accounts if nil
 --          plugin_path, where mod_client_proxy is, the checkout if nil
 --          log_level, from which on things are logged, "debug" if nil
+--          statistics, which Prosody is to keep, "internal" if nil, false for none
 --          run_by, a command to run Prosody by, none if nil
 --          s2s, if there is to be another server: { port (this one's own), peer_port }
 function prosody.new(options)
@@ -91,6 +92,7 @@ function prosody.new(options)
 	self.plugin_path = options.plugin_path or checkout;
 	self.s2s = options.s2s;
 	self.log_level = options.log_level or "debug";
+	self.statistics = options.statistics == nil and "internal" or options.statistics;
 	self.run_by = options.run_by or "";
 	for _, account in ipairs(options.accounts or usual_accounts) do
 		write_account(self.dir.."/data", account:match("^(.*)@(.*)$"));
@@ -104,7 +106,7 @@ function prosody:configure(hosts)
 	local values = {
 		DIR = self.dir, CHECKOUT = checkout, PLUGIN_PATH = self.plugin_path,
 		C2S_PORT = self.c2s_port, COMPONENT_PORT = self.component_port, HTTP_PORT = self.http_port,
-		LOG_LEVEL = self.log_level, S2S_PORT = s2s.port, PEER_PORT = s2s.peer_port,
+		LOG_LEVEL = self.log_level, STATISTICS = self.statistics, S2S_PORT = s2s.port, PEER_PORT = s2s.peer_port,
 	};
 	local lines = {};
 	for name, value in pairs(values) do
