@@ -7,19 +7,14 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
 #include "../c_src/pending.h"
+#include "measure.h"
 
-/* CPU time: on a busy machine, the others' turns do not count. */
-static double microseconds(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-	return (double)time.tv_sec * 1e6 + (double)time.tv_nsec / 1e3;
-}
+enum {
+	ROUNDS = 5,
+	BATCH = 100, /* calls between two looks at the clock, which takes as long as a call */
+};
 
 /* Bytes of memory that the process has in use. */
 static double resident(void)
@@ -42,11 +37,6 @@ struct texts {
 static const char SERVICE[] = "focus.meet.some-domain.example";
 static const char BACKEND[] = "focus@auth.meet.some-domain.example/focus123";
 
-static struct pending_text text(const char *bytes)
-{
-	return (struct pending_text){bytes, strlen(bytes)};
-}
-
 static void write_texts(struct texts *texts, size_t number)
 {
 	snprintf(texts->requester, sizeof texts->requester, "7d1f0c52-9b1e-4d5a-8c0a-%012zx@some-domain.example/k3jH8s9d",
@@ -55,106 +45,164 @@ static void write_texts(struct texts *texts, size_t number)
 	snprintf(texts->id, sizeof texts->id, "3f2a8c44-77aa-4c11-9d3e-%012zx:sendIQ", number);
 }
 
-static int add(struct pending *pending, const struct texts *texts, size_t number)
+typedef void operation(struct pending *, const struct texts *, size_t);
+
+static void add(struct pending *pending, const struct texts *texts, size_t number)
 {
 	struct pending_answer answer = {text(BACKEND), text(texts->to), text(texts->id)};
 	struct pending_request request = {text(texts->requester), text(SERVICE), answer.id, (double)number, text("")};
-
 	struct pending_entry *entry;
 
-	return pending_add(pending, &answer, &request, &entry);
+	if (pending_add(pending, &answer, &request, &entry) != PENDING_OK) {
+		abort();
+	}
 }
 
-static int take(struct pending *pending, const struct texts *texts, size_t number)
+static void take(struct pending *pending, const struct texts *texts, size_t number)
 {
 	struct pending_answer answer = {text(BACKEND), text(texts->to), text(texts->id)};
 	struct pending_entry *entry = pending_find(pending, &answer);
 
 	(void)number;
-	if (entry != NULL) {
-		pending_remove(pending, entry);
+	if (entry == NULL) {
+		abort();
 	}
-	return entry == NULL;
+	pending_remove(pending, entry);
 }
 
-static int expire(struct pending *pending, const struct texts *texts, size_t number)
+static void expire(struct pending *pending, const struct texts *texts, size_t number)
 {
 	(void)texts;
 	(void)number;
 	pending_remove(pending, pending_first(pending));
-	return 0;
 }
 
-enum { ROUNDS = 5 };
+/* For comparison: interrupts come to whoever is running. */
+static void do_nothing(struct pending *pending, const struct texts *texts, size_t number)
+{
+	(void)pending;
+	(void)texts;
+	(void)number;
+}
 
 struct timing {
-	double mean, longest; /* microseconds */
+	double total, longest; /* nanoseconds: of all calls, of as many as were timed together */
 };
 
-typedef int operation(struct pending *, const struct texts *, size_t);
-
-static struct timing measure_once(struct pending *pending, size_t count, operation *call)
+static struct timing time_calls(struct pending *pending, size_t count, operation *call, size_t together)
 {
+	static struct texts texts[BATCH];
 	struct timing timing = {0, 0};
-	struct texts texts;
-	size_t number;
+	size_t number, i;
 
-	for (number = 0; number < count; number++) {
+	for (number = 0; number < count; number += together) {
 		double elapsed;
 
-		write_texts(&texts, number);
-		elapsed = microseconds();
-		if (call(pending, &texts, number) != 0) {
-			abort();
+		for (i = 0; i < together; i++) {
+			write_texts(&texts[i], number + i);
 		}
-		elapsed = microseconds() - elapsed;
-		timing.mean += elapsed / (double)count;
+		elapsed = nanoseconds();
+		for (i = 0; i < together; i++) {
+			call(pending, &texts[i], number + i);
+		}
+		elapsed = nanoseconds() - elapsed;
+		timing.total += elapsed;
 		timing.longest = elapsed > timing.longest ? elapsed : timing.longest;
 	}
 	return timing;
 }
 
-/* What other programs disturb differs from round to round, what a call costs does not: the least of each counts. */
-static void keep_least(struct timing *least, struct timing timing)
-{
-	least->mean = timing.mean < least->mean ? timing.mean : least->mean;
-	least->longest = timing.longest < least->longest ? timing.longest : least->longest;
-}
+enum { ADD, TAKE, EXPIRE, NOTHING, OPERATIONS };
 
-static void measure(size_t count)
+/* In this order, `add` being needed before each that removes; `bytes` becomes what the first ones take. */
+static void time_operations(size_t count, size_t together, struct timing timings[OPERATIONS], double *bytes)
 {
 	static const uint8_t seed[PENDING_SEEDBYTES] = {1};
-	struct timing adding = {1e9, 1e9}, taking = adding, expiring = adding;
-	double bytes = 1e9;
-	int round;
+	struct pending *pending = pending_new(seed);
+	double before = resident();
+
+	timings[ADD] = time_calls(pending, count, add, together);
+	*bytes = resident() - before;
+	timings[TAKE] = time_calls(pending, count, take, together);
+	time_calls(pending, count, add, together);
+	timings[EXPIRE] = time_calls(pending, count, expire, together);
+	timings[NOTHING] = time_calls(pending, count, do_nothing, together);
+	pending_free(pending);
+}
+
+struct figures {
+	struct timing timings[OPERATIONS];
+	double bytes;
+};
+
+static struct figures measure(size_t count)
+{
+	struct figures figures;
+	int round, i;
 
 	for (round = 0; round < ROUNDS; round++) {
-		struct pending *pending = pending_new(seed);
-		double before = resident(), used;
+		struct timing means[OPERATIONS], singles[OPERATIONS];
+		double bytes, again;
 
-		keep_least(&adding, measure_once(pending, count, add));
-		used = (resident() - before) / (double)count;
-		bytes = round == 0 ? used : bytes; /* later rounds find memory already there */
-		keep_least(&taking, measure_once(pending, count, take));
-		measure_once(pending, count, add);
-		keep_least(&expiring, measure_once(pending, count, expire));
-		pending_free(pending);
+		time_operations(count, BATCH, means, &bytes);
+		time_operations(count, 1, singles, &again);
+		if (round == 0) {
+			figures.bytes = bytes; /* later rounds find memory already there */
+		}
+		for (i = 0; i < OPERATIONS; i++) {
+			struct timing *timing = &figures.timings[i];
+
+			timing->total = round == 0 ? means[i].total : least(timing->total, means[i].total);
+			timing->longest = round == 0 ? singles[i].longest : least(timing->longest, singles[i].longest);
+		}
 	}
-	printf("%8zu %11.0f   %7.2f %11.0f   %7.2f %11.0f   %9.2f %11.0f\n", count, bytes, adding.mean, adding.longest,
-	       taking.mean, taking.longest, expiring.mean, expiring.longest);
+	return figures;
+}
+
+static void print_titles(void)
+{
+	puts("# The pending table as it grows: bytes per request, CPU time per call (ns) and its ratio to that with the "
+	     "fewest,");
+	puts("# CPU time to expire all (ms), and the longest single call (us), for comparison also of one that does "
+	     "nothing");
+	printf("# Means are the least of %d rounds, with %d calls between two looks at the clock; the longest, with one.\n",
+	       ROUNDS, BATCH);
+	puts("# Goals: ratios of add and take at most 2, the longest call at most 1000 us.");
+	printf("# %6s %6s %6s %6s %7s %9s %10s %9s %9s %8s %9s %8s %9s\n", "count", "bytes", "add", "take", "expire",
+	       "add_ratio", "take_ratio", "exp_ratio", "exp_all", "max_add", "max_take", "max_exp", "max_none");
+}
+
+static void print_figures(size_t count, const struct figures *figures, const struct figures *first, size_t first_count)
+{
+	const struct timing *timings = figures->timings;
+	double means[OPERATIONS], ratios[OPERATIONS];
+	int i;
+
+	for (i = 0; i < OPERATIONS; i++) {
+		means[i] = timings[i].total / (double)count;
+		ratios[i] = means[i] / first->timings[i].total * (double)first_count;
+	}
+	printf("%8zu %6.0f %6.0f %6.0f %7.0f %9.2f %10.2f %9.2f %9.1f %8.0f %9.0f %8.0f %9.0f\n", count,
+	       figures->bytes / (double)count, means[ADD], means[TAKE], means[EXPIRE], ratios[ADD], ratios[TAKE],
+	       ratios[EXPIRE], timings[EXPIRE].total / 1e6, timings[ADD].longest / 1e3, timings[TAKE].longest / 1e3,
+	       timings[EXPIRE].longest / 1e3, timings[NOTHING].longest / 1e3);
 }
 
 int main(void)
 {
+	enum { LEAST = 1000, MOST = 1000000 };
+	struct figures first = {0}, figures;
 	size_t count;
 
 	if (sodium_init() < 0) {
 		return 1;
 	}
-	printf("%8s %11s   %7s %11s   %7s %11s   %9s %11s\n", "pending", "bytes each", "add us", "longest us", "take us",
-	       "longest us", "expire us", "longest us");
-	for (count = 1000; count <= 1000000; count *= 10) {
-		measure(count);
+	print_titles();
+	for (count = LEAST; count <= MOST; count *= 10) {
+		figures = measure(count);
+		first = count == LEAST ? figures : first;
+		print_figures(count, &figures, &first, LEAST);
+		fflush(stdout);
 	}
 	return 0;
 }

@@ -1,0 +1,32 @@
+/*
+ * What the benchmarks of the C core have in common.
+ */
+#ifndef MEASURE_H
+#define MEASURE_H
+
+#include <string.h>
+#include <time.h>
+
+#include "../c_src/pending.h"
+
+/* CPU time: on a busy machine, the others' turns do not count. */
+static inline double nanoseconds(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+	return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
+/* What other programs disturb differs from round to round, what a call costs does not: the least counts. */
+static inline double least(double a, double b)
+{
+	return a < b ? a : b;
+}
+
+static inline struct pending_text text(const char *bytes)
+{
+	return (struct pending_text){bytes, strlen(bytes)};
+}
+
+#endif
