@@ -3,7 +3,7 @@
 void deadlines_free(struct deadlines *queue)
 {
 	slots_free(&queue->heap);
-	queue->count = 0;
+	*queue = (struct deadlines){0};
 }
 
 static struct deadline *get(const struct deadlines *queue, size_t position)
@@ -37,8 +37,8 @@ static void sift_down(struct deadlines *queue, size_t position, struct deadline 
 {
 	size_t child;
 
-	while ((child = 2 * position + 1) < queue->count) {
-		if (child + 1 < queue->count && get(queue, child + 1)->at < get(queue, child)->at) {
+	while ((child = 2 * position + 1) < queue->heap_count) {
+		if (child + 1 < queue->heap_count && get(queue, child + 1)->at < get(queue, child)->at) {
 			child++;
 		}
 		if (deadline->at <= get(queue, child)->at) {
@@ -50,28 +50,68 @@ static void sift_down(struct deadlines *queue, size_t position, struct deadline 
 	put(queue, position, deadline);
 }
 
-int deadlines_add(struct deadlines *queue, struct deadline *deadline)
+static int heap_add(struct deadlines *queue, struct deadline *deadline)
 {
-	if (slots_reserve(&queue->heap, queue->count + 1) != 0) {
+	if (slots_reserve(&queue->heap, queue->heap_count + 1) != 0) {
 		return -1;
 	}
-	sift_up(queue, queue->count++, deadline);
+	sift_up(queue, queue->heap_count++, deadline);
 	return 0;
 }
 
-void deadlines_remove(struct deadlines *queue, struct deadline *deadline)
+static void heap_remove(struct deadlines *queue, struct deadline *deadline)
 {
-	struct deadline *last = get(queue, --queue->count);
+	struct deadline *last = get(queue, --queue->heap_count);
 
 	if (last != deadline) {
 		sift_up(queue, deadline->position, last);
 		sift_down(queue, last->position, last);
 	}
-	/* One segment to spare stays, so that one request after the other does not free and allocate it. */
-	slots_trim(&queue->heap, queue->count + SLOTS_PER_SEGMENT);
+	slots_trim(&queue->heap, queue->heap_count);
+}
+
+static void row_add(struct deadlines *queue, struct deadline *deadline)
+{
+	deadline->position = DEADLINES_IN_ROW;
+	deadline->previous = queue->last;
+	deadline->next = NULL;
+	*(queue->last == NULL ? &queue->first : &queue->last->next) = deadline;
+	queue->last = deadline;
+}
+
+static void row_remove(struct deadlines *queue, struct deadline *deadline)
+{
+	*(deadline->previous == NULL ? &queue->first : &deadline->previous->next) = deadline->next;
+	*(deadline->next == NULL ? &queue->last : &deadline->next->previous) = deadline->previous;
+}
+
+int deadlines_add(struct deadlines *queue, struct deadline *deadline)
+{
+	if (queue->last == NULL || queue->last->at <= deadline->at) {
+		row_add(queue, deadline);
+	} else if (heap_add(queue, deadline) != 0) {
+		return -1;
+	}
+	queue->count++;
+	return 0;
+}
+
+void deadlines_remove(struct deadlines *queue, struct deadline *deadline)
+{
+	if (deadline->position == DEADLINES_IN_ROW) {
+		row_remove(queue, deadline);
+	} else {
+		heap_remove(queue, deadline);
+	}
+	queue->count--;
 }
 
 struct deadline *deadlines_first(const struct deadlines *queue)
 {
-	return queue->count > 0 ? get(queue, 0) : NULL;
+	struct deadline *top = queue->heap_count > 0 ? get(queue, 0) : NULL;
+
+	if (queue->first == NULL || top == NULL) {
+		return top == NULL ? queue->first : top;
+	}
+	return top->at < queue->first->at ? top : queue->first;
 }

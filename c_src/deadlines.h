@@ -1,6 +1,10 @@
 /*
- * A queue of deadlines: a binary heap that knows where each element is, so that
- * the earliest is at hand and any other can be taken out, in O(log n).
+ * A queue of deadlines: the earliest is at hand, and any other can be taken out.
+ *
+ * Nearly all come in order, as long as each is the same time ahead. They stand in
+ * a row, a linked list, where everything is O(1) and looks at neighbours alone. One
+ * that is earlier than the last in the row is put in a binary heap, which knows
+ * where each element is: O(log n), most of it waiting for memory if n is large.
  *
  * A deadline lives inside the caller's structure, which the queue never
  * allocates, copies or frees.
@@ -9,18 +13,26 @@
 #define DEADLINES_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "slots.h"
 
+#define DEADLINES_IN_ROW SIZE_MAX
+
 struct deadline {
-	double at; /* seconds on the caller's clock; never NaN */
-	size_t position;
+	double at;                 /* seconds on the caller's clock; never NaN */
+	size_t position;           /* in the heap, or DEADLINES_IN_ROW */
+	struct deadline *previous; /* in the row */
+	struct deadline *next;
 };
 
 /* All zero is an empty queue. */
 struct deadlines {
-	struct slots heap;
 	size_t count;
+	struct deadline *first; /* in the row */
+	struct deadline *last;
+	struct slots heap;
+	size_t heap_count;
 };
 
 /* Frees the queue's memory; the deadlines are the caller's. */
