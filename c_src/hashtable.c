@@ -110,6 +110,12 @@ static void split(struct hashtable *table, size_t from, size_t newest)
 	*moved = NULL;
 }
 
+/* The bucket that has the nodes of bucket `number` until that is split off. */
+static size_t origin_of(size_t number)
+{
+	return number & (bucket_mask(number + 1) >> 1);
+}
+
 static void grow(struct hashtable *table)
 {
 	size_t newest = table->bucket_count;
@@ -118,7 +124,7 @@ static void grow(struct hashtable *table)
 		return;
 	}
 	table->bucket_count++;
-	split(table, newest & (bucket_mask(table->bucket_count) >> 1), newest);
+	split(table, origin_of(newest), newest);
 }
 
 static void shrink(struct hashtable *table)
@@ -126,11 +132,9 @@ static void shrink(struct hashtable *table)
 	size_t last = --table->bucket_count;
 	struct hashtable_node **bucket = bucket_at(table, last);
 
-	/* Where they belong now, all other nodes have other hashes. */
-	if (*bucket != NULL) {
-		*end_of(bucket_of(table, (*bucket)->hash)) = *bucket;
-		*bucket = NULL;
-	}
+	/* All other nodes there have other hashes. */
+	*end_of(bucket_at(table, origin_of(last))) = *bucket;
+	*bucket = NULL;
 	slots_trim(&table->buckets, table->bucket_count);
 }
 
