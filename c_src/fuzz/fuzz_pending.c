@@ -1,0 +1,417 @@
+/*
+ * The pending-request table does what a list does: any calls in any order, each
+ * result and all counts compared.
+ */
+#include <math.h>
+#include <sodium.h>
+
+#include "../pending.h"
+#include "input.h"
+
+enum {
+	REQUESTS_MAX = 700, /* more than a segment of the heap and of the hash table's buckets */
+	MANY_MAX = 100,
+	ID_MAX = 602,
+};
+
+/* clang-format off */
+#define TEXT(literal) {literal, sizeof literal - 1}
+/* clang-format on */
+
+static const struct pending_text BACKENDS[] = {TEXT(""), TEXT("f"), TEXT("g"), TEXT("f\0")};
+static const struct pending_text ADDRESSES[] = {TEXT(""), TEXT("t"), TEXT("f")};
+
+/* The last one gets as long a resource as can be, see fill_longest. */
+static char longest[UINT16_MAX] = "a@b/";
+static const struct pending_text REQUESTERS[] = {
+	TEXT(""),    TEXT("/"),     TEXT("a"),
+	TEXT("a/"),  TEXT("a/r"),   TEXT("a/r/s"),
+	TEXT("a@b"), TEXT("a@b/r"), {longest, sizeof longest},
+};
+static const unsigned BARE[] = {0, 0, 1, 1, 1, 1, 2, 2, 2};
+
+static const double DEADLINES[] = {-INFINITY, -1e308, -1, -0.0, 0, 5e-324, 1, 1e308, INFINITY};
+
+enum {
+	BACKEND_COUNT = sizeof BACKENDS / sizeof *BACKENDS,
+	ADDRESS_COUNT = sizeof ADDRESSES / sizeof *ADDRESSES,
+	REQUESTER_COUNT = sizeof REQUESTERS / sizeof *REQUESTERS,
+	DEADLINE_COUNT = sizeof DEADLINES / sizeof *DEADLINES,
+};
+
+/* All but `entry` and `deadline` are numbers of texts. */
+struct request {
+	unsigned from, to, id;
+	unsigned requester, service;
+	double deadline;
+	struct pending_entry *entry;
+};
+
+/* The oldest first */
+struct model {
+	struct request list[REQUESTS_MAX];
+	size_t count;
+	size_t max, max_per_requester;
+};
+
+static struct model model;
+static struct pending *pending;
+
+/* The text with that number; different numbers below 65536 have different ones, and number 0 the empty one. */
+static struct pending_text id_text(unsigned number, char id[ID_MAX])
+{
+	static const size_t lengths[] = {2, 3, 2 + 8, 2 + 64, 2 + 380, 2 + 430, ID_MAX};
+
+	memset(id, 'i', ID_MAX);
+	id[0] = (char)(number & 0xFF);
+	id[1] = (char)(number >> 8);
+	return (struct pending_text){id, number == 0 ? 0 : lengths[number % (sizeof lengths / sizeof *lengths)]};
+}
+
+static struct pending_text text_copy(struct pending_text text)
+{
+	return (struct pending_text){copy_of(text.bytes, text.len), text.len};
+}
+
+static struct pending_answer answer_copy(unsigned from, unsigned to, unsigned id)
+{
+	char bytes[ID_MAX];
+
+	return (struct pending_answer){
+		.from = text_copy(BACKENDS[from]),
+		.to = text_copy(ADDRESSES[to]),
+		.id = text_copy(id_text(id, bytes)),
+	};
+}
+
+static void free_text(struct pending_text text)
+{
+	free((char *)text.bytes);
+}
+
+static void free_answer(struct pending_answer answer)
+{
+	free_text(answer.from);
+	free_text(answer.to);
+	free_text(answer.id);
+}
+
+static int is_text(struct pending_text text, struct pending_text expected)
+{
+	return is_equal(text.bytes, text.len, expected.bytes, expected.len);
+}
+
+/*
+ * The model: positions in the list, its count for none
+ */
+
+static size_t find_answered(unsigned from, unsigned to, unsigned id)
+{
+	size_t i = 0;
+
+	while (i < model.count && (model.list[i].from != from || model.list[i].to != to || model.list[i].id != id)) {
+		i++;
+	}
+	return i;
+}
+
+static size_t find_first_of(unsigned from)
+{
+	size_t i = 0;
+
+	while (i < model.count && model.list[i].from != from) {
+		i++;
+	}
+	return i;
+}
+
+static size_t find_entry(const struct pending_entry *entry)
+{
+	size_t i = 0;
+
+	while (i < model.count && model.list[i].entry != entry) {
+		i++;
+	}
+	return i;
+}
+
+static size_t count_of_backend(unsigned from)
+{
+	size_t i, count = 0;
+
+	for (i = 0; i < model.count; i++) {
+		count += model.list[i].from == from;
+	}
+	return count;
+}
+
+static size_t count_of_bare(unsigned bare)
+{
+	size_t i, count = 0;
+
+	for (i = 0; i < model.count; i++) {
+		count += BARE[model.list[i].requester] == bare;
+	}
+	return count;
+}
+
+static enum pending_status expected_status(unsigned requester)
+{
+	if (model.count >= model.max) {
+		return PENDING_FULL;
+	}
+	return count_of_bare(BARE[requester]) >= model.max_per_requester ? PENDING_REQUESTER_FULL : PENDING_OK;
+}
+
+/*
+ * The table against it
+ */
+
+static void expect_request(const struct pending_entry *entry, const struct request *expected)
+{
+	struct pending_request request = pending_read(entry);
+	char bytes[ID_MAX];
+
+	assert(entry == expected->entry);
+	assert(is_text(request.requester, REQUESTERS[expected->requester]));
+	assert(is_text(request.service, ADDRESSES[expected->service]));
+	assert(is_text(request.id, id_text(expected->id, bytes)));
+	assert(is_text(request.backend, BACKENDS[expected->from]));
+	assert(request.deadline == expected->deadline);
+}
+
+static void expect_at(const struct pending_entry *entry, size_t position)
+{
+	if (position == model.count) {
+		assert(entry == NULL);
+	} else {
+		assert(entry != NULL);
+		expect_request(entry, &model.list[position]);
+	}
+}
+
+/* Any of those with the earliest deadline may be the first. */
+static void expect_first(const struct pending_entry *entry)
+{
+	size_t i, position = find_entry(entry);
+
+	assert((entry == NULL) == (model.count == 0));
+	expect_at(entry, position);
+	for (i = 0; i < model.count; i++) {
+		assert(model.list[position].deadline <= model.list[i].deadline);
+	}
+}
+
+static void compare(void)
+{
+	unsigned from;
+
+	assert(pending_count(pending) == model.count);
+	expect_first(pending_first(pending));
+	for (from = 0; from < BACKEND_COUNT; from++) {
+		struct pending_text backend = text_copy(BACKENDS[from]);
+
+		assert(pending_count_of(pending, backend) == count_of_backend(from));
+		expect_at(pending_first_of(pending, backend), find_first_of(from));
+		free_text(backend);
+	}
+}
+
+/* Adds what `request` says, or has it refused. */
+static void add(struct request request)
+{
+	struct pending_answer answer = answer_copy(request.from, request.to, request.id);
+	struct pending_request added = {
+		.requester = text_copy(REQUESTERS[request.requester]),
+		.service = text_copy(ADDRESSES[request.service]),
+		.id = answer.id,
+		.deadline = request.deadline,
+	};
+	enum pending_status status = pending_add(pending, &answer, &added, &request.entry);
+
+	assert(status == expected_status(request.requester));
+	if (status == PENDING_OK) {
+		assert(find_entry(request.entry) == model.count);
+		model.list[model.count++] = request;
+		expect_request(request.entry, &request);
+	}
+	free_text(added.requester);
+	free_text(added.service);
+	free_answer(answer);
+}
+
+static void remove_at(size_t position)
+{
+	if (position == model.count) {
+		return;
+	}
+	pending_remove(pending, model.list[position].entry);
+	memmove(&model.list[position], &model.list[position + 1],
+	        (model.count - position - 1) * sizeof model.list[position]);
+	model.count--;
+}
+
+/* The position of what that answer is for. */
+static size_t find(unsigned from, unsigned to, unsigned id)
+{
+	struct pending_answer answer = answer_copy(from, to, id);
+	size_t position = find_answered(from, to, id);
+
+	expect_at(pending_find(pending, &answer), position);
+	free_answer(answer);
+	return position;
+}
+
+/*
+ * The operations
+ */
+
+static double read_deadline(struct input *input)
+{
+	unsigned number = read_byte(input);
+
+	return number < DEADLINE_COUNT ? DEADLINES[number] : number;
+}
+
+static struct request read_request(struct input *input)
+{
+	unsigned numbers = read_byte(input);
+
+	return (struct request){
+		.from = numbers % BACKEND_COUNT,
+		.to = numbers / BACKEND_COUNT % ADDRESS_COUNT,
+		.id = read_below(input, 4),
+		.requester = read_below(input, REQUESTER_COUNT),
+		.service = numbers % ADDRESS_COUNT,
+		.deadline = read_deadline(input),
+	};
+}
+
+static void do_add(struct input *input)
+{
+	struct request request = read_request(input);
+
+	if (model.count < REQUESTS_MAX) {
+		add(request);
+	}
+}
+
+/* Many, with ids and deadlines one after the other. */
+static void do_add_many(struct input *input)
+{
+	struct request request = read_request(input);
+	unsigned count = read_below(input, MANY_MAX), step = read_below(input, 4);
+
+	request.requester %= REQUESTER_COUNT - 1; /* that one is too large for many */
+	for (; count > 0 && model.count < REQUESTS_MAX; count--) {
+		add(request);
+		request.id++;
+		request.deadline += step;
+		request.requester = (request.requester + step) % (REQUESTER_COUNT - 1);
+	}
+}
+
+static void do_find(struct input *input)
+{
+	struct request request = read_request(input);
+
+	find(request.from, request.to, request.id);
+}
+
+static void do_take(struct input *input)
+{
+	struct request request = read_request(input);
+
+	remove_at(find(request.from, request.to, request.id));
+}
+
+static void do_take_back(struct input *input)
+{
+	remove_at(find_first_of(read_below(input, BACKEND_COUNT)));
+}
+
+static void do_expire(struct input *input)
+{
+	double now = read_deadline(input);
+	struct pending_entry *entry;
+
+	while ((entry = pending_first(pending)) != NULL && pending_read(entry).deadline <= now) {
+		expect_first(entry);
+		remove_at(find_entry(entry));
+	}
+}
+
+static void do_remove_many(struct input *input)
+{
+	size_t position = read_byte(input), step = read_below(input, 8), count = read_byte(input);
+
+	for (; position < model.count && count > 0; count--) {
+		remove_at(position);
+		position += step;
+	}
+}
+
+static void do_find_many(struct input *input)
+{
+	size_t position = read_byte(input), step = 1 + read_below(input, 32), count = 32;
+
+	for (; position < model.count && count > 0; position += step, count--) {
+		const struct request *request = &model.list[position];
+
+		expect_request(request->entry, request);
+		find(request->from, request->to, request->id);
+	}
+}
+
+/* About what is there already, or none. */
+static size_t read_limit(struct input *input, size_t count)
+{
+	unsigned number = read_byte(input);
+
+	return number < 64 ? number : number < 128 ? count + number - 64 : SIZE_MAX;
+}
+
+static void do_limit(struct input *input)
+{
+	model.max = read_limit(input, model.count);
+	model.max_per_requester = read_limit(input, count_of_bare(1));
+	pending_limit(pending, model.max, model.max_per_requester);
+}
+
+static void (*const operations[])(struct input *) = {
+	do_add, do_add_many, do_find, do_take, do_take_back, do_expire, do_remove_many, do_find_many, do_limit,
+};
+
+static void fill_longest(void)
+{
+	size_t i;
+
+	for (i = strlen(longest); i < sizeof longest; i++) {
+		longest[i] = 'r';
+	}
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	fill_longest();
+	return sodium_init() < 0 ? -1 : 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input input = {data, size};
+	uint8_t seed[PENDING_SEEDBYTES] = {(uint8_t)read_byte(&input)};
+
+	pending = pending_new(seed);
+	assert(pending != NULL);
+	model.count = 0;
+	model.max = model.max_per_requester = SIZE_MAX;
+	while (input.len > 0) {
+		operations[read_below(&input, sizeof operations / sizeof *operations)](&input);
+		compare();
+	}
+	pending_free(pending);
+	return 0;
+}

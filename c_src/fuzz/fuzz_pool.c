@@ -1,0 +1,495 @@
+/*
+ * The pool does what an array does: any calls in any order, each result compared.
+ * A choice by chance is one that may be made; any other is the right one.
+ */
+#include <sodium.h>
+#include <stdio.h>
+
+#include "../pool.h"
+#include "input.h"
+
+enum {
+	BACKENDS = 64, /* JIDs that can be one; a set of them is 64 bits */
+	JIDS = 128,    /* of requesters and services, the backends' first */
+	KEYS = 2,
+	NOBODY = BACKENDS, /* no backend; a requester or service that is NULL */
+	JID_SIZE = 32,
+};
+
+struct backend {
+	int8_t priority;
+	unsigned since; /* when it got its state */
+	unsigned turn;  /* who has the lowest is next; what is the same has no order that is known */
+};
+
+struct model {
+	uint64_t states[POOL_STATES]; /* the sets of those that have it */
+	struct backend backends[BACKENDS];
+	unsigned now;
+	unsigned last; /* who had the last turn */
+	enum pool_strategy strategy;
+	unsigned key;
+	size_t loads[BACKENDS];
+	/* By strategy, key, and bare JID: to whom each backend has been preferred so far. */
+	uint64_t preferred[2][KEYS][JIDS][BACKENDS];
+};
+
+static char jids[JIDS][JID_SIZE];
+static size_t jid_lens[JIDS];
+static unsigned bare[JIDS]; /* the lowest number of those with the same bare JID */
+
+static struct model model;
+static struct pool *pool;
+static uint64_t asked; /* whose load has been */
+
+static size_t bare_len(const char *jid)
+{
+	return strcspn(jid, "/");
+}
+
+/* The first are backends', most of one account; the others are of several accounts, two of each. */
+static void write_jids(void)
+{
+	static const char *const strange[] = {"", "/", "b", "b/", "c"};
+	size_t i, j;
+
+	for (i = 0; i < JIDS; i++) {
+		if (i < sizeof strange / sizeof *strange) {
+			strcpy(jids[i], strange[i]);
+		} else if (i < BACKENDS) {
+			snprintf(jids[i], JID_SIZE, "b/%zu", i);
+		} else if (i > NOBODY) {
+			snprintf(jids[i], JID_SIZE, i % 2 == 0 ? "u%zu" : "u%zu/r", i / 2);
+		}
+		jid_lens[i] = strlen(jids[i]);
+		for (j = 0; !is_equal(jids[j], bare_len(jids[j]), jids[i], bare_len(jids[i])); j++) {
+		}
+		bare[i] = (unsigned)j;
+	}
+}
+
+/* A JID as an argument */
+struct text {
+	char *bytes;
+	size_t len;
+};
+
+static struct text text_of(unsigned number)
+{
+	return (struct text){copy_of(jids[number], jid_lens[number]), jid_lens[number]};
+}
+
+/* The number of a backend's JID that the pool returned. */
+static unsigned number_of(const char *jid, size_t jid_len)
+{
+	unsigned number = 0;
+
+	while (number < BACKENDS && !is_equal(jid, jid_len, jids[number], jid_lens[number])) {
+		number++;
+	}
+	assert(number < BACKENDS);
+	return number;
+}
+
+static uint64_t bit(unsigned number)
+{
+	return UINT64_C(1) << number;
+}
+
+static int is_in(uint64_t set, unsigned number)
+{
+	return (set & bit(number)) != 0;
+}
+
+static int count_in(uint64_t set)
+{
+	return __builtin_popcountll(set);
+}
+
+/*
+ * The model
+ */
+
+/* POOL_STATES: it is no backend */
+static enum pool_state state_of(unsigned number)
+{
+	enum pool_state state = POOL_READY;
+
+	while (state < POOL_STATES && !is_in(model.states[state], number)) {
+		state++;
+	}
+	return state;
+}
+
+/* Whom a request of `requester` may go to. */
+static uint64_t choices(unsigned requester)
+{
+	uint64_t others = requester < BACKENDS ? ~bit(requester) : UINT64_MAX;
+	uint64_t ready = model.states[POOL_READY] & others;
+
+	return ready != 0 ? ready : model.states[POOL_SUSPENDED] & others;
+}
+
+/* The one of the set whose turn is the latest, which is NOBODY of none. */
+static unsigned hindmost(uint64_t set)
+{
+	unsigned i, latest = NOBODY;
+
+	for (i = 0; i < BACKENDS; i++) {
+		if (is_in(set, i) && (latest == NOBODY || model.backends[i].turn > model.backends[latest].turn)) {
+			latest = i;
+		}
+	}
+	return latest;
+}
+
+static void leave_state(unsigned number)
+{
+	enum pool_state state = state_of(number);
+
+	if (state != POOL_STATES) {
+		model.states[state] &= ~bit(number);
+	}
+}
+
+/* Whoever had the last turn of all stays at the end. */
+static void set_state(unsigned number, enum pool_state state)
+{
+	struct backend *backend = &model.backends[number];
+	unsigned end = hindmost(model.states[state]);
+
+	leave_state(number);
+	model.states[state] |= bit(number);
+	backend->since = backend->turn = ++model.now;
+	if (end == model.last && end != NOBODY) {
+		backend->turn = model.backends[end].turn;
+		model.backends[end].turn = ++model.now;
+	}
+}
+
+/* In whatever order, but that whoever had the last turn of all is at the end. */
+static void queue_anew(void)
+{
+	unsigned i;
+
+	model.now++;
+	for (i = 0; i < BACKENDS; i++) {
+		model.backends[i].turn = model.now;
+	}
+	if (model.last != NOBODY) {
+		model.backends[model.last].turn = ++model.now;
+	}
+}
+
+/*
+ * What a pick may be, by strategy; it is one of `set`, all that there is to choose from.
+ */
+
+static void expect_turn(uint64_t set, unsigned picked)
+{
+	unsigned i;
+
+	for (i = 0; i < BACKENDS; i++) {
+		assert(!is_in(set, i) || model.backends[picked].turn <= model.backends[i].turn);
+	}
+	assert(picked != model.last || count_in(set) == 1);
+	model.backends[picked].turn = ++model.now;
+	model.last = picked;
+}
+
+static void expect_lower_load(uint64_t set, unsigned picked)
+{
+	unsigned i;
+
+	assert((asked & ~set) == 0);
+	assert(count_in(set) == 1 || (count_in(asked) == 2 && is_in(asked, picked)));
+	for (i = 0; i < BACKENDS; i++) {
+		assert(!is_in(asked, i) || model.loads[picked] <= model.loads[i]);
+	}
+}
+
+static int outranks(const struct backend *a, const struct backend *b)
+{
+	return a->priority != b->priority ? a->priority > b->priority : a->since < b->since;
+}
+
+static void expect_primary(uint64_t set, unsigned picked)
+{
+	unsigned i;
+
+	for (i = 0; i < BACKENDS; i++) {
+		assert(!is_in(set, i) || !outranks(&model.backends[i], &model.backends[picked]));
+	}
+}
+
+/*
+ * Of two backends, one and the same is preferred, whoever else is there: so the
+ * same set makes the same choice, and with one more or less moves only what
+ * falls to that one.
+ */
+static void expect_preferred(uint64_t preferred[BACKENDS], uint64_t set, unsigned picked)
+{
+	unsigned i;
+
+	for (i = 0; i < BACKENDS; i++) {
+		assert(!is_in(set, i) || !is_in(preferred[i], picked));
+	}
+	preferred[picked] |= set & ~bit(picked);
+}
+
+static void expect_picked(uint64_t set, unsigned picked, unsigned requester, unsigned service)
+{
+	assert(is_in(set, picked));
+	switch (model.strategy) {
+	case POOL_RANDOM:
+		break;
+	case POOL_ROUND_ROBIN:
+		expect_turn(set, picked);
+		break;
+	case POOL_LEAST_PENDING:
+		expect_lower_load(set, picked);
+		break;
+	case POOL_PRIMARY:
+		expect_primary(set, picked);
+		break;
+	case POOL_SENDER:
+		expect_preferred(model.preferred[0][model.key][bare[requester]], set, picked);
+		break;
+	case POOL_RECIPIENT:
+		expect_preferred(model.preferred[1][model.key][bare[service]], set, picked);
+		break;
+	}
+}
+
+/*
+ * The pool against it
+ */
+
+static void compare_backend(unsigned number)
+{
+	struct text jid = text_of(number);
+
+	assert(pool_state(pool, jid.bytes, jid.len) == state_of(number));
+	free(jid.bytes);
+}
+
+static void compare(void)
+{
+	size_t jid_len;
+	const char *any = pool_any(pool, &jid_len);
+	uint64_t backends = model.states[POOL_READY] | model.states[POOL_SUSPENDED] | model.states[POOL_AWAY];
+
+	assert(pool_count(pool) == (size_t)count_in(backends));
+	assert(any == NULL ? backends == 0 : is_in(backends, number_of(any, jid_len)));
+	assert((pool_serves(pool) != 0) == (choices(NOBODY) != 0));
+	assert(pool_strategy(pool) == model.strategy);
+}
+
+static void add(unsigned number)
+{
+	struct text jid = text_of(number);
+	int is_new = state_of(number) == POOL_STATES;
+
+	assert(pool_add(pool, jid.bytes, jid.len) == is_new);
+	free(jid.bytes);
+	if (is_new) {
+		model.backends[number].priority = 0;
+		set_state(number, POOL_READY);
+	}
+}
+
+static void remove_backend(unsigned number)
+{
+	struct text jid = text_of(number);
+
+	assert(pool_remove(pool, jid.bytes, jid.len) == (state_of(number) != POOL_STATES));
+	free(jid.bytes);
+	leave_state(number);
+	if (model.last == number) {
+		model.last = NOBODY;
+	}
+}
+
+static void set(unsigned number, enum pool_state state)
+{
+	struct text jid = text_of(number);
+	enum pool_state before = state_of(number);
+	int is_changed = before != POOL_STATES && before != state;
+
+	assert(pool_set(pool, jid.bytes, jid.len, state) == is_changed);
+	free(jid.bytes);
+	if (is_changed) {
+		set_state(number, state);
+	}
+}
+
+static size_t load_of(void *context, const char *jid, size_t jid_len)
+{
+	unsigned number = number_of(jid, jid_len);
+
+	assert(context == &model);
+	asked |= bit(number);
+	return model.loads[number];
+}
+
+static void pick(unsigned requester, unsigned service)
+{
+	struct text from = text_of(requester), to = text_of(service);
+	struct pool_request request = {.load = load_of, .context = &model};
+	uint64_t set = choices(requester);
+	const char *picked;
+	size_t jid_len;
+
+	if (requester != NOBODY) {
+		request.requester = from.bytes;
+		request.requester_len = from.len;
+	}
+	if (service != NOBODY) {
+		request.service = to.bytes;
+		request.service_len = to.len;
+	}
+	asked = 0;
+	picked = pool_pick(pool, &request, &jid_len);
+	assert((picked == NULL) == (set == 0));
+	if (picked != NULL) {
+		expect_picked(set, number_of(picked, jid_len), requester, service);
+	}
+	free(from.bytes);
+	free(to.bytes);
+}
+
+/*
+ * The operations
+ */
+
+static void do_add(struct input *input)
+{
+	add(read_below(input, BACKENDS));
+}
+
+static void do_add_many(struct input *input)
+{
+	unsigned number = read_below(input, BACKENDS), count = read_below(input, BACKENDS);
+
+	for (; count > 0; count--) {
+		add(number++ % BACKENDS);
+	}
+}
+
+static void do_remove(struct input *input)
+{
+	remove_backend(read_below(input, BACKENDS));
+}
+
+/* Whatever there is, as many times */
+static void do_remove_any(struct input *input)
+{
+	unsigned count = read_below(input, BACKENDS);
+	const char *any;
+	size_t jid_len;
+
+	for (; count > 0 && (any = pool_any(pool, &jid_len)) != NULL; count--) {
+		remove_backend(number_of(any, jid_len));
+	}
+}
+
+static void do_set(struct input *input)
+{
+	unsigned number = read_below(input, BACKENDS);
+
+	set(number, (enum pool_state)read_below(input, POOL_STATES));
+}
+
+static void do_set_priority(struct input *input)
+{
+	unsigned number = read_below(input, BACKENDS);
+	struct text jid = text_of(number);
+	struct backend *backend = &model.backends[number];
+	int8_t priority = (int8_t)((int)read_byte(input) - 128);
+	int is_changed = state_of(number) != POOL_STATES && backend->priority != priority;
+
+	assert(pool_set_priority(pool, jid.bytes, jid.len, priority) == is_changed);
+	free(jid.bytes);
+	if (is_changed) {
+		backend->priority = priority;
+	}
+}
+
+static void do_set_strategy(struct input *input)
+{
+	enum pool_strategy strategy = (enum pool_strategy)read_below(input, POOL_RECIPIENT + 1);
+	unsigned number = read_below(input, KEYS);
+	const uint8_t key[POOL_KEYBYTES] = {[POOL_KEYBYTES - 1] = (uint8_t)number};
+
+	assert(pool_set_strategy(pool, strategy, key) == 0);
+	if (strategy != model.strategy || number != model.key) {
+		model.strategy = strategy;
+		model.key = number;
+		queue_anew();
+	}
+}
+
+static void do_load(struct input *input)
+{
+	unsigned number = read_below(input, BACKENDS);
+
+	model.loads[number] = read_below(input, 4);
+}
+
+static void do_pick(struct input *input)
+{
+	unsigned requester = read_below(input, JIDS);
+
+	pick(requester, read_below(input, JIDS));
+}
+
+/* For one requester and service after the other */
+static void do_pick_many(struct input *input)
+{
+	unsigned requester = read_below(input, JIDS), service = read_below(input, JIDS);
+	unsigned count = read_below(input, BACKENDS + 1);
+
+	for (; count > 0; count--) {
+		pick(requester++ % JIDS, service++ % JIDS);
+	}
+}
+
+static void (*const operations[])(struct input *) = {
+	do_add,          do_add_many,     do_remove, do_remove_any, do_set,
+	do_set_priority, do_set_strategy, do_load,   do_pick,       do_pick_many,
+};
+
+static void init_model(void)
+{
+	memset(&model, 0, sizeof model);
+	model.last = NOBODY;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	write_jids();
+	return sodium_init() < 0 ? -1 : 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input input = {data, size};
+	uint8_t seed[POOL_SEEDBYTES] = {(uint8_t)read_byte(&input)};
+	unsigned i;
+
+	seed[POOL_SEEDBYTES - 1] = seed[0];
+	pool = pool_new(seed);
+	assert(pool != NULL);
+	init_model();
+	while (input.len > 0) {
+		operations[read_below(&input, sizeof operations / sizeof *operations)](&input);
+		compare();
+	}
+	for (i = 0; i < BACKENDS; i++) {
+		compare_backend(i);
+	}
+	pool_free(pool);
+	return 0;
+}
