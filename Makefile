@@ -73,8 +73,8 @@ demo:
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/demo.lua
 
 test:
-	@tools/setup build prosody prometheus ejabberd test
-	@$(MAKE) --silent all $(sanitized_core) $(failing_core) $(covered_core)
+	@tools/setup build prosody prometheus ejabberd test fuzz
+	@$(MAKE) --silent all $(sanitized_core) $(failing_core) $(covered_core) $(fuzzers)
 	@tools/with_scratch tools/run_specs
 
 lint:
