@@ -371,12 +371,21 @@ static void do_add_key(struct input *input)
 	codec->current = key;
 }
 
-/* A few bytes, and what makes it as long as some limit or a little more or less; or a token. */
-static size_t read_jid(struct input *input, char jid[JAT_JID_MAX + 8])
+/* Any byte, and those that matter in a JID or a token more often. */
+static char read_char(struct input *input)
 {
-	static const size_t lengths[] = {0, 28, 60, 732, 997, 1020, 3068};
+	static const char special[] = "@/@/#\x1F\x7F~";
+	unsigned byte = read_byte(input);
+
+	return byte < 128 || byte >= 192 ? (char)byte : special[byte % (sizeof special - 1)];
+}
+
+/* A few bytes, and what makes it as long as some limit, or one more or less; or a token. */
+static size_t read_jid(struct input *input, char jid[JAT_JID_MAX + 1])
+{
+	static const size_t lengths[] = {1, 31, 63, 735, 1000, 1023, 3071};
 	unsigned shape = read_byte(input);
-	size_t i, explicit_len = shape % 8, len = lengths[shape / 8 % 7] + read_below(input, 8);
+	size_t i, explicit_len = shape % 8, len = lengths[shape / 8 % 7] - 1 + read_below(input, 3);
 
 	if (shape >= 224 && made_count > 0) {
 		const struct token *token = &made[shape % made_count].token;
@@ -386,7 +395,7 @@ static size_t read_jid(struct input *input, char jid[JAT_JID_MAX + 8])
 	}
 	memset(jid, 'j', len);
 	for (i = 0; i < explicit_len && i < len; i++) {
-		jid[i] = (char)read_byte(input);
+		jid[i] = read_char(input);
 	}
 	return len;
 }
@@ -395,7 +404,7 @@ static void do_encode(struct input *input)
 {
 	const struct codec *codec = read_codec(input);
 	enum jat_kind kind = read_below(input, 8) == 7 ? OTHER_KIND : JAT_REQUESTER;
-	char jid[JAT_JID_MAX + 8];
+	char jid[JAT_JID_MAX + 1];
 	size_t jid_len = read_jid(input, jid);
 	struct made *one = &made[made_count];
 	enum jat_status status, expected = jid_len == 0 || jid_len > JAT_JID_MAX ? JAT_BAD_JID : JAT_OK;
@@ -503,7 +512,7 @@ static void do_decode_made(struct input *input)
 	decode(codec, &token);
 }
 
-/* Some bytes, and as many of one letter behind it as a length wants. */
+/* Some bytes, and nothing behind them or as many of one letter as a length wants. */
 static void do_decode_raw(struct input *input)
 {
 	const struct codec *codec = read_codec(input);
@@ -512,9 +521,9 @@ static void do_decode_raw(struct input *input)
 	size_t i;
 
 	memset(token.bytes, 'A', ROOM);
-	token.len = explicit_len + read_pair(input) % (ROOM - explicit_len);
+	token.len = explicit_len + (read_below(input, 2) == 0 ? 0 : read_pair(input) % (ROOM - explicit_len));
 	for (i = 0; i < explicit_len; i++) {
-		token.bytes[i] = (char)read_byte(input);
+		token.bytes[i] = read_char(input);
 	}
 	decode(codec, &token);
 }
