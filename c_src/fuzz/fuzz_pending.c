@@ -57,10 +57,14 @@ struct model {
 static struct model model;
 static struct pending *pending;
 
-/* The text with that number; different numbers below 65536 have different ones, and number 0 the empty one. */
+/*
+ * The text with that number; different numbers below 65536 have different ones,
+ * and number 0 the empty one. Of one length, an entry is about as large as a cell
+ * can be; of the last, larger.
+ */
 static struct pending_text id_text(unsigned number, char id[ID_MAX])
 {
-	static const size_t lengths[] = {2, 3, 2 + 8, 2 + 64, 2 + 380, 2 + 430, ID_MAX};
+	static const size_t lengths[] = {2, 3, 2 + 8, 2 + 64, 2 + 380, 2 + 444, ID_MAX};
 
 	memset(id, 'i', ID_MAX);
 	id[0] = (char)(number & 0xFF);
