@@ -184,6 +184,16 @@ static int is_seal_of(const struct made *candidate, const uint8_t *raw, int raw_
 	       memcmp(sealed + 1, raw + 1, (size_t)raw_len - 1) == 0;
 }
 
+static struct verdict refusal(enum jat_status status)
+{
+	return (struct verdict){status, NULL};
+}
+
+static struct verdict success(const struct made *one)
+{
+	return (struct verdict){JAT_OK, one};
+}
+
 static struct verdict judge_sealed(const struct codec *codec, const struct token *token)
 {
 	uint8_t raw[ROOM];
@@ -192,20 +202,19 @@ static struct verdict judge_sealed(const struct codec *codec, const struct token
 	size_t i;
 
 	if (token->bytes[0] != 's' || raw_len < HEADBYTES + 1 + PADBLOCK || (raw_len - HEADBYTES - 1) % PADBLOCK != 0) {
-		return (struct verdict){JAT_BAD_TOKEN, NULL};
+		return refusal(JAT_BAD_TOKEN);
 	}
 	key = find_key(codec, raw[0]);
 	if (key == NULL) {
-		return (struct verdict){JAT_UNKNOWN_KEY, NULL};
+		return refusal(JAT_UNKNOWN_KEY);
 	}
 	for (i = 0; i < made_count; i++) {
 		if (is_same_codec(made[i].codec, codec) && made[i].key.master == key->master &&
 		    is_seal_of(&made[i], raw, raw_len)) {
-			return made[i].kind == JAT_REQUESTER ? (struct verdict){JAT_OK, &made[i]}
-			                                     : (struct verdict){JAT_BAD_TOKEN, NULL};
+			return made[i].kind == JAT_REQUESTER ? success(&made[i]) : refusal(JAT_BAD_TOKEN);
 		}
 	}
-	return (struct verdict){JAT_FORGED, NULL};
+	return refusal(JAT_FORGED);
 }
 
 static struct verdict judge_signed(const struct codec *codec, const struct token *token)
@@ -214,25 +223,25 @@ static struct verdict judge_signed(const struct codec *codec, const struct token
 
 	if (token->len < 1 + 1 + TAG_LEN || token->bytes[jid_len] != '#' ||
 	    !is_base64url_of(token->bytes + jid_len + 1, TAG_LEN, TAGBYTES)) {
-		return (struct verdict){JAT_BAD_TOKEN, NULL};
+		return refusal(JAT_BAD_TOKEN);
 	}
 	for (i = 0; i < made_count; i++) {
 		if (is_same_codec(made[i].codec, codec) && made[i].kind == JAT_REQUESTER &&
 		    (is_master(&codec->current, made[i].key.master) || is_master(&codec->previous, made[i].key.master)) &&
 		    is_equal(made[i].token.bytes, made[i].token.len, token->bytes, token->len)) {
-			return (struct verdict){JAT_OK, &made[i]};
+			return success(&made[i]);
 		}
 	}
-	return (struct verdict){JAT_FORGED, NULL};
+	return refusal(JAT_FORGED);
 }
 
 static struct verdict judge(const struct codec *codec, const struct token *token)
 {
 	if (token->len == 0 || token->len > JAT_TOKEN_MAX) {
-		return (struct verdict){JAT_BAD_TOKEN, NULL};
+		return refusal(JAT_BAD_TOKEN);
 	}
 	if (is_digest(token->bytes, token->len)) {
-		return (struct verdict){JAT_DIGEST, NULL};
+		return refusal(JAT_DIGEST);
 	}
 	switch (codec->format) {
 	case JAT_SEALED:
@@ -243,9 +252,9 @@ static struct verdict judge(const struct codec *codec, const struct token *token
 		break;
 	}
 	if (is_printable(token->bytes, token->len) && has_node(token->bytes, token->len)) {
-		return (struct verdict){JAT_PLAIN_TOKEN, NULL};
+		return refusal(JAT_PLAIN_TOKEN);
 	}
-	return (struct verdict){JAT_BAD_TOKEN, NULL};
+	return refusal(JAT_BAD_TOKEN);
 }
 
 /*

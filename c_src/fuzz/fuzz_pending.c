@@ -21,13 +21,15 @@ enum {
 static const struct pending_text BACKENDS[] = {TEXT(""), TEXT("f"), TEXT("g"), TEXT("f\0")};
 static const struct pending_text ADDRESSES[] = {TEXT(""), TEXT("t"), TEXT("f")};
 
-/* The last one gets as long a resource as can be, see fill_longest. */
-static char longest[UINT16_MAX] = "a@b/";
+static char longest[UINT16_MAX] = "a@b/"; /* see fill_longest */
+
+/* clang-format off */
 static const struct pending_text REQUESTERS[] = {
-	TEXT(""),    TEXT("/"),     TEXT("a"),
-	TEXT("a/"),  TEXT("a/r"),   TEXT("a/r/s"),
+	TEXT(""), TEXT("/"),
+	TEXT("a"), TEXT("a/"), TEXT("a/r"), TEXT("a/r/s"),
 	TEXT("a@b"), TEXT("a@b/r"), {longest, sizeof longest},
 };
+/* clang-format on */
 static const unsigned BARE[] = {0, 0, 1, 1, 1, 1, 2, 2, 2};
 
 static const double DEADLINES[] = {-INFINITY, -1e308, -1, -0.0, 0, 5e-324, 1, 1e308, INFINITY};
@@ -382,9 +384,19 @@ static void do_limit(struct input *input)
 	pending_limit(pending, model.max, model.max_per_requester);
 }
 
+/* clang-format off */
 static void (*const operations[])(struct input *) = {
-	do_add, do_add_many, do_find, do_take, do_take_back, do_expire, do_remove_many, do_find_many, do_limit,
+	do_add,
+	do_add_many,
+	do_find,
+	do_take,
+	do_take_back,
+	do_expire,
+	do_remove_many,
+	do_find_many,
+	do_limit,
 };
+/* clang-format on */
 
 static void fill_longest(void)
 {

@@ -454,10 +454,20 @@ static void do_pick_many(struct input *input)
 	}
 }
 
+/* clang-format off */
 static void (*const operations[])(struct input *) = {
-	do_add,          do_add_many,     do_remove, do_remove_any, do_set,
-	do_set_priority, do_set_strategy, do_load,   do_pick,       do_pick_many,
+	do_add,
+	do_add_many,
+	do_remove,
+	do_remove_any,
+	do_set,
+	do_set_priority,
+	do_set_strategy,
+	do_load,
+	do_pick,
+	do_pick_many,
 };
+/* clang-format on */
 
 static void init_model(void)
 {
