@@ -12,6 +12,7 @@ enum {
 	REQUESTS_MAX = 700, /* more than a segment of the heap and of the hash table's buckets */
 	MANY_MAX = 100,
 	ID_MAX = 602,
+	ID_LENGTHS = 7,
 };
 
 /* clang-format off */
@@ -66,12 +67,12 @@ static struct pending *pending;
  */
 static struct pending_text id_text(unsigned number, char id[ID_MAX])
 {
-	static const size_t lengths[] = {2, 3, 2 + 8, 2 + 64, 2 + 380, 2 + 444, ID_MAX};
+	static const size_t lengths[ID_LENGTHS] = {2, 3, 2 + 8, 2 + 64, 2 + 380, 2 + 444, ID_MAX};
 
 	memset(id, 'i', ID_MAX);
 	id[0] = (char)(number & 0xFF);
 	id[1] = (char)(number >> 8);
-	return (struct pending_text){id, number == 0 ? 0 : lengths[number % (sizeof lengths / sizeof *lengths)]};
+	return (struct pending_text){id, number == 0 ? 0 : lengths[number % ID_LENGTHS]};
 }
 
 static struct pending_text text_copy(struct pending_text text)
@@ -286,7 +287,7 @@ static struct request read_request(struct input *input)
 	return (struct request){
 		.from = numbers % BACKEND_COUNT,
 		.to = numbers / BACKEND_COUNT % ADDRESS_COUNT,
-		.id = read_below(input, 4),
+		.id = read_below(input, ID_LENGTHS + 1),
 		.requester = read_below(input, REQUESTER_COUNT),
 		.service = numbers % ADDRESS_COUNT,
 		.deadline = read_deadline(input),
@@ -302,16 +303,18 @@ static void do_add(struct input *input)
 	}
 }
 
-/* Many, with ids and deadlines one after the other. */
+/* Many: with the same id, with one after the other, or with others of the same length. */
 static void do_add_many(struct input *input)
 {
+	static const unsigned id_steps[] = {0, 1, ID_LENGTHS};
 	struct request request = read_request(input);
 	unsigned count = read_below(input, MANY_MAX), step = read_below(input, 4);
+	unsigned id_step = id_steps[read_below(input, sizeof id_steps / sizeof *id_steps)];
 
 	request.requester %= REQUESTER_COUNT - 1; /* that one is too large for many */
 	for (; count > 0 && model.count < REQUESTS_MAX; count--) {
 		add(request);
-		request.id++;
+		request.id += id_step;
 		request.deadline += step;
 		request.requester = (request.requester + step) % (REQUESTER_COUNT - 1);
 	}
