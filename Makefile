@@ -79,7 +79,7 @@ test:
 
 lint:
 	@tools/setup build lint
-	@tools/lint "$(C)" "$(sources) $(fuzz_sources)"
+	@tools/lint "$(C)" "$(sources)" "$(fuzz_sources)"
 
 coverage:
 	@tools/setup build test
@@ -105,7 +105,7 @@ bench: .build/growth .build/pool
 	@$(MAKE) --silent all
 	@tools/with_scratch bench/run $(SOAK_SECONDS) $(PLUGIN_PATH)
 
-.build/growth .build/pool: .build/%: bench/%.c $(sources) $(headers)
+.build/growth .build/pool: .build/%: bench/%.c bench/measure.h $(sources) $(headers)
 	mkdir -p $(@D)
 	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(filter-out c_src/lua_core.c,$(sources)) $(SODIUM_LIBS) -o $@
 

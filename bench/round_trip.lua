@@ -1,5 +1,7 @@
 -- Instructions of the whole Prosody process for one request and its answer, counted by
--- callgrind: the same for the same Prosody within 0.5 %, however busy the machine is.
+-- callgrind. A busy machine adds to them, as Prosody then waits, wakes and looks at its
+-- timers more often, and so does Lua's collector, with hash seeds that differ from start
+-- to start: the least of some starts counts.
 --
 --     lua5.4 bench/round_trip.lua [PLUGIN_PATH]
 --
@@ -9,7 +11,7 @@ local subjects = require "bench.subjects";
 local new_load = require "bench.load".new;
 local throwaway = require "spec.support.throwaway";
 
-local WARM_UP, ROUND_TRIPS = 100, 400;
+local STARTS, WARM_UP, ROUND_TRIPS = 3, 100, 400;
 
 local function vgdb(server, command)
 	local output, code = throwaway.read_command(("vgdb --pid=%d %s 2>&1"):format(server.pid, command));
@@ -30,8 +32,8 @@ local function read_core(file)
 	return counts;
 end
 
--- -> instructions for one round trip, those of them in the core, the version of Prosody
-local function measure(subject)
+-- One start. -> instructions for one round trip, those of them in the core, the version of Prosody
+local function measure_once(subject)
 	local dump = os.getenv("TMPDIR").."/"..subject.name;
 	local server, requester, backend, address = subjects.start(subject,
 		("valgrind --quiet --tool=callgrind --trace-children=yes --callgrind-out-file=%s"):format(dump));
@@ -43,6 +45,18 @@ local function measure(subject)
 	local version = server:version();
 	server:remove();
 	return read_total(dump..".1") / ROUND_TRIPS, read_core(dump..".1"), version;
+end
+
+-- -> the same
+local function measure(subject)
+	local count, core, version = measure_once(subject);
+	for _ = 2, STARTS do
+		local other_count, other_core = measure_once(subject);
+		if other_count < count then
+			count, core = other_count, other_core;
+		end
+	end
+	return count, core, version;
 end
 
 local function show(list, counts, reference)
@@ -76,6 +90,6 @@ for _, subject in ipairs(list) do
 	counts[subject.name], core[subject.name], version = measure(subject);
 end
 counts.ours_uncounted = measure(subjects.uncounted());
-print(("# Instructions for one round trip of an IQ, in all of Prosody %s"):format(version));
+print(("# Instructions for one round trip of an IQ, in all of Prosody %s: the least of %d starts"):format(version, STARTS));
 show(list, counts, arg[1] and "2018" or "2018-like");
 show_parts(counts, core.ours_sealed);
