@@ -54,8 +54,10 @@ local function measure(server)
 			requester.received = {};
 		end
 	end
-	print(("%d deadlines at once, all answered in %.1f s; of %d pings meanwhile, the longest took %.0f ms"):format(
-		REQUESTS, socket.gettime() - resumed, pings, longest * 1000));
+	print "# A burst of deadlines: seconds until all requests are answered that are due at once, how often a bystander";
+	print "# pings the server meanwhile, and the longest of these pings in milliseconds";
+	print(("# %9s %8s %8s %10s"):format("deadlines", "seconds", "pings", "longest_ms"));
+	print(("  %9d %8.1f %8d %10.0f"):format(REQUESTS, socket.gettime() - resumed, pings, longest * 1000));
 end
 
 prosody.use({ hosts = prosody.usual_hosts

@@ -3,8 +3,8 @@
 --
 --     lua5.4 bench/starts.lua STARTS [PLUGIN_PATH]
 --
--- PLUGIN_PATH: where another module of this name is. If that asks for a
--- subscription, the backend accepts it; ours has no need to ask.
+-- PLUGIN_PATH: where the module of 2018 is, to be measured in place of this one. When
+-- that asks for a subscription, the backend accepts it; ours has no need to ask.
 
 require "spec.support.paths";
 local prosody = require "spec.support.prosody";
@@ -42,4 +42,7 @@ local served = 0;
 for _ = 1, starts do
 	served = served + (prosody.use({ plugin_path = plugin_path }, serves) and 1 or 0);
 end
-print(("Prosody %s: %d of %d first starts serve"):format(version, served, starts));
+print(("# First starts of Prosody %s, and how many of them serve, with %s"):format(version,
+	plugin_path and "the module of 2018" or "this module"));
+print(("# %6s %7s"):format("starts", "serving"));
+print(("  %6d %7d"):format(starts, served));
