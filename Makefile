@@ -100,9 +100,9 @@ $(fuzzers): .build/%: c_src/%.c $(sources) $(headers) $(wildcard c_src/fuzz/*.h)
 	mkdir -p $(@D)
 	clang $(C) -Werror $(FUZZING) $< $(filter-out c_src/lua_core.c,$(sources)) $(SODIUM_LIBS) -o $@
 
-bench: .build/growth .build/pool
+bench:
 	@tools/setup build prosody bench
-	@$(MAKE) --silent all
+	@$(MAKE) --silent all .build/growth .build/pool
 	@tools/with_scratch bench/run $(SOAK_SECONDS) $(PLUGIN_PATH)
 
 .build/growth .build/pool: .build/%: bench/%.c bench/measure.h $(sources) $(headers)

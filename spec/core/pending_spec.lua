@@ -613,6 +613,19 @@ describe("core.pending", function ()
 		end, 2 * MEGABYTE);
 	end);
 
+	it("keeps nothing of requesters that may have nothing pending", function ()
+		local number = 0;
+		pending:limit(1, 0);
+		process.stays_flat(function ()
+			for _ = 1, process.turns(200000, 2000) do
+				number = number + 1;
+				local _, code = pending:add("backend", "t", "i", "requester"..number, "service", 1);
+				expect.equal("requester-full", code, "request %d", number);
+				collect_now_and_then(number);
+			end
+		end, 2 * MEGABYTE);
+	end);
+
 	it("shares nothing with another table", function ()
 		local other = core.pending(SEED);
 		local third = core.pending(SEED);
