@@ -32,6 +32,10 @@ local outcomes = {
 -- How many requests expire or change their backend before Prosody gets to do something else
 local SLICE = 100;
 
+-- How much of a get is kept to be sent again, and what an element takes besides its texts. Without
+-- a limit, a requester could fill Lua's memory with large ones that its backend takes its time for.
+local KEPT_BYTES, ELEMENT_BYTES = 8192, 256;
+
 local IQ_REQUEST = { get = true, set = true };
 local IQ_ANSWER = { result = true, error = true };
 
@@ -47,6 +51,21 @@ local function answer_error(send, stanza, failure)
 	if type ~= "error" and not (stanza.name == "iq" and type == "result") then
 		send(st.error_reply(stanza, failures.new(failure)));
 	end
+end
+
+-- (element, room) -> bytes of memory that it leaves of `room`, below 0 if it takes more
+local function fit(element, room)
+	room = room - ELEMENT_BYTES;
+	for name, value in pairs(element.attr) do
+		room = room - #name - #value;
+	end
+	for _, child in ipairs(element) do
+		if room < 0 then
+			break;
+		end
+		room = type(child) == "string" and room - #child or fit(child, room);
+	end
+	return room;
 end
 
 local function send_from_here(stanza)
@@ -118,7 +137,7 @@ function requests.new(setup)
 	end
 
 	local function hold(handle, stanza, retries)
-		if retries > 0 and stanza.attr.type == "get" then
+		if retries > 0 and stanza.attr.type == "get" and fit(stanza, KEPT_BYTES) >= 0 then
 			held.stanzas[handle] = stanza;
 			held.retries[handle] = retries ~= setup.retries and retries or nil;
 		end

@@ -102,6 +102,20 @@ describe("a request", function ()
 		assert.same({ "service-unavailable", "cancel" }, { service.error_of(requester:receive(is_iq)) });
 	end);
 
+	it("is not kept in memory to be sent again if it is large", function ()
+		start();
+		local a = service.backend(server, "a");
+		a:sync();
+		local before = server:lua_memory();
+		local elements = ("<x/>"):rep(10000); -- megabytes, when they are parsed
+		for number = 1, 20 do
+			requester:send_large(("<iq type='get' id='%d' to='%s'><q xmlns='urn:example:service'>%s</q></iq>")
+				:format(number, service.proxy, elements));
+			a:receive(is_iq);
+		end
+		assert.is_true(server:lua_memory() < before + 4096);
+	end);
+
 	it("keeps its deadline when it goes to another backend", function ()
 		start "client_proxy_request_timeout = 2";
 		local a = service.backend(server, "a");

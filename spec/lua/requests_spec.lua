@@ -821,6 +821,39 @@ describe("requests", function ()
 			assert.equal(1, #pending);
 		end);
 
+		-- (bytes) -> a payload that takes about so much memory
+		local payloads = {
+			["of one text"] = function (bytes) return st.stanza("query"):text(("x"):rep(bytes)); end,
+			["of one attribute"] = function (bytes) return st.stanza("query", { x = ("x"):rep(bytes) }); end,
+			["of elements side by side"] = function (bytes)
+				local query = st.stanza("query");
+				for _ = 1, bytes // 256 do
+					query:tag("x"):up();
+				end
+				return query;
+			end,
+			["of elements in each other"] = function (bytes)
+				local query = st.stanza("query");
+				for _ = 1, bytes // 256 do
+					query:tag("x");
+				end
+				return query:reset();
+			end,
+		};
+		for name, new_payload in pairs(payloads) do
+			it("are handed on if they are small, get service-unavailable if they are large: "..name, function ()
+				for id, bytes in pairs { small = 7000, large = 8192, ["very large"] = 100000 } do
+					receive_iq({ type = "get", id = id, from = REQUESTER, to = PROXY }, new_payload(bytes));
+				end
+				pool:add(OTHER);
+				local became = {};
+				for _, stanza in ipairs(go(BACKEND)) do
+					became[stanza.attr.id] = stanza.attr.type.." to "..stanza.attr.to;
+				end
+				assert.same({ small = "get to "..OTHER, large = "error to "..REQUESTER, ["very large"] = "error to "..REQUESTER }, became);
+			end);
+		end
+
 		it("are handed on after a reload", function ()
 			request();
 			handlers = new_handlers(nil, { held = handlers.save() });
