@@ -55,6 +55,7 @@ static int heap_add(struct deadlines *queue, struct deadline *deadline)
 	if (slots_reserve(&queue->heap, queue->heap_count + 1) != 0) {
 		return -1;
 	}
+	deadline->next = deadline;
 	sift_up(queue, queue->heap_count++, deadline);
 	return 0;
 }
@@ -72,7 +73,6 @@ static void heap_remove(struct deadlines *queue, struct deadline *deadline)
 
 static void row_add(struct deadlines *queue, struct deadline *deadline)
 {
-	deadline->position = DEADLINES_IN_ROW;
 	deadline->previous = queue->last;
 	deadline->next = NULL;
 	*(queue->last == NULL ? &queue->first : &queue->last->next) = deadline;
@@ -98,10 +98,10 @@ int deadlines_add(struct deadlines *queue, struct deadline *deadline)
 
 void deadlines_remove(struct deadlines *queue, struct deadline *deadline)
 {
-	if (deadline->position == DEADLINES_IN_ROW) {
-		row_remove(queue, deadline);
-	} else {
+	if (deadline->next == deadline) {
 		heap_remove(queue, deadline);
+	} else {
+		row_remove(queue, deadline);
 	}
 	queue->count--;
 }

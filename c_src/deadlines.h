@@ -13,17 +13,16 @@
 #define DEADLINES_H
 
 #include <stddef.h>
-#include <stdint.h>
 
 #include "slots.h"
 
-#define DEADLINES_IN_ROW SIZE_MAX
-
 struct deadline {
-	double at;                 /* seconds on the caller's clock; never NaN */
-	size_t position;           /* in the heap, or DEADLINES_IN_ROW */
-	struct deadline *previous; /* in the row */
-	struct deadline *next;
+	double at;             /* seconds on the caller's clock; never NaN */
+	struct deadline *next; /* in the row; itself if it is in the heap */
+	union {
+		struct deadline *previous; /* in the row */
+		size_t position;           /* in the heap */
+	};
 };
 
 /* All zero is an empty queue. */
