@@ -141,8 +141,9 @@ function connection:request(iq)
 end
 
 function connection:close()
-	if not self.closed then
-		self:send("</stream:stream>");
+	self.socket:settimeout(TIMEOUT);
+	-- the server may have closed it already, which nobody has read yet
+	if not self.closed and self.socket:send("</stream:stream>") then
 		while not self.closed and self:read(socket.gettime() + TIMEOUT) do end
 	end
 	self:cut();
