@@ -1,6 +1,6 @@
 # gnuplot: draws the tables of bench/run. Given: the folders tables and results; round_trip, a table's name
 
-set terminal svg size 640, 320 font "sans-serif,12" background "white"
+set terminal svg size 720, 320 font "sans-serif,12" background "white"
 set grid ytics linecolor "#dddddd"
 set border 3
 set tics nomirror
@@ -11,9 +11,10 @@ set title "Instructions of Prosody for a round trip, beyond those between two cl
 set output results."/round_trip.svg"
 set boxwidth 0.6
 set format y "%.0f k"
-set xtics noenhanced
+set xtics noenhanced font ",10"
 unset key
-plot tables."/".round_trip using ($0):($3 / 1000):xticlabels(stringcolumn(1)) every ::1 with boxes linecolor "#3465a4"
+subjects = "< awk 'NF == 4' ".tables."/".round_trip
+plot subjects using ($0):($3 / 1000):xticlabels(stringcolumn(1)) every ::1 with boxes linecolor "#3465a4"
 
 set title "Milliseconds a request, with 16 under way"
 set output results."/latency.svg"
@@ -26,7 +27,7 @@ plot sixteen using 5:xticlabels(stringcolumn(1)) title "p50" linecolor "#3465a4"
 	sixteen using 9 title "p99.9" linecolor "#cc0000"
 
 set style data linespoints
-set xtics auto enhanced
+set xtics auto enhanced font ",12"
 
 set title "CPU time of a call on the pending table, in nanoseconds, by how many requests are pending"
 set output results."/growth.svg"
