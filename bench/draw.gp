@@ -19,14 +19,14 @@ plot subjects using ($0):($3 / 1000):xticlabels(stringcolumn(1)) every ::1 with 
 set title "Milliseconds a request, with 16 under way"
 set output results."/latency.svg"
 set format y "%.0f"
-set key top left
+set key outside
 set style data histograms
 sixteen = "< awk '$2 == 16' ".tables."/latency"
 plot sixteen using 5:xticlabels(stringcolumn(1)) title "p50" linecolor "#3465a4", \
-	sixteen using 7 title "p99" linecolor "#f57900", \
-	sixteen using 9 title "p99.9" linecolor "#cc0000"
+	sixteen using 7 title "p99" linecolor "#f57900"
 
 set style data linespoints
+set key inside top left
 set xtics auto enhanced font ",12"
 
 set title "CPU time of a call on the pending table, in nanoseconds, by how many requests are pending"
@@ -39,5 +39,5 @@ set format x "%g"
 
 set title "Memory of Prosody at half of the peak rate, in MiB, by minutes"
 set output results."/soak.svg"
-set key center right
+set key inside center right
 plot tables."/soak" using ($1 / 60):3 title "resident", "" using ($1 / 60):4 title "Lua's, garbage aside"
