@@ -53,21 +53,6 @@ local function answer_error(send, stanza, failure)
 	end
 end
 
--- (element, room) -> bytes of memory that it leaves of `room`, below 0 if it takes more
-local function fit(element, room)
-	room = room - ELEMENT_BYTES;
-	for name, value in pairs(element.attr) do
-		room = room - #name - #value;
-	end
-	for _, child in ipairs(element) do
-		if room < 0 then
-			break;
-		end
-		room = type(child) == "string" and room - #child or fit(child, room);
-	end
-	return room;
-end
-
 local function send_from_here(stanza)
 	module:send(stanza);
 end
@@ -90,6 +75,21 @@ end
 -- RFC 6120 section 8.2.3; Prosody sees to it for its own clients only
 local function is_well_formed_request(stanza)
 	return IQ_REQUEST[stanza.attr.type] and stanza.attr.id and #stanza.tags == 1;
+end
+
+-- (element, room) -> bytes of memory that it leaves of `room`, below 0 if it takes more
+local function room_beside(element, room)
+	room = room - ELEMENT_BYTES;
+	for name, value in pairs(element.attr) do
+		room = room - #name - #value;
+	end
+	for _, child in ipairs(element) do
+		if room < 0 then
+			break;
+		end
+		room = type(child) == "string" and room - #child or room_beside(child, room);
+	end
+	return room;
 end
 
 -- (pending[, operations]): answers every pending request at once, the module is going away
@@ -137,7 +137,7 @@ function requests.new(setup)
 	end
 
 	local function hold(handle, stanza, retries)
-		if retries > 0 and stanza.attr.type == "get" and fit(stanza, KEPT_BYTES) >= 0 then
+		if retries > 0 and stanza.attr.type == "get" and room_beside(stanza, KEPT_BYTES) >= 0 then
 			held.stanzas[handle] = stanza;
 			held.retries[handle] = retries ~= setup.retries and retries or nil;
 		end

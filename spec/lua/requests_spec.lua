@@ -846,8 +846,9 @@ describe("requests", function ()
 					receive_iq({ type = "get", id = id, from = REQUESTER, to = PROXY }, new_payload(bytes));
 				end
 				pool:add(OTHER);
-				local became = {};
-				for _, stanza in ipairs(go(BACKEND)) do
+				local sent, became = go(BACKEND), {};
+				assert.equal(3, #sent); -- each of them once
+				for _, stanza in ipairs(sent) do
 					became[stanza.attr.id] = stanza.attr.type.." to "..stanza.attr.to;
 				end
 				assert.same({ small = "get to "..OTHER, large = "error to "..REQUESTER, ["very large"] = "error to "..REQUESTER }, became);
