@@ -3,7 +3,6 @@
 
 local base64 = require "util.encodings".base64;
 local hex = require "util.hex";
-local http = require "socket.http";
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
 local throwaway = require "spec.support.throwaway";
@@ -67,7 +66,7 @@ describe("what can be seen", function ()
 		see(server:ctl("shell", "module", "info", "client_proxy", PROXY));
 		see(server:ctl("shell", "module", "reload", "client_proxy", PROXY));
 		see(server:client_proxy("resync", PROXY));
-		see(http.request(("http://127.0.0.1:%d/metrics"):format(server.http_port)));
+		see(server:metrics_page());
 		backend:close();
 		see(requester:request(service.request("nobody")));
 		see(server:ctl("shell", "module", "unload", "client_proxy", PROXY));

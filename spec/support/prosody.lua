@@ -185,12 +185,16 @@ function prosody:lua_memory()
 	return tonumber(self:run_lua("(collectgarbage() and nil) or collectgarbage('count')"):match("[%d.]+"));
 end
 
--- () -> the values of the module's metrics, as mod_http_openmetrics tells them, by series, such as
+-- The page of mod_http_openmetrics
+function prosody:metrics_page()
+	return assert(http.request(("http://127.0.0.1:%d/metrics"):format(self.http_port)));
+end
+
+-- () -> the values of the module's metrics, as that page tells them, by series, such as
 -- prosody_mod_client_proxy__requests_total{host="proxy.domain.example",outcome="answered"}
 function prosody:metrics()
-	local page = assert(http.request(("http://127.0.0.1:%d/metrics"):format(self.http_port)));
 	local values = {};
-	for series, value in page:gmatch("%f[^\n](prosody_mod_client_proxy__%S+) (%S+)") do
+	for series, value in self:metrics_page():gmatch("%f[^\n](prosody_mod_client_proxy__%S+) (%S+)") do
 		assert(not values[series], series);
 		values[series] = tonumber(value);
 	end
