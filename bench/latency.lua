@@ -7,15 +7,12 @@
 
 local subjects = require "bench.subjects";
 local new_load = require "bench.load".new;
+local percentiles = require "bench.percentiles";
 
 local IN_FLIGHT = { 1, 16, 256 };
 local TURNS = 7;
 local REQUESTS = { [1] = 1000, [16] = 3000, [256] = 3000 }; -- in a turn
 local WARM_UP = 1000;
-
-local function percentile(times, share)
-	return times[math.ceil(#times * share)] * 1000;
-end
 
 local function median(values)
 	table.sort(values);
@@ -25,8 +22,7 @@ end
 -- -> { rate (a second), p50, p99, p99.9 (milliseconds) }
 local function measure(load, in_flight)
 	local times, seconds = load:run(REQUESTS[in_flight], in_flight);
-	table.sort(times);
-	return { #times / seconds, percentile(times, 0.5), percentile(times, 0.99), percentile(times, 0.999) };
+	return { #times / seconds, percentiles(times) };
 end
 
 -- One turn. (subject, figures) figures: by how many are in flight, a list to append to. -> the version of Prosody

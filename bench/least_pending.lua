@@ -6,6 +6,7 @@
 --     make bench
 
 require "spec.support.paths";
+local percentiles = require "bench.percentiles";
 local prosody = require "spec.support.prosody";
 local service = require "spec.support.service";
 local socket = require "socket";
@@ -69,7 +70,7 @@ local function read_all(connections)
 	end
 end
 
--- -> seconds that each request took, in ascending order; how many the slow backend had
+-- -> seconds that each request took; how many the slow backend had
 local function measure(server)
 	server:start();
 	local requester = service.requester(server);
@@ -93,16 +94,13 @@ local function measure(server)
 		end
 		take_answers(requester, sent_at, times);
 	end
-	table.sort(times);
 	return times, backends.slow.count;
 end
 
 local function show(strategy)
 	local times, slow_count = prosody.use({ hosts = hosts:format(strategy) }, measure);
-	local function percentile(share)
-		return times[math.ceil(#times * share)] * 1000;
-	end
-	print(("  %-14s %8.1f %8.1f %8.1f %18d"):format(strategy, percentile(0.5), percentile(0.99), percentile(0.999), slow_count));
+	local p50, p99, p999 = percentiles(times);
+	print(("  %-14s %8.1f %8.1f %8.1f %18d"):format(strategy, p50, p99, p999, slow_count));
 end
 
 math.randomseed(1);

@@ -84,9 +84,14 @@ function load:work(times, timeout)
 	return #readable > 0;
 end
 
-function load:nudge()
-	send(self.requester, NUDGE);
-	send(self.backend, NUDGE);
+-- Likewise, but waits until something has come.
+function load:await(times)
+	local deadline = socket.gettime() + PATIENCE;
+	while not self:work(times, NUDGE_AFTER) do
+		assert(socket.gettime() < deadline, "no answers come");
+		send(self.requester, NUDGE);
+		send(self.backend, NUDGE);
+	end
 end
 
 -- (count, in_flight) -> the seconds that each of so many requests took, and that all took;
@@ -98,10 +103,7 @@ function load:run(count, in_flight)
 			self:ask();
 			asked = asked + 1;
 		end
-		if not self:work(times, NUDGE_AFTER) then
-			self:nudge();
-			assert(socket.gettime() - started < count * PATIENCE, "no answers come");
-		end
+		self:await(times);
 	end
 	return times, socket.gettime() - started;
 end

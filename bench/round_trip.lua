@@ -68,20 +68,20 @@ local function show(list, counts, reference)
 end
 
 local function show_parts(counts, core)
-	local rest = counts.ours_sealed - counts.null_long_token;
+	local rest = counts.ours_sealed - counts.direct;
 	local function show_part(name, count)
 		print(("  %-18s %12.0f"):format(name, count));
 		rest = rest - count;
 	end
 	print "# What ours_sealed is over direct, by parts: what any component costs; each letter of the token that Prosody";
 	print "# reads, splits, escapes and prints; the calls into the core; statistics; all else";
-	print(("  %-18s %12.0f"):format("null", counts.null - counts.direct));
-	print(("  %-18s %12.0f"):format("length_of_token", counts.null_long_token - counts.null));
+	show_part("null", counts.null - counts.direct);
+	show_part("length_of_token", counts.null_long_token - counts.null);
 	for _, name in ipairs { "jat_encode", "pool_pick", "pending_add", "pending_take" } do
 		show_part(name, core[name]);
 	end
 	show_part("statistics", counts.ours_sealed - counts.ours_uncounted);
-	print(("  %-18s %12.0f"):format("all_else", rest));
+	show_part("all_else", rest);
 end
 
 local list = subjects.list(arg[1]);
@@ -89,7 +89,7 @@ local counts, core, version = {}, {}, nil;
 for _, subject in ipairs(list) do
 	counts[subject.name], core[subject.name], version = measure(subject);
 end
-counts.ours_uncounted = measure(subjects.uncounted());
+counts.ours_uncounted = measure(subjects.ours_uncounted());
 print(("# Instructions for one round trip of an IQ, in all of Prosody %s: the least of %d starts"):format(version, STARTS));
 show(list, counts, arg[1] and "2018" or "2018-like");
 show_parts(counts, core.ours_sealed);

@@ -29,10 +29,14 @@ local function null_options(token)
 	return ('null_proxy_backend = "some-user@some-domain.example/a"; null_proxy_token = %q'):format(token);
 end
 
--- -> subject: ours_sealed, but nothing is counted
-function subjects.uncounted()
-	local subject = new_subject("ours_uncounted", "client_proxy", TARGET);
-	subject.statistics = false;
+function subjects.ours_sealed()
+	return new_subject("ours_sealed", "client_proxy", TARGET);
+end
+
+-- The same, but nothing is counted.
+function subjects.ours_uncounted()
+	local subject = subjects.ours_sealed();
+	subject.name, subject.statistics = "ours_uncounted", false;
 	return subject;
 end
 
@@ -43,7 +47,7 @@ function subjects.list(plugin_path)
 		new_subject("direct"),
 		new_subject("null", "null_proxy", null_options "", BENCH_MODULES),
 		new_subject("null_long_token", "null_proxy", null_options(("t"):rep(TOKEN_LENGTH - 1)), BENCH_MODULES),
-		new_subject("ours_sealed", "client_proxy", TARGET),
+		subjects.ours_sealed(),
 		new_subject("ours_plain", "client_proxy", TARGET..PLAIN),
 		new_subject("2018-like", "naive_proxy", TARGET, BENCH_MODULES),
 		plugin_path and new_subject("2018", "client_proxy", TARGET, plugin_path) or nil,
@@ -51,8 +55,8 @@ function subjects.list(plugin_path)
 end
 
 -- Starts the subject's Prosody, by way of a command if one is given. As in production, nothing is
--- logged for a request; statistics are on, unless the subject's are not. -> server, requester, backend (two connections of
--- spec/support/xmpp.lua), the address to ask. The caller removes the server.
+-- logged for a request; statistics are on, unless the subject's are not. -> server, requester,
+-- backend (two connections of spec/support/xmpp.lua), the address to ask. The caller removes the server.
 function subjects.start(subject, command)
 	local server = prosody.new {
 		hosts = subject.hosts, plugin_path = subject.plugin_path, log_level = "info", statistics = subject.statistics, run_by = command,

@@ -6,12 +6,10 @@ local backend = module:get_option_string("null_proxy_backend");
 local token = module:get_option_string("null_proxy_token");
 
 local translated_by_requester, requester_by_translated = {}, {};
+local count = 0;
 
 local function translate(requester)
-	local count = 1;
-	for _ in pairs(requester_by_translated) do
-		count = count + 1;
-	end
+	count = count + 1;
 	local translated = ("%s/%s%d"):format(module.host, token, count);
 	translated_by_requester[requester] = translated;
 	requester_by_translated[translated] = requester;
