@@ -9,6 +9,9 @@ local sha1 = require "util.hashes".sha1;
 
 local TIMEOUT = 10; -- seconds, for what a spec expects to come
 
+-- bytes, more than any server lets through; util.xmppstream's own limit is lower in some versions
+local STANZA_SIZE_LIMIT = 1024 * 1024;
+
 local xmpp = {};
 
 local connection = {};
@@ -37,7 +40,7 @@ local function open(port, default_ns)
 	self.socket:setoption("tcp-nodelay", true);
 	-- the session is one of its own because util.xmppstream puts functions into it
 	self.session = { connection = self };
-	self.stream = new_stream(self.session, setmetatable({ default_ns = default_ns }, { __index = callbacks }));
+	self.stream = new_stream(self.session, setmetatable({ default_ns = default_ns }, { __index = callbacks }), STANZA_SIZE_LIMIT);
 	return self;
 end
 
