@@ -2,15 +2,21 @@
 
 local prosody = require "spec.support.prosody";
 local service = require "spec.support.service";
+local write_file = require "spec.support.throwaway".write_file;
 
 local ROCKSPEC = "rockspec/mod_client_proxy-1.0-1.rockspec";
 
 describe("the module", function ()
 	local dir, server;
 
-	-- Runs a command with dir as its home, so that luarocks leaves its caches there
+	-- By itself luarocks asks public servers as well as that of --server, and keeps what they answer, in
+	-- /var/cache if root runs it. Here it knows a folder only, and there would be no way out.
+	local ENVIRONMENT = "export HOME=%s LUAROCKS_CONFIG_5_4=%s/luarocks.lua "
+		.."http_proxy=http://127.0.0.1:1 https_proxy=http://127.0.0.1:1; ";
+
+	-- Runs a command with dir as its home
 	local function run(command, ...)
-		local pipe = io.popen(("HOME=%s; export HOME; exec 2>&1; "):format(dir)..command:format(...));
+		local pipe = io.popen(ENVIRONMENT:format(dir, dir).."exec 2>&1; "..command:format(...));
 		local output = pipe:read("a");
 		assert(pipe:close(), output);
 		return output;
@@ -20,6 +26,7 @@ describe("the module", function ()
 		dir = os.tmpname();
 		os.remove(dir);
 		assert(os.execute("mkdir "..dir));
+		write_file(dir.."/luarocks.lua", ("rocks_servers = { %q }"):format(dir.."/rocks"));
 	end);
 
 	after_each(function ()
@@ -92,8 +99,8 @@ describe("the module", function ()
 	it("works after prosodyctl install", function ()
 		local rocks = make_rock_server();
 		server = prosody.new { plugin_path = dir };
-		local output, code = server:ctl("install", "--server="..rocks, "mod_client_proxy");
-		assert.equal(0, code, output);
+		local output = run("%s", server:ctl_command("install", "--server="..rocks, "mod_client_proxy"));
+		assert.falsy(output:find("Failed searching manifest", 1, true), output);
 		server:start();
 		serves();
 		runs_core_in(server.dir.."/custom_plugins/lib/lua/5.4");
