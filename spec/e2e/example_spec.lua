@@ -36,7 +36,7 @@ describe("the example's backend", function ()
 
 	-- Debian's Python is the one with slixmpp. The alarm ends one that would not end.
 	local function run(jid, environment)
-		local command = ("echo $$; exec env PYTHONPATH=spec/support/python XMPP_PORT=%d %s "
+		local command = ("echo $$; exec env PYTHONPATH=spec/support/python PYTHONDONTWRITEBYTECODE=1 XMPP_PORT=%d %s "
 			.."perl -e 'alarm 60; exec @ARGV' /usr/bin/python3 examples/backend.py %s 2>&1"):format(server.c2s_port, environment, jid);
 		local copy = { output = assert(io.popen(command)) };
 		copy.pid = tonumber(copy.output:read());
