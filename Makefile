@@ -98,7 +98,7 @@ fuzz:
 
 $(fuzzers): .build/%: c_src/%.c $(sources) $(headers) $(wildcard c_src/fuzz/*.h) Makefile
 	mkdir -p $(@D)
-	clang $(C) -Werror $(FUZZING) $< $(filter-out c_src/lua_core.c,$(sources)) $(SODIUM_LIBS) -o $@
+	clang $(C) -Werror $(FUZZING) $< $(filter-out c_src/lua_%.c,$(sources)) $(SODIUM_LIBS) -o $@
 
 bench:
 	@tools/setup build prosody bench
@@ -107,7 +107,7 @@ bench:
 
 .build/growth .build/pool: .build/%: bench/%.c bench/measure.h $(sources) $(headers)
 	mkdir -p $(@D)
-	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(filter-out c_src/lua_core.c,$(sources)) $(SODIUM_LIBS) -o $@
+	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(filter-out c_src/lua_%.c,$(sources)) $(SODIUM_LIBS) -o $@
 
 install: all
 	install -d $(DESTDIR)$(MODULES)/mod_client_proxy

@@ -63,7 +63,7 @@ for number, request in ipairs(requests) do
 end
 
 local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
-pending:limit(IN_FLIGHT + 1, IN_FLIGHT + 1);
+pending:set_limits(IN_FLIGHT + 1, IN_FLIGHT + 1);
 
 local pool = core.pool(("s"):rep(core.POOL_SEEDBYTES));
 for _, backend in ipairs(backends) do
@@ -76,7 +76,7 @@ end
 
 local function core_add(number)
 	local request = request_of(number);
-	return pending:add(request.backend, request.to, request.id, request.requester, HOST, number + TIMEOUT);
+	return pending:add(request.backend, request.to, request.id, request.requester, HOST, number, number + TIMEOUT);
 end
 
 local function core_take(number)

@@ -50,7 +50,13 @@ typedef void operation(struct pending *, const struct texts *, size_t);
 static void add(struct pending *pending, const struct texts *texts, size_t number)
 {
 	struct pending_answer answer = {text(BACKEND), text(texts->to), text(texts->id)};
-	struct pending_request request = {text(texts->requester), text(SERVICE), answer.id, (double)number, text("")};
+	struct pending_request request = {
+		.requester = text(texts->requester),
+		.service = text(SERVICE),
+		.id = answer.id,
+		.added = (double)number,
+		.deadline = (double)number,
+	};
 	struct pending_entry *entry;
 
 	if (pending_add(pending, &answer, &request, &entry) != PENDING_OK) {

@@ -48,7 +48,8 @@ static void fill_pending(void)
 	pending = pending_new(seed);
 	for (i = 0; i < NAMES; i++) {
 		struct pending_answer answer = {text(backends[i]), text(services[i]), text("id")};
-		struct pending_request request = {text(requesters[i]), text(services[i]), text("id"), (double)i, text("")};
+		struct pending_request request = {
+			.requester = text(requesters[i]), .service = text(services[i]), .id = text("id"), .deadline = (double)i};
 		struct pending_entry *entry;
 
 		if (pending_add(pending, &answer, &request, &entry) != PENDING_OK) {
@@ -100,7 +101,14 @@ static void resume(struct pool *pool, const char *jid, size_t number)
 static void pick(struct pool *pool, const char *jid, size_t number)
 {
 	const char *requester = requesters[number % NAMES], *service = services[number % NAMES];
-	struct pool_request request = {requester, strlen(requester), service, strlen(service), load, pending};
+	struct pool_request request = {
+		.requester = requester,
+		.requester_len = strlen(requester),
+		.service = service,
+		.service_len = strlen(service),
+		.load = load,
+		.context = pending,
+	};
 	size_t jid_len;
 
 	(void)jid;

@@ -7,19 +7,33 @@
 #include "deadlines.h"
 #include "hashtable.h"
 
+enum { FIXED, MOVABLE, KINDS }; /* requests without, and with retries left */
+
 /* A backend with pending requests. */
 struct backend {
-	struct hashtable_node node;
-	struct pending_entry *first; /* of its requests, a ring */
+	struct hashtable_node node; /* unless abandoned */
+	struct backend *previous;   /* in the list of those that are abandoned */
+	struct backend *next;
+	struct pending_entry *first[KINDS]; /* of its requests, a ring of each kind, the oldest first */
 	size_t count;
+	int is_abandoned;
 	size_t jid_len;
 	char jid[];
 };
 
+#define REQUESTER_BYTES_MASK ((UINT64_C(1) << 40) - 1)
+
 /* A requester's bare JID with pending requests, known by its hash alone: two in 2^64 would share a limit. */
 struct requester {
 	struct hashtable_node node;
-	size_t count;
+	uint64_t count : 24; /* at most PENDING_PER_REQUESTER_MAX */
+	uint64_t bytes : 40; /* less than PENDING_BYTES_EACH times as many, and one more request */
+};
+
+/* What the caller holds for a request. */
+struct kept {
+	uint32_t bytes;
+	int32_t place;
 };
 
 struct pending_entry {
@@ -28,10 +42,13 @@ struct pending_entry {
 	struct backend *backend;
 	struct pending_entry *previous; /* of the backend's */
 	struct pending_entry *next;
-	uint32_t id_len;
+	double added;
 	uint16_t requester_len;
 	uint16_t service_len;
-	char texts[]; /* requester, service, id */
+	uint32_t id_len : 23;
+	uint32_t has_kept : 1; /* it had retries when it came */
+	uint32_t retries : 8;
+	char rest[]; /* a struct kept, if it has one; requester, service, id */
 };
 
 struct pending {
@@ -39,7 +56,9 @@ struct pending {
 	struct hashtable backends;
 	struct hashtable requesters;
 	struct deadlines deadlines;
+	struct backend *first_abandoned;
 	struct cells cells; /* where all of these are */
+	size_t bytes;
 	size_t max;
 	size_t max_per_requester;
 };
@@ -71,7 +90,7 @@ struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES])
 		pending_free(pending);
 		return NULL;
 	}
-	pending_limit(pending, SIZE_MAX, SIZE_MAX);
+	pending_set_limits(pending, SIZE_MAX, SIZE_MAX);
 	return pending;
 }
 
@@ -93,10 +112,11 @@ void pending_free(struct pending *pending)
 	free(pending);
 }
 
-void pending_limit(struct pending *pending, size_t max, size_t max_per_requester)
+void pending_set_limits(struct pending *pending, size_t max, size_t max_per_requester)
 {
 	pending->max = max;
-	pending->max_per_requester = max_per_requester;
+	pending->max_per_requester =
+		max_per_requester < PENDING_PER_REQUESTER_MAX ? max_per_requester : PENDING_PER_REQUESTER_MAX;
 }
 
 /* RFC 7622 section 3.1: the first "/" of a JID is where its resource begins. */
@@ -170,41 +190,71 @@ static struct backend *get_backend(struct pending *pending, struct pending_text 
 	return backend;
 }
 
+static void join_abandoned(struct pending *pending, struct backend *backend)
+{
+	backend->is_abandoned = 1;
+	backend->previous = NULL;
+	backend->next = pending->first_abandoned;
+	if (backend->next != NULL) {
+		backend->next->previous = backend;
+	}
+	pending->first_abandoned = backend;
+}
+
+static void leave_abandoned(struct pending *pending, struct backend *backend)
+{
+	*(backend->previous == NULL ? &pending->first_abandoned : &backend->previous->next) = backend->next;
+	if (backend->next != NULL) {
+		backend->next->previous = backend->previous;
+	}
+}
+
 static void put_backend(struct pending *pending, struct backend *backend)
 {
-	if (backend->first == NULL) {
-		hashtable_remove(&pending->backends, &backend->node);
-		cells_free(&pending->cells, backend, sizeof *backend + backend->jid_len);
+	if (backend->count > 0) {
+		return;
 	}
+	if (backend->is_abandoned) {
+		leave_abandoned(pending, backend);
+	} else {
+		hashtable_remove(&pending->backends, &backend->node);
+	}
+	cells_free(&pending->cells, backend, sizeof *backend + backend->jid_len);
+}
+
+static struct pending_entry **first_of_kind(struct pending_entry *entry)
+{
+	return &entry->backend->first[entry->retries > 0 ? MOVABLE : FIXED];
 }
 
 /* Makes `entry` the youngest of its backend's. */
 static void join_backend(struct pending_entry *entry, struct backend *backend)
 {
-	struct pending_entry *first = backend->first;
+	struct pending_entry **first;
 
 	entry->backend = backend;
 	backend->count++;
-	if (first == NULL) {
-		entry->previous = entry->next = backend->first = entry;
+	first = first_of_kind(entry);
+	if (*first == NULL) {
+		entry->previous = entry->next = *first = entry;
 		return;
 	}
-	entry->previous = first->previous;
-	entry->next = first;
+	entry->previous = (*first)->previous;
+	entry->next = *first;
 	entry->previous->next = entry;
 	entry->next->previous = entry;
 }
 
 static void leave_backend(struct pending_entry *entry)
 {
-	struct backend *backend = entry->backend;
+	struct pending_entry **first = first_of_kind(entry);
 
-	if (backend->first == entry) {
-		backend->first = entry->next == entry ? NULL : entry->next;
+	if (*first == entry) {
+		*first = entry->next == entry ? NULL : entry->next;
 	}
 	entry->previous->next = entry->next;
 	entry->next->previous = entry->previous;
-	backend->count--;
+	entry->backend->count--;
 }
 
 static char *append(char *end, struct pending_text text)
@@ -215,35 +265,80 @@ static char *append(char *end, struct pending_text text)
 	return end + text.len;
 }
 
-static size_t entry_size(size_t requester_len, size_t service_len, size_t id_len)
+/* Of an entry that has it */
+static struct kept *kept_of(struct pending_entry *entry)
 {
-	return offsetof(struct pending_entry, texts) + requester_len + service_len + id_len;
+	return (void *)entry->rest;
+}
+
+static size_t texts_len(const struct pending_request *request)
+{
+	return request->requester.len + request->service.len + request->id.len;
+}
+
+static size_t entry_size(const struct pending_request *request, int has_kept)
+{
+	return offsetof(struct pending_entry, rest) + (has_kept ? sizeof(struct kept) : 0) + texts_len(request);
+}
+
+/* What the entry counts as, towards the limits: the same with retries and without, but for what is kept. */
+static size_t held_bytes(const struct pending_request *request)
+{
+	return entry_size(request, 1) + request->kept_bytes;
+}
+
+static void fill_entry(struct pending_entry *entry, const struct pending_request *request)
+{
+	char *texts = entry->rest;
+
+	entry->deadline.at = request->deadline;
+	entry->added = request->added;
+	entry->requester_len = (uint16_t)request->requester.len;
+	entry->service_len = (uint16_t)request->service.len;
+	entry->id_len = request->id.len & PENDING_ID_MAX;
+	entry->has_kept = request->retries > 0;
+	entry->retries = request->retries;
+	if (entry->has_kept) {
+		*kept_of(entry) = (struct kept){request->kept_bytes, request->kept};
+		texts += sizeof(struct kept);
+	}
+	append(append(append(texts, request->requester), request->service), request->id);
 }
 
 static struct pending_entry *new_entry(struct pending *pending, const struct pending_request *request)
 {
-	struct pending_entry *entry =
-		cells_alloc(&pending->cells, entry_size(request->requester.len, request->service.len, request->id.len));
+	size_t size = entry_size(request, request->retries > 0);
+	struct pending_entry *entry = cells_alloc(&pending->cells, size);
 
 	if (entry == NULL) {
 		return NULL;
 	}
-	entry->deadline.at = request->deadline;
-	entry->requester_len = (uint16_t)request->requester.len;
-	entry->service_len = (uint16_t)request->service.len;
-	entry->id_len = (uint32_t)request->id.len;
-	append(append(append(entry->texts, request->requester), request->service), request->id);
+	fill_entry(entry, request);
 	if (deadlines_add(&pending->deadlines, &entry->deadline) != 0) {
-		cells_free(&pending->cells, entry, entry_size(entry->requester_len, entry->service_len, entry->id_len));
+		cells_free(&pending->cells, entry, size);
 		return NULL;
 	}
 	return entry;
 }
 
-static void free_entry(struct pending *pending, struct pending_entry *entry)
+/* `request` is the entry's. */
+static void free_entry(struct pending *pending, struct pending_entry *entry, const struct pending_request *request)
 {
 	deadlines_remove(&pending->deadlines, &entry->deadline);
-	cells_free(&pending->cells, entry, entry_size(entry->requester_len, entry->service_len, entry->id_len));
+	cells_free(&pending->cells, entry, entry_size(request, entry->has_kept));
+}
+
+/* `bytes` more are held for a request of `requester`. */
+static void hold(struct pending *pending, struct requester *requester, size_t bytes)
+{
+	requester->bytes = (requester->bytes + bytes) & REQUESTER_BYTES_MASK;
+	pending->bytes += bytes;
+}
+
+static void let_go(struct pending *pending, struct requester *requester, size_t bytes)
+{
+	requester->bytes = (requester->bytes - bytes) & REQUESTER_BYTES_MASK;
+	pending->bytes -= bytes;
 }
 
 /* Hashes the parts one by one, so that none can pass for the end of another. */
@@ -261,29 +356,83 @@ static uint64_t hash_answer(const struct pending *pending, const struct pending_
 /* `to` is not kept: of what the hash stands for, it alone is left to the odds. */
 static int is_answered_by(const struct pending_entry *entry, const struct pending_answer *answer)
 {
-	return is_same(answer->id, pending_read(entry).id.bytes, entry->id_len) &&
+	return !entry->backend->is_abandoned && is_same(answer->id, pending_read(entry).id.bytes, entry->id_len) &&
 	       is_same(answer->from, entry->backend->jid, entry->backend->jid_len);
+}
+
+static int is_bad_id(struct pending_text id)
+{
+	size_t i = 0;
+
+	while (i < id.len && (unsigned char)id.bytes[i] >= 0x20) {
+		i++;
+	}
+	return i < id.len || id.len > PENDING_ID_MAX;
+}
+
+/* Whether `bytes` more are too much beside `count` requests that hold `held` already. */
+static int is_full(size_t count, size_t held, size_t bytes, size_t max)
+{
+	size_t max_bytes = max < SIZE_MAX / PENDING_BYTES_EACH ? max * PENDING_BYTES_EACH : SIZE_MAX;
+
+	return count >= max || (count > 0 && held + bytes > max_bytes);
+}
+
+/* The oldest request that `answer`, which has that hash, can be for, or NULL. */
+static struct pending_entry *find_by_hash(const struct pending *pending, const struct pending_answer *answer,
+                                          uint64_t hash)
+{
+	struct hashtable_node *node = hashtable_find(&pending->entries, hash);
+
+	while (node != NULL && !is_answered_by(entry_of_node(node), answer)) {
+		node = hashtable_next(node);
+	}
+	return entry_of_node(node);
+}
+
+/* All that have one answer were sent to one service address, as any other is refused. */
+static int is_in_conflict(const struct pending_entry *same_answer, const struct pending_request *request)
+{
+	return same_answer != NULL &&
+	       !is_same(request->service, pending_read(same_answer).service.bytes, same_answer->service_len);
+}
+
+/* Why the request may not be added, or PENDING_OK; `requester` is whose it is, `hash` its answer's. */
+static enum pending_status check_request(const struct pending *pending, const struct requester *requester,
+                                         const struct pending_request *request, const struct pending_answer *answer,
+                                         uint64_t hash)
+{
+	size_t bytes = held_bytes(request);
+
+	if (is_bad_id(request->id)) {
+		return PENDING_BAD_ID;
+	}
+	if (is_full(pending_count(pending), pending->bytes, bytes, pending->max)) {
+		return PENDING_FULL;
+	}
+	if (is_full(requester->count, requester->bytes, bytes, pending->max_per_requester)) {
+		return PENDING_REQUESTER_FULL;
+	}
+	return is_in_conflict(find_by_hash(pending, answer, hash), request) ? PENDING_CONFLICT : PENDING_OK;
 }
 
 enum pending_status pending_add(struct pending *pending, const struct pending_answer *answer,
                                 const struct pending_request *request, struct pending_entry **added)
 {
-	enum pending_status status = PENDING_NO_MEMORY;
-	struct requester *requester;
+	uint64_t hash = hash_answer(pending, answer);
+	struct requester *requester = get_requester(pending, request->requester);
+	enum pending_status status;
 	struct backend *backend;
 	struct pending_entry *entry;
 
-	if (pending_count(pending) >= pending->max) {
-		return PENDING_FULL;
-	}
-	requester = get_requester(pending, request->requester);
 	if (requester == NULL) {
 		return PENDING_NO_MEMORY;
 	}
-	if (requester->count >= pending->max_per_requester) {
-		status = PENDING_REQUESTER_FULL;
+	status = check_request(pending, requester, request, answer, hash);
+	if (status != PENDING_OK) {
 		goto no_backend;
 	}
+	status = PENDING_NO_MEMORY;
 	backend = get_backend(pending, answer->from);
 	if (backend == NULL) {
 		goto no_backend;
@@ -293,8 +442,9 @@ enum pending_status pending_add(struct pending *pending, const struct pending_an
 		goto no_entry;
 	}
 	requester->count++;
+	hold(pending, requester, held_bytes(request));
 	join_backend(entry, backend);
-	entry->node.hash = hash_answer(pending, answer);
+	entry->node.hash = hash;
 	hashtable_add(&pending->entries, &entry->node);
 	*added = entry;
 	return PENDING_OK;
@@ -308,12 +458,7 @@ no_backend:
 
 struct pending_entry *pending_find(const struct pending *pending, const struct pending_answer *answer)
 {
-	struct hashtable_node *node = hashtable_find(&pending->entries, hash_answer(pending, answer));
-
-	while (node != NULL && !is_answered_by(entry_of_node(node), answer)) {
-		node = hashtable_next(node);
-	}
-	return entry_of_node(node);
+	return find_by_hash(pending, answer, hash_answer(pending, answer));
 }
 
 struct pending_entry *pending_first(const struct pending *pending)
@@ -321,41 +466,89 @@ struct pending_entry *pending_first(const struct pending *pending)
 	return entry_of_deadline(deadlines_first(&pending->deadlines));
 }
 
-struct pending_entry *pending_first_of(const struct pending *pending, struct pending_text jid)
+struct pending_entry *pending_first_movable(const struct pending *pending, struct pending_text jid)
 {
 	const struct backend *backend = find_backend(pending, jid);
 
-	return backend == NULL ? NULL : backend->first;
+	return backend == NULL ? NULL : backend->first[MOVABLE];
+}
+
+void pending_fix(struct pending *pending, struct pending_entry *entry)
+{
+	struct kept *kept = kept_of(entry);
+
+	let_go(pending, find_requester(pending, hash_bare(pending, pending_read(entry).requester)), kept->bytes);
+	leave_backend(entry);
+	entry->retries = 0;
+	kept->bytes = 0;
+	join_backend(entry, entry->backend);
+}
+
+void pending_abandon(struct pending *pending, struct pending_text jid)
+{
+	struct backend *backend = find_backend(pending, jid);
+
+	if (backend != NULL) {
+		hashtable_remove(&pending->backends, &backend->node);
+		join_abandoned(pending, backend);
+	}
+}
+
+struct pending_entry *pending_first_abandoned(const struct pending *pending)
+{
+	const struct backend *backend = pending->first_abandoned;
+
+	if (backend == NULL) {
+		return NULL;
+	}
+	return backend->first[MOVABLE] != NULL ? backend->first[MOVABLE] : backend->first[FIXED];
 }
 
 struct pending_request pending_read(const struct pending_entry *entry)
 {
-	const char *service = entry->texts + entry->requester_len;
+	struct kept kept = {0};
+	const char *requester = entry->rest, *service;
 
+	if (entry->has_kept) {
+		memcpy(&kept, entry->rest, sizeof kept);
+		requester += sizeof kept;
+	}
+	service = requester + entry->requester_len;
 	return (struct pending_request){
-		.requester = {entry->texts, entry->requester_len},
+		.requester = {requester, entry->requester_len},
 		.service = {service, entry->service_len},
 		.id = {service + entry->service_len, entry->id_len},
+		.added = entry->added,
 		.deadline = entry->deadline.at,
+		.retries = entry->retries,
+		.kept_bytes = kept.bytes,
+		.kept = kept.place,
 		.backend = {entry->backend->jid, entry->backend->jid_len},
 	};
 }
 
 void pending_remove(struct pending *pending, struct pending_entry *entry)
 {
-	struct requester *requester = find_requester(pending, hash_bare(pending, pending_read(entry).requester));
+	struct pending_request request = pending_read(entry);
+	struct requester *requester = find_requester(pending, hash_bare(pending, request.requester));
 
+	let_go(pending, requester, held_bytes(&request));
 	requester->count--;
 	put_requester(pending, requester);
 	leave_backend(entry);
 	put_backend(pending, entry->backend);
 	hashtable_remove(&pending->entries, &entry->node);
-	free_entry(pending, entry);
+	free_entry(pending, entry, &request);
 }
 
 size_t pending_count(const struct pending *pending)
 {
 	return pending->deadlines.count;
+}
+
+size_t pending_bytes(const struct pending *pending)
+{
+	return pending->bytes;
 }
 
 size_t pending_count_of(const struct pending *pending, struct pending_text jid)

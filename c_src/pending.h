@@ -4,7 +4,9 @@
  *
  * A request is found again by what its answer carries: who answers, to which
  * address, under which id. Requests that agree in all three can be pending at
- * the same time; they are found first in, first out.
+ * the same time if they were sent to one and the same service address; they are
+ * found first in, first out. The backend and the id are compared byte by byte,
+ * the address by a keyed hash of 64 bits.
  *
  * No call does more than O(log n) work, growth included, but for looking through
  * the requests with one and the same answer, of which a limit per requester
@@ -19,13 +21,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PENDING_SEEDBYTES = 16 };
+enum {
+	PENDING_SEEDBYTES = 16,
+	PENDING_BYTES_EACH = 4096, /* what each request that a limit allows may hold, on average: see pending_set_limits */
+	PENDING_PER_REQUESTER_MAX = (1 << 24) - 1, /* no limit allows one requester more */
+	PENDING_ID_MAX = (1 << 23) - 1,            /* bytes */
+};
 
 enum pending_status {
 	PENDING_OK = 0,
 	PENDING_NO_MEMORY,
-	PENDING_FULL,           /* as many are pending as may be */
-	PENDING_REQUESTER_FULL, /* as many of this requester's bare JID as may be */
+	PENDING_FULL,           /* as many are pending, or they hold as much, as may be */
+	PENDING_REQUESTER_FULL, /* those of this requester's bare JID are, or do */
+	PENDING_CONFLICT,       /* one with the same answer is pending that was sent to another service address */
+	PENDING_BAD_ID,         /* a control character is in the id, or it is too long: see pending_add */
 };
 
 /* Any bytes at all. */
@@ -45,16 +54,20 @@ struct pending_answer {
 struct pending_request {
 	struct pending_text requester; /* at most UINT16_MAX bytes */
 	struct pending_text service;   /* the service address the requester had used; likewise */
-	struct pending_text id;        /* at most UINT32_MAX bytes */
-	double deadline;               /* not NaN */
-	struct pending_text backend;   /* pending_read tells it; pending_add takes it from the answer */
+	struct pending_text id;
+	double added;                /* when it came; not NaN */
+	double deadline;             /* not NaN */
+	uint8_t retries;             /* how many more times it may be handed to another backend */
+	uint32_t kept_bytes;         /* memory that the caller holds for it, which counts as if it were the table's */
+	int32_t kept;                /* where the caller has that, if `retries` is not 0; any number */
+	struct pending_text backend; /* pending_read tells it; pending_add takes it from the answer */
 };
 
 struct pending;
 struct pending_entry;
 
 /*
- * An empty table without limits; `seed` (secret, copied) keys its hash. NULL if
+ * An empty table without limits but PENDING_PER_REQUESTER_MAX; `seed` (secret, copied) keys its hash. NULL if
  * there is no memory. The caller owns it: pending_free.
  */
 struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES]);
@@ -64,26 +77,45 @@ void pending_free(struct pending *pending);
 
 /*
  * From now on, nothing is added beyond `max` requests in all and
- * `max_per_requester` of one requester's bare JID (what is before the "/").
+ * `max_per_requester` of one requester's bare JID (what is before the "/"), nor
+ * beyond PENDING_BYTES_EACH times as many bytes that they hold: their entries,
+ * texts and kept_bytes. A requester's only request may be of any size, and so may
+ * the only one in all.
  */
-void pending_limit(struct pending *pending, size_t max, size_t max_per_requester);
+void pending_set_limits(struct pending *pending, size_t max, size_t max_per_requester);
 
 /*
  * Adds a copy of `request`, to be found by `answer`, and writes the entry, which
  * belongs to the table and is valid until pending_remove. Nothing has changed
  * unless PENDING_OK.
+ *
+ * An id with control characters (below 0x20) is refused: an XML parser gives them
+ * back as spaces (XML 1.0 section 3.3.3), so the answer would not be found. So is one
+ * longer than PENDING_ID_MAX.
  */
 enum pending_status pending_add(struct pending *pending, const struct pending_answer *answer,
                                 const struct pending_request *request, struct pending_entry **added);
 
-/* The oldest request that `answer` can be for, or NULL. */
+/* The oldest request that `answer` can be for, or NULL. What was abandoned cannot be answered. */
 struct pending_entry *pending_find(const struct pending *pending, const struct pending_answer *answer);
 
 /* The request with the earliest deadline, or NULL. */
 struct pending_entry *pending_first(const struct pending *pending);
 
-/* The oldest request that was handed to the backend `jid`, or NULL. */
-struct pending_entry *pending_first_of(const struct pending *pending, struct pending_text jid);
+/* The oldest request with retries left that was handed to the backend `jid`, or NULL. */
+struct pending_entry *pending_first_movable(const struct pending *pending, struct pending_text jid);
+
+/* Takes away what retries `entry` has left, at least one, and what is kept for it, which does not count any more. */
+void pending_fix(struct pending *pending, struct pending_entry *entry);
+
+/*
+ * The backend `jid` has gone: what it has is abandoned, and whoever comes with that
+ * JID from now on has none of it. O(1), however much that is.
+ */
+void pending_abandon(struct pending *pending, struct pending_text jid);
+
+/* Some abandoned request, or NULL. */
+struct pending_entry *pending_first_abandoned(const struct pending *pending);
 
 /* The request of `entry`; its texts are valid as long as the entry. */
 struct pending_request pending_read(const struct pending_entry *entry);
@@ -94,7 +126,10 @@ void pending_remove(struct pending *pending, struct pending_entry *entry);
 /* How many requests are pending. */
 size_t pending_count(const struct pending *pending);
 
-/* How many of them were handed to the backend `jid`. */
+/* How many bytes they hold, as they count for the limits. */
+size_t pending_bytes(const struct pending *pending);
+
+/* How many requests were handed to the backend `jid` and are not abandoned. */
 size_t pending_count_of(const struct pending *pending, struct pending_text jid);
 
 #endif

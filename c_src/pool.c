@@ -513,18 +513,22 @@ static struct backend *pick_of(struct pool *pool, enum pool_state state, struct 
 	return strategies[pool->strategy].pick(pool, state, excepted, request);
 }
 
+static struct backend *find_optional(const struct pool *pool, const char *jid, size_t jid_len)
+{
+	return jid == NULL ? NULL : find(pool, jid, jid_len);
+}
+
 const char *pool_pick(struct pool *pool, const struct pool_request *request, size_t *jid_len)
 {
-	struct backend *requester = NULL, *picked;
+	struct backend *requester = find_optional(pool, request->requester, request->requester_len);
+	struct backend *avoided = find_optional(pool, request->avoided, request->avoided_len);
+	struct backend *excepted = avoided != NULL ? avoided : requester, *picked;
 
-	if (request->requester != NULL) {
-		requester = find(pool, request->requester, request->requester_len);
-	}
-	picked = pick_of(pool, POOL_READY, requester, request);
+	picked = pick_of(pool, POOL_READY, excepted, request);
 	if (picked == NULL) {
-		picked = pick_of(pool, POOL_SUSPENDED, requester, request);
+		picked = pick_of(pool, POOL_SUSPENDED, excepted, request);
 	}
-	if (picked == NULL) {
+	if (picked == NULL || picked == requester) {
 		return NULL;
 	}
 	*jid_len = picked->jid_len;

@@ -96,6 +96,8 @@ typedef size_t pool_load(void *context, const char *jid, size_t jid_len);
 struct pool_request {
 	const char *requester; /* a JID, which is not chosen for itself, or NULL */
 	size_t requester_len;
+	const char *avoided; /* another JID that is not chosen, or NULL */
+	size_t avoided_len;
 	const char *service; /* the address that was asked, or NULL */
 	size_t service_len;
 	pool_load *load; /* not NULL with POOL_LEAST_PENDING; it leaves the pool alone */
@@ -106,6 +108,9 @@ struct pool_request {
  * The JID of the backend for `request`, chosen by the strategy as if the requester
  * were no backend, and its length; NULL if there is none that is ready or
  * suspended. Valid until that backend is removed.
+ *
+ * If a backend is to be avoided, it is chosen as if that were none; NULL, too, if
+ * that choice is the requester itself.
  */
 const char *pool_pick(struct pool *pool, const struct pool_request *request, size_t *jid_len);
 

@@ -1,14 +1,20 @@
 -- Who can serve: the target's available resources, as its presence tells them
 -- (RFC 6121 section 4), and which of them are to be chosen.
 
+local bounces = module:require "bounces";
+local health = module:require "health";
+
 local jid_bare = require "util.jid".bare;
 local jid_host = require "util.jid".host;
 local jid_resource = require "util.jid".resource;
-local new_id = require "util.id".medium;
+local new_cache = require "util.cache".new;
 local st = require "util.stanza";
 
 -- What the pool makes of a backend's state
 local POOL_STATES = { ready = "ready", suspended = "suspended", draining = "away", hibernating = "away", excluded = "away" };
+
+-- How many backends are remembered that are not to be had any more though their session may go on
+local REMEMBERED = 256;
 
 local backends = {};
 
@@ -32,18 +38,22 @@ end
 
 -- (setup) -> the handlers for presence and IQ events, and more
 -- setup: { target (the prepared bare JID), pool (filled and emptied here from now on), subscription,
---          timeout (seconds to answer a ping), is_wanted(resource): whether it may serve, saved (what save() returned before a reload),
---          is_bounce(origin, stanza): whether an answer is a server's, not the backend's;
---          on_came(backend), on_gone(backend): to be told before one is in the pool, and after;
+--          timeout (seconds until one in doubt is lost), is_wanted(resource): whether it may serve,
+--          saved (what save() returned before a reload),
+--          on_gone(backend): to be told when one is in the pool no longer;
+--          on_hibernating(backend): to be told when others can do what it has got;
 --          on_change(): to be told when a backend has come, gone or changed }
 function backends.new(setup)
 	local target, pool, subscription = setup.target, setup.pool, setup.subscription;
-	local saved = setup.saved or { records = {}, is_watched = false, was_serving = false };
+	local saved = setup.saved or { records = {}, remembered = new_cache(REMEMBERED), is_watched = false, was_serving = false };
 	-- by a backend's JID: { since, priority, is_excluded, is_drained, is_hibernating, is_suspended,
-	-- ping (the id to be answered, or false), doubt (what it is in until its presence comes, or false) }
+	-- doubt (what it is in until its presence comes, or false) }
 	local records = saved.records;
+	local remembered = saved.remembered; -- by JID: { is_drained, is_suspended, session (the client's, here, or nil) }
 	local is_watched = saved.is_watched; -- whether the target is subscribed to the proxy's presence
 	local was_serving = saved.was_serving;
+	local checks; -- health's
+	local doubt_timer;
 
 	local function send_presence(to, type)
 		module:send(st.presence({ from = module.host, to = to, type = type }));
@@ -54,28 +64,43 @@ function backends.new(setup)
 		send_presence(to, not pool:serves() and "unavailable" or nil);
 	end
 
-	local function changed()
-		if was_serving ~= pool:serves() then
-			was_serving = not was_serving;
-			if is_watched then
-				send_own_presence(target);
+	-- What those that hibernate have got is for the others, as soon as there is one.
+	local function relieve_hibernating()
+		for backend, record in pairs(records) do
+			if record.is_hibernating then
+				setup.on_hibernating(backend);
 			end
 		end
-		setup.on_change();
 	end
 
-	-- Sets fields of a backend's record, if it is one.
-	local function update(backend, fields)
-		local record = records[backend];
-		if not record then
-			return;
+	local function changed()
+		setup.on_change();
+		if was_serving ~= pool:serves() then
+			was_serving = not was_serving;
+			if was_serving then
+				relieve_hibernating();
+			end
+			if is_watched then
+				send_own_presence(target); -- last of all, as an error in another module's handler would end this here
+			end
 		end
+	end
+
+	local function set_fields(backend, fields)
+		local record = records[backend];
 		for name, value in pairs(fields) do
 			record[name] = value;
 		end
 		pool:priority(backend, record.priority);
 		pool:set(backend, POOL_STATES[state_of(record)]);
-		changed();
+	end
+
+	-- Sets fields of a backend's record, if it is one.
+	local function update(backend, fields)
+		if records[backend] then
+			set_fields(backend, fields);
+			changed();
+		end
 	end
 
 	local function is_hibernating(jid)
@@ -83,17 +108,25 @@ function backends.new(setup)
 		return session and session.hibernating;
 	end
 
+	-- What is remembered of a backend that comes again, as long as it has not got another session
+	local function recall(backend)
+		local known = remembered:get(backend);
+		remembered:set(backend, nil);
+		return known and known.session == prosody.full_sessions[backend] and known or {};
+	end
+
 	local function add(backend)
-		setup.on_came(backend);
 		local ok, failure = pool:add(backend);
 		if not ok then
 			module:log("error", "A backend cannot be used: %s", failure);
 			return;
 		end
+		local known = recall(backend);
 		local resource = jid_resource(backend);
 		local is_excluded = not setup.is_wanted(resource);
 		records[backend] = {
 			since = os.time(), priority = 0, is_excluded = is_excluded, is_hibernating = is_hibernating(backend);
+			is_drained = known.is_drained, is_suspended = known.is_suspended;
 		};
 		module:log("debug", "%s came: %d backends", backend, #pool);
 		if is_excluded then
@@ -109,78 +142,106 @@ function backends.new(setup)
 		if not jid_resource(from) then
 			return;
 		end
-		if not records[from] then
+		local is_new = not records[from];
+		if is_new then
 			add(from);
 		end
-		update(from, { priority = read_priority(stanza), doubt = false });
-	end
-
-	local function remove(backend)
-		if pool:remove(backend) then
-			records[backend] = nil;
-			module:log("debug", "%s went: %d backends", backend, #pool);
-			setup.on_gone(backend);
+		if not records[from] then
+			return;
 		end
-	end
-
-	-- From the bare address: no resource is left (RFC 6121 section 4.3.2)
-	local function went(from)
-		if jid_resource(from) then
-			remove(from);
-		else
-			while #pool > 0 do
-				remove(pool:any());
-			end
+		set_fields(from, { priority = read_priority(stanza), doubt = false });
+		if is_new and records[from].is_suspended then
+			checks:check(from);
 		end
 		changed();
 	end
 
-	-- It cannot be reached: is the target there at all?
-	local function drop(backend)
-		if records[backend] then
-			went(backend);
+	-- It is no backend any more. -> what it was, or nil
+	local function remove(backend)
+		local record = records[backend];
+		if record then
+			records[backend] = nil;
+			pool:remove(backend);
+			checks:forget(backend);
+			setup.on_gone(backend);
+		end
+		return record;
+	end
+
+	-- Its server says that its session is over.
+	local function went(backend)
+		remembered:set(backend, nil);
+		if remove(backend) then
+			module:log("debug", "%s went: %d backends", backend, #pool);
+		end
+		changed();
+	end
+
+	-- Nobody says that its session is over, so what was held against it is remembered.
+	local function forget(backend)
+		local record = remove(backend);
+		if record and (record.is_drained or record.is_suspended) then
+			remembered:set(backend, {
+				is_drained = record.is_drained, is_suspended = record.is_suspended, session = prosody.full_sessions[backend],
+			});
+		end
+	end
+
+	-- (which): those whose record is of this kind, all if nil, are no backends any more
+	local function lose(which)
+		local before = #pool;
+		for backend, record in pairs(records) do
+			if not which or which(record) then
+				forget(backend);
+			end
+		end
+		module:log("debug", "%d backends were lost: %d left", before - #pool, #pool);
+		changed();
+	end
+
+	-- A server cannot reach it: is the target there at all? As to a client of ours, its presence tells.
+	local function lose_unreachable(backend)
+		if records[backend] and not prosody.full_sessions[backend] then
+			forget(backend);
+			module:log("debug", "%s cannot be reached: %d backends", backend, #pool);
+			changed();
 			subscription.check();
 		end
 	end
 
-	-- XEP-0199: one that does not answer is dropped
-	local function ping(backend)
-		local id = new_id();
-		records[backend].ping = id;
-		module:add_timer(setup.timeout, function ()
-			if records[backend] and records[backend].ping == id then
-				drop(backend);
-			end
-		end);
-		module:send(st.iq({ type = "get", id = id, from = module.host, to = backend }):tag("ping", { xmlns = "urn:xmpp:ping" }));
-	end
-
-	-- It has let a request time out: nothing new for it until it answers a ping.
+	-- A request has timed out there, which may be due to the request as well as to the backend.
 	local function suspect(backend)
 		if pool:state(backend) == "ready" then
-			module:log("warn", "Resource %q of the target let a request time out: it gets no new ones until it answers a ping",
-				jid_resource(backend));
-			update(backend, { is_suspended = true });
-			ping(backend);
+			checks:check(backend);
 		end
 	end
 
-	-- for iq/host: an answer to a ping, even an error, shows that the backend is alive
+	-- It does not answer a ping either: nothing new for it until it does.
+	local function on_silent(backend)
+		module:log("warn", "Resource %q of the target does not answer a ping: it gets no new requests until it does",
+			jid_resource(backend));
+		update(backend, { is_suspended = true });
+		subscription.check();
+	end
+
+	checks = health.new(saved.checks, on_silent);
+
+	-- for iq/host: an answer to a ping, even an error, shows that the backend is alive, unless a server sent it
 	local function on_iq(event)
-		local attr = event.stanza.attr;
-		local record = records[attr.from];
-		if not record or not record.ping or record.ping ~= attr.id or attr.to ~= module.host
-			or attr.type ~= "result" and attr.type ~= "error" then
+		local backend = event.stanza.attr.from;
+		if not checks:is_answer(event.stanza) then
 			return;
 		end
-		if setup.is_bounce(event.origin, event.stanza) then
-			drop(attr.from);
-			return true;
+		local bounce = bounces.kind(event.origin, event.stanza, pool);
+		if bounce == "unreachable" then
+			lose_unreachable(backend);
+		elseif not bounce then
+			if records[backend].is_suspended then
+				module:log("info", "Resource %q of the target answers again", jid_resource(backend));
+			end
+			checks:forget(backend);
+			update(backend, { is_suspended = false });
 		end
-		if record.is_suspended then
-			module:log("info", "Resource %q of the target answers again", jid_resource(attr.from));
-		end
-		update(attr.from, { ping = false, is_suspended = false });
 		return true;
 	end
 
@@ -197,20 +258,20 @@ function backends.new(setup)
 		return entries;
 	end
 
-	-- Nothing new for any of them until its presence comes again; those whose does not are dropped.
+	-- Nothing new for any of them until its presence comes again; those whose does not are lost.
 	local function doubt_all()
 		local doubt = {};
 		for _, entry in ipairs(list()) do
 			update(entry.jid, { doubt = doubt });
 		end
-		subscription.check();
-		module:add_timer(setup.timeout, function ()
-			for _, entry in ipairs(list()) do
-				if records[entry.jid] and records[entry.jid].doubt == doubt then
-					went(entry.jid);
-				end
-			end
+		if doubt_timer then
+			doubt_timer:stop();
+		end
+		doubt_timer = module:add_timer(setup.timeout, function ()
+			doubt_timer = nil;
+			lose(function (record) return record.doubt == doubt; end);
 		end);
+		subscription.check();
 	end
 
 	-- A server that dies does not say which of its clients are gone. Streams that were not
@@ -237,7 +298,12 @@ function backends.new(setup)
 	-- XEP-0198: what is sent to a hibernating session waits in a queue for its return
 	local function watch_hibernation(session)
 		module:hook_object_event(session.events, "smacks-hibernation-start", function (event)
-			update(event.origin.full_jid or "", { is_hibernating = true, is_suspended = false, ping = false });
+			local backend = event.origin.full_jid or "";
+			if records[backend] then
+				checks:forget(backend);
+				update(backend, { is_hibernating = true, is_suspended = false });
+				setup.on_hibernating(backend);
+			end
 		end);
 		module:hook_object_event(session.events, "smacks-hibernation-end", function (event)
 			update(event.resumed.full_jid or event.origin.full_jid or "", { is_hibernating = false });
@@ -251,20 +317,25 @@ function backends.new(setup)
 		end;
 		unavailable = function (from, stanza)
 			subscription.on_presence(stanza);
-			went(from);
 			if jid_resource(from) then
+				went(from);
 				subscription.on_gone();
+			else -- no resource is left (RFC 6121 section 4.3.2)
+				lose();
 			end
 		end;
 		error = function (from, stanza)
-			if not jid_resource(from) then
+			if jid_resource(from) then
+				forget(from);
+				changed();
+			else
 				subscription.on_error(stanza);
+				lose();
 			end
-			went(from);
 		end;
-		unsubscribed = function (from)
+		unsubscribed = function ()
 			subscription.on_unsubscribed();
-			went(jid_bare(from));
+			lose();
 		end;
 		subscribed = subscription.on_subscribed;
 		subscribe = function ()
@@ -296,10 +367,18 @@ function backends.new(setup)
 		return true;
 	end
 
-	-- to be called when the module goes away
+	-- to be called when the module goes away for good
 	local function stop()
 		if is_watched and was_serving then
 			send_presence(target, "unavailable");
+		end
+	end
+
+	-- to be called when the module goes, whether it is reloaded or not
+	local function stop_timers()
+		checks:stop();
+		if doubt_timer then
+			doubt_timer:stop();
 		end
 	end
 
@@ -321,16 +400,6 @@ function backends.new(setup)
 		return counts;
 	end
 
-	-- What a reload has carried over, but for its timers
-	local function take_over(backend)
-		local record = records[backend];
-		update(backend, { is_excluded = not setup.is_wanted(jid_resource(backend)) });
-		if record.ping then
-			ping(backend);
-		end
-		return record.doubt;
-	end
-
 	-- to be called when all hosts are there, and when the target's comes later
 	local function start()
 		local host = jid_host(target);
@@ -341,10 +410,13 @@ function backends.new(setup)
 			watch_streams(host);
 		end
 		subscription.start();
-		local is_in_doubt = false;
+		local is_in_doubt = false; -- which a reload carries over
 		for _, entry in ipairs(list()) do
-			is_in_doubt = records[entry.jid] and take_over(entry.jid) or is_in_doubt;
+			update(entry.jid, { is_excluded = not setup.is_wanted(entry.resource) });
+			is_in_doubt = records[entry.jid] and records[entry.jid].doubt or is_in_doubt;
 		end
+		checks:start();
+		relieve_hibernating(); -- in the middle of which a reload may have been
 		if is_in_doubt then
 			doubt_all();
 		end
@@ -355,7 +427,7 @@ function backends.new(setup)
 		subscription.resync();
 		for _, entry in ipairs(list()) do
 			if records[entry.jid] and entry.state ~= "hibernating" and entry.state ~= "excluded" then
-				ping(entry.jid);
+				checks:check(entry.jid);
 			end
 		end
 	end
@@ -363,14 +435,19 @@ function backends.new(setup)
 	return {
 		count_states = count_states;
 		drain = drain;
-		drop = drop;
 		list = list;
+		lose_unreachable = lose_unreachable;
 		on_iq = on_iq;
 		on_presence = on_presence;
 		resync = resync;
-		save = function () return { records = records, is_watched = is_watched, was_serving = was_serving }; end;
+		save = function ()
+			return {
+				records = records, remembered = remembered, checks = checks:save(), is_watched = is_watched, was_serving = was_serving,
+			};
+		end;
 		start = start;
 		stop = stop;
+		stop_timers = stop_timers;
 		suspect = suspect;
 	};
 end

@@ -6,6 +6,8 @@
 --         generation = { id = 0 to 255, key = base64, created = seconds since 1970 }
 
 local base64 = require "util.encodings".base64;
+local datamanager = require "util.datamanager";
+local get_driver = require "core.storagemanager".get_driver;
 local random_bytes = require "util.random".bytes;
 
 local KEY_BYTES = 32;
@@ -31,6 +33,13 @@ local function is_empty(stored) -- which it always is where storage is "none"
 	return type(stored) == "table" and next(stored) == nil;
 end
 
+-- Prosody's internal storage reads an empty file, as a full disk leaves one behind, like none at all.
+local function has_empty_file()
+	local _, driver_name = get_driver(module.host, module.name);
+	local file = driver_name == "internal" and io.open(datamanager.getpath(nil, module.host, module.name));
+	return file and file:close() or false;
+end
+
 local function new_generation(after, time)
 	return {
 		id = after and (after.id + 1) % 256 or 0;
@@ -39,19 +48,26 @@ local function new_generation(after, time)
 	};
 end
 
--- (jat, store, lifetime, clock) -> keys | nil, message
+-- (jat, store, lifetime, saved, clock) -> keys | nil, message
 -- Gives the jat the keys of the store (a keyval one), which must then not be given others.
--- lifetime: seconds; clock: the function that returns the wall clock's seconds, os.time if nil
-function keys.open(jat, store, lifetime, clock)
+-- lifetime: seconds; saved: what save() returned before a reload, or nil;
+-- clock: the function that returns the wall clock's seconds, os.time if nil
+-- keys: { rotate() and save(), see below; due: the seconds until rotate() should be called }
+function keys.open(jat, store, lifetime, saved, clock)
 	clock = clock or os.time;
 	local stored, read_error = store:get(nil);
 	if read_error then
 		return nil, ("the keys of %s cannot be read from Prosody's storage: %s"):format(module.host, read_error);
-	elseif is_empty(stored) then
-		stored = nil;
-	elseif stored and not is_sound(stored) then
+	elseif stored and not is_empty(stored) and not is_sound(stored) or not stored and has_empty_file() then
 		return nil, ("the keys of %s in Prosody's storage are damaged: restore them, or remove the store %q of that host for new ones")
 			:format(module.host, module.name);
+	end
+	local is_stored = not is_empty(stored) and stored ~= nil;
+	local is_failing = false; -- whether the last attempt to write them has failed, as the log tells
+	if saved and not saved.is_stored then -- what is in use is in memory alone
+		stored, is_stored, is_failing = saved.stored, false, saved.is_failing;
+	elseif not is_stored then
+		stored = nil;
 	end
 
 	if stored then
@@ -61,7 +77,13 @@ function keys.open(jat, store, lifetime, clock)
 		jat:add_key(generation_key(stored.current));
 	end
 
-	local is_stored = stored ~= nil;
+	local function write()
+		local ok, write_error = store:set(nil, stored);
+		if not ok and not is_failing then
+			module:log("error", "The new key cannot be written to Prosody's storage, a restart will change the tokens: %s", write_error);
+		end
+		is_stored, is_failing = ok, not ok;
+	end
 
 	-- () -> seconds until it should be called again
 	-- Starts a new generation if it is time for one, and sees to it that it is stored.
@@ -75,17 +97,17 @@ function keys.open(jat, store, lifetime, clock)
 			is_stored, age = false, 0;
 		end
 		if not is_stored then
-			local ok, write_error = store:set(nil, stored);
-			is_stored = ok;
-			if not ok then
-				module:log("error", "The new key cannot be written to Prosody's storage, a restart will change the tokens: %s", write_error);
-			end
+			write();
 		end
 		return math.min(lifetime - age, is_stored and DAY or HOUR);
 	end
 
-	rotate();
-	return { rotate = rotate };
+	-- What a reload has to carry over
+	local function save()
+		return { stored = stored, is_stored = is_stored, is_failing = is_failing };
+	end
+
+	return { due = rotate(), rotate = rotate, save = save };
 end
 
 return keys;

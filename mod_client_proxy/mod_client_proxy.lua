@@ -9,8 +9,10 @@ local sha256 = require "util.hashes".sha256;
 
 local requests = module:require "requests";
 
--- What a reload carries over: { target, pool, backends, subscription, pending, held, totals }
+-- What a reload carries over: { target, pool, backends, subscription, pending, keys, totals }
 local saved = module.saved_state or {};
+
+local operations = module:require "operations".new(saved.totals);
 
 -- An error that is no string keeps Prosody from printing a traceback below it.
 local refusal_mt = {
@@ -21,7 +23,8 @@ local refusal_mt = {
 
 local function refuse_to_load(message)
 	if saved.pending then
-		requests.give_up(saved.pending);
+		requests.give_up(saved.pending, operations, "unloaded");
+		operations.set_gauges(0, {});
 	end
 	module:set_status("error", message);
 	error(setmetatable({ message = message }, refusal_mt));
@@ -46,9 +49,12 @@ local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POO
 -- With a key that stays the same, what sender and recipient choose does, too.
 must(pool:strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES)));
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));
-local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime));
+local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
 
-local operations = module:require "operations".new(saved.totals);
+if saved.target and not keeps_target then
+	requests.give_up(pending, operations, "retargeted");
+	module:require "subscription".withdraw(saved.target);
+end
 
 local handlers, diagnosis;
 local function on_change()
@@ -67,9 +73,8 @@ local backends = module:require "backends".new {
 	subscription = subscription;
 	is_wanted = module:require "globs".matcher(options.resources or { "*" });
 	saved = keeps_target and saved.backends;
-	is_bounce = function (origin, stanza) return requests.is_bounce(origin, stanza, pool); end;
-	on_came = function (backend) handlers.on_backend_came(backend); end;
 	on_gone = function (backend) handlers.on_backend_gone(backend); end;
+	on_hibernating = function (backend) handlers.on_backend_hibernating(backend); end;
 	on_change = on_change;
 };
 diagnosis = module:require "diagnosis".new {
@@ -86,10 +91,9 @@ handlers = requests.new {
 	jat = jat;
 	pool = pool;
 	pending = pending;
-	held = saved.held;
 	operations = operations;
 	suspect = backends.suspect;
-	drop = backends.drop;
+	lose_unreachable = backends.lose_unreachable;
 };
 local shell = module:require "shell";
 shell.start {
@@ -131,12 +135,12 @@ module:hook_global("host-activated", function (host)
 	end
 end, -10); -- when its modules are loaded
 
-local rotation = module:add_timer(keys.rotate(), keys.rotate);
+local rotation = module:add_timer(keys.due, keys.rotate);
 
 function module.save()
 	return {
 		target = options.target; pool = pool; backends = backends.save(); subscription = subscription.save();
-		pending = pending; held = handlers.save(); totals = operations.totals;
+		pending = pending; keys = keys.save(); totals = operations.totals;
 	};
 end
 
@@ -146,7 +150,10 @@ local function stop()
 end
 
 function module.unload()
-	rotation:stop(); -- else it would keep all of this in memory until it is due
+	-- Timers would keep all of this in memory until they are due.
+	rotation:stop();
+	handlers.stop_timers();
+	backends.stop_timers();
 	subscription.stop();
 	shell.stop();
 	if not module.reloading then

@@ -25,7 +25,7 @@ function operations.new(totals)
 		totals[name] = totals[name] or 0;
 	end
 	local answer_time = module:metric("histogram", "answer_time", "seconds",
-		"Time that backends took to answer", {}, { buckets = SECONDS }):with_labels();
+		"Time that backends took to answer", {}, { buckets = { table.unpack(SECONDS) } }):with_labels(); -- a copy, as Prosody adds +Inf to it
 	local pending_gauge = module:metric("gauge", "pending", "", "Requests that wait for an answer", {}):with_labels();
 	local backends_gauge = module:metric("gauge", "backends", "", "Backends by state", { "state" });
 

@@ -1,5 +1,12 @@
 -- The life of a request: dispatched to a backend, and settled by its answer or
 -- by its deadline; when the backend goes away before, handed to another.
+--
+-- A request is in the pending table, and has nothing anywhere else, until it is taken out of it; then
+-- whoever took it has all there is of it, and answers it or puts it back before anything else is done.
+-- So it does not matter what sending a stanza can call back: another module's handlers, a reload, an
+-- answer that comes at once.
+
+local bounces = module:require "bounces";
 
 local errors = require "util.error";
 local find, sub = string.find, string.sub;
@@ -10,11 +17,14 @@ local st = require "util.stanza";
 local failures = errors.init("client_proxy", {
 	["backend-gone"] = { "cancel", "service-unavailable", "The resource that was to answer has gone" };
 	["bad-address"] = { "modify", "jid-malformed", "The sender's address cannot be translated" };
+	["bad-id"] = { "modify", "bad-request", "There are control characters in the id, which no answer can bring back" };
+	["conflict"] = { "cancel", "conflict", "A request with this id, to an address that differs in the resource alone, is pending" };
 	["malformed"] = { "modify", "bad-request", "An IQ is a get or set with an id and exactly one child element, or their answer" };
 	["no-backend"] = { "cancel", "service-unavailable", "No resource of the target is online" };
 	["full"] = { "wait", "resource-constraint", "Too many requests are pending" };
 	["no-memory"] = { "wait", "resource-constraint", "There is no memory for another request" };
-	["requester-full"] = { "wait", "resource-constraint", "Too many of your requests are pending" };
+	["requester-full"] = { "wait", "resource-constraint", "Too many of your requests are pending, or they are too large" };
+	["retargeted"] = { "wait", "service-unavailable", "The service has moved to another account" };
 	["no-messages"] = { "cancel", "feature-not-implemented", "Messages are not supported here" };
 	["no-such-resource"] = { "cancel", "service-unavailable", "This address takes no requests" };
 	["not-by-backends"] = { "cancel", "feature-not-implemented", "A backend cannot send requests to a requester" };
@@ -25,16 +35,14 @@ local failures = errors.init("client_proxy", {
 -- How the requests that end so are counted
 local outcomes = {
 	["backend-gone"] = "backend_gone", ["no-backend"] = "no_backend", ["timeout"] = "timeout", ["unloaded"] = "unloaded";
+	["retargeted"] = "backend_gone";
 	["full"] = "limited", ["requester-full"] = "limited", ["no-memory"] = "limited";
-	["bad-address"] = "refused", ["malformed"] = "refused", ["no-such-resource"] = "refused", ["not-by-backends"] = "refused";
+	["bad-address"] = "refused", ["bad-id"] = "refused", ["conflict"] = "refused", ["malformed"] = "refused",
+	 ["no-such-resource"] = "refused", ["not-by-backends"] = "refused";
 };
 
 -- How many requests expire or change their backend before Prosody gets to do something else
 local SLICE = 100;
-
--- How much of a get is kept to be sent again, and what an element takes besides its texts. Without
--- a limit, a requester could fill Lua's memory with large ones that its backend takes its time for.
-local KEPT_BYTES, ELEMENT_BYTES = 8192, 256;
 
 local IQ_REQUEST = { get = true, set = true };
 local IQ_ANSWER = { result = true, error = true };
@@ -77,53 +85,67 @@ local function is_well_formed_request(stanza)
 	return IQ_REQUEST[stanza.attr.type] and stanza.attr.id and #stanza.tags == 1;
 end
 
--- (element, room) -> bytes of memory that it leaves of `room`, below 0 if it takes more
-local function room_beside(element, room)
-	room = room - ELEMENT_BYTES;
-	for name, value in pairs(element.attr) do
-		room = room - #name - #value;
-	end
-	for _, child in ipairs(element) do
-		if room < 0 then
-			break;
-		end
-		room = type(child) == "string" and room - #child or room_beside(child, room);
-	end
-	return room;
-end
-
--- (pending[, operations]): answers every pending request at once, the module is going away
-function requests.give_up(pending, operations)
+-- (pending, operations, failure): every pending request ends so at once, whatever its deadline
+function requests.give_up(pending, operations, failure)
 	local requester, service, id = pending:expire(math.huge);
 	while requester do
-		if operations then
-			operations.count("unloaded");
+		operations.count(outcomes[failure]);
+		local ok, problem = pcall(answer_taken, requester, service, id, failure); -- as the others have no later
+		if not ok then
+			module:log("error", "Another module's handler has failed on an answer: %s", problem);
 		end
-		answer_taken(requester, service, id, "unloaded");
 		requester, service, id = pending:expire(math.huge);
 	end
 end
 
--- An error that the backend did not send itself, but a server that could not
--- reach it: one of our own hosts, our mod_s2s, or the target's server.
-function requests.is_bounce(origin, stanza, pool)
-	local is_ours = origin.dummy or origin == prosody.hosts[origin.host];
-	return stanza.attr.type == "error" and (is_ours or not pool:state(stanza.attr.from));
+-- (work) -> start(), retire()
+-- From start() on, work() is called each time that Prosody has done other things, until it says that there is no more.
+-- From retire() on there is no timer, and start() does all of the work at once: it was called by something that a
+-- reload was in the middle of.
+local function in_slices(work)
+	local timer;
+	local is_retired = false;
+
+	local function stop()
+		if timer then
+			timer:stop();
+			timer = nil;
+		end
+	end
+
+	local function run()
+		timer = module:add_timer(0, run); -- already now, as an error in another module's handler would end this here
+		if not work() then
+			stop();
+		end
+	end
+
+	local function start()
+		if is_retired then
+			repeat until not work();
+		else
+			timer = timer or module:add_timer(0, run);
+		end
+	end
+
+	local function retire()
+		is_retired = true;
+		stop();
+	end
+
+	return start, retire;
 end
 
--- (setup) -> the handlers for IQ and message events, for backends that come and go, save() and stop()
--- setup: { target, timeout (seconds), retries, max_pending, max_pending_per_requester, jat, pool,
---          pending, held (what save() returned before a reload), operations,
---          suspect(backend), drop(backend): to be told of what lets a request time out, or cannot be reached }
+-- (setup) -> the handlers for IQ and message events, for backends that go or hibernate, stop() and stop_timers()
+-- setup: { target, timeout (seconds), retries, max_pending, max_pending_per_requester, jat, pool, pending, operations,
+--          suspect(backend): to be told of what lets a request time out,
+--          lose_unreachable(backend): to be told of what a server says that it cannot reach }
 function requests.new(setup)
 	local jat, pool, pending, target, operations = setup.jat, setup.pool, setup.pending, setup.target, setup.operations;
-	local timer, timer_due; -- the one timer, and when it fires
-	local stopped = false;
-	local leaving = {}; -- backends that have gone, with requests still to be taken back
-	-- by a request's handle: the stanza to send again, and how often, where that is not setup.retries
-	local held = setup.held or { stanzas = {}, retries = {} };
+	local timer, timer_due; -- the one timer for deadlines, and when it fires
+	local stopped, retired = false, false;
 
-	pending:limit(setup.max_pending, setup.max_pending_per_requester);
+	pending:set_limits(setup.max_pending, setup.max_pending_per_requester);
 
 	local function refuse(origin, stanza, failure)
 		operations.count(outcomes[failure]);
@@ -136,26 +158,13 @@ function requests.new(setup)
 		answer_taken(requester, service, id, failure);
 	end
 
-	local function hold(handle, stanza, retries)
-		if retries > 0 and stanza.attr.type == "get" and room_beside(stanza, KEPT_BYTES) >= 0 then
-			held.stanzas[handle] = stanza;
-			held.retries[handle] = retries ~= setup.retries and retries or nil;
-		end
-	end
-
-	local function release(handle)
-		local stanza, retries = held.stanzas[handle], held.retries[handle] or setup.retries;
-		held.stanzas[handle], held.retries[handle] = nil, nil;
-		return stanza, retries;
-	end
-
 	local expire;
 
 	local function set_timer()
 		if timer then
 			timer:stop();
 		end
-		timer_due = pending:deadline();
+		timer_due = not retired and pending:deadline() or nil;
 		timer = timer_due and module:add_timer(math.max(0, timer_due - now()), expire);
 	end
 
@@ -171,32 +180,39 @@ function requests.new(setup)
 		timer = nil;
 		set_timer(); -- already now, as an error in another module's handler would end this here
 		for _ = 1, SLICE do
-			local requester, service, id, handle, _, backend = pending:expire(time);
+			local requester, service, id, backend = pending:expire(time);
 			if not requester then
 				break;
 			end
-			release(handle);
 			fail(requester, service, id, "timeout");
+			if retired then -- by a reload in the middle of this: the rest is the next instance's
+				return;
+			end
 			setup.suspect(backend);
 		end
 		set_timer();
 	end
 
-	-- Records the request, then sends it. -> handle | nil, failure
-	local function hand_over(stanza, backend, translated, requester, service, deadline, retries)
+	-- Records the request, then sends it to the backend. A get is kept with it, to be sent again. -> true | nil, failure
+	local function hand_over(stanza, backend, requester, service, id, added, deadline, retries)
 		local attr = stanza.attr;
-		local handle, failure = pending:add(backend, translated, attr.id, requester, service, deadline);
-		if handle then
-			hold(handle, stanza, retries);
+		local token = jat:encode(requester);
+		if not token then
+			return nil, "bad-address";
+		end
+		local translated = (split_resource(service)).."/"..token;
+		local ok, failure = pending:add(backend, translated, id, requester, service, added, deadline,
+			attr.type == "get" and retries or 0, stanza);
+		if ok then
 			watch_deadline(deadline);
 			attr.from, attr.to = translated, backend;
 			module:send(stanza);
 		end
-		return handle, failure;
+		return ok, failure;
 	end
 
 	local function dispatch(origin, stanza)
-		local requester, service = stanza.attr.from, stanza.attr.to;
+		local requester, service, id = stanza.attr.from, stanza.attr.to, stanza.attr.id;
 		if stopped then
 			return refuse(origin, stanza, "unloaded");
 		end
@@ -204,56 +220,79 @@ function requests.new(setup)
 		if not backend then
 			return refuse(origin, stanza, "no-backend");
 		end
-		local token = jat:encode(requester);
-		if not token then
-			return refuse(origin, stanza, "bad-address");
+		local time = now();
+		local deadline = time + setup.timeout;
+		local ok, failure = hand_over(stanza, backend, requester, service, id, time, deadline, setup.retries);
+		if failure == "conflict" then -- to that backend, both look the same
+			backend = pool:pick(requester, service, pending, backend);
+			if backend then
+				ok, failure = hand_over(stanza, backend, requester, service, id, time, deadline, setup.retries);
+			end
 		end
-		local handle, failure = hand_over(stanza, backend, (split_resource(service)).."/"..token, requester, service,
-			now() + setup.timeout, setup.retries);
-		if not handle then
+		if not ok then
 			refuse(origin, stanza, failure);
 		end
 	end
 
-	-- What becomes of a request whose backend will not answer it
-	local function retry(requester, service, id, handle, deadline)
-		local stanza, retries = release(handle);
-		local backend = stanza and pool:pick(requester, service, pending);
-		if backend and hand_over(st.clone(stanza), backend, stanza.attr.from, requester, service, deadline, retries - 1) then
+	-- What becomes of a request that the pending table has let go because its backend will not answer it
+	local function retry(requester, service, id, gone, added, deadline, retries, stanza)
+		local backend = stanza and pool:pick(requester, service, pending, gone);
+		if backend and hand_over(st.clone(stanza), backend, requester, service, id, added, deadline, retries - 1) then
 			operations.count("retries");
 		else
 			fail(requester, service, id, "backend-gone");
 		end
 	end
 
-	-- A slice of what the backend still had. Whether there is more
-	local function take_back(backend)
+	-- A slice of what backends had that have gone. -> whether there is more
+	local start_taking_back, retire_taking_back = in_slices(function ()
 		for _ = 1, SLICE do
-			local requester, service, id, handle, deadline = pending:take_back(backend);
+			local requester, service, id, gone, added, deadline, retries, stanza = pending:take_abandoned();
 			if not requester then
-				leaving[backend] = nil;
 				return false;
 			end
-			retry(requester, service, id, handle, deadline);
+			retry(requester, service, id, gone, added, deadline, retries, stanza);
+		end
+		return true;
+	end);
+
+	-- to be called when it is in the pool no longer
+	local function on_backend_gone(backend)
+		pending:abandon(backend);
+		if pending:has_abandoned() then
+			start_taking_back();
+		end
+	end
+
+	-- A slice of the gets of one that hibernates: each goes to another backend, or waits there if there is none for it.
+	local function hand_on(backend)
+		for _ = 1, SLICE do
+			local requester, service = pending:first_movable(backend);
+			if not requester or not pool:serves() then
+				return false;
+			elseif pool:pick(requester, service, pending, backend) then
+				local _, _, id, _, added, deadline, retries, stanza = pending:take_movable(backend);
+				retry(requester, service, id, backend, added, deadline, retries, stanza);
+			else
+				pending:fix_movable(backend);
+			end
 		end
 		return true;
 	end
 
-	-- to be called when it is in the pool no longer
-	local function on_backend_gone(backend)
-		if not leaving[backend] and take_back(backend) then
-			leaving[backend] = true;
-			module:add_timer(0, function ()
-				return leaving[backend] and take_back(backend) and 0 or nil;
-			end);
-		end
-	end
+	local relieved = {}; -- the backends whose gets are handed on, the first one now
 
-	-- to be called before it is in the pool: what it had before is not to be taken for what it gets now
-	local function on_backend_came(backend)
-		while leaving[backend] do
-			take_back(backend);
+	local start_handing_on, retire_handing_on = in_slices(function ()
+		if not hand_on(relieved[1]) then
+			table.remove(relieved, 1);
 		end
+		return relieved[1] ~= nil;
+	end);
+
+	-- to be called when it hibernates and there is another one for what it has
+	local function on_backend_hibernating(backend)
+		table.insert(relieved, backend);
+		start_handing_on();
 	end
 
 	local function drop_answer(stanza)
@@ -261,18 +300,19 @@ function requests.new(setup)
 		operations.count("unmatched_answers");
 	end
 
+	-- The answer goes to its requester, be it the backend's or a server's no. If a server cannot reach the
+	-- backend, the request is taken care of before anybody is told, as that can do many other things.
 	local function settle(origin, stanza)
 		local attr = stanza.attr;
-		local requester, service, id, handle, deadline, backend = pending:take(attr.from, attr.to, attr.id);
+		local requester, service, id, backend, added, deadline, retries, kept = pending:take(attr.from, attr.to, attr.id);
 		if not requester then
 			return;
 		end
-		if requests.is_bounce(origin, stanza, pool) then
-			setup.drop(backend);
-			retry(requester, service, id, handle, deadline);
+		if bounces.kind(origin, stanza, pool) == "unreachable" then
+			retry(requester, service, id, backend, added, deadline, retries, kept);
+			setup.lose_unreachable(backend);
 		else
-			release(handle);
-			operations.count_answer(attr.type == "error" and "error" or "answered", now() - (deadline - setup.timeout));
+			operations.count_answer(attr.type == "error" and "error" or "answered", now() - added);
 			attr.from, attr.to = service, requester;
 			module:send(stanza);
 		end
@@ -329,23 +369,28 @@ function requests.new(setup)
 	-- Answers all that is pending, and refuses what still comes
 	local function stop()
 		stopped = true;
-		requests.give_up(pending, operations);
+		requests.give_up(pending, operations, "unloaded");
 	end
 
-	-- What a reload has to carry over besides pool and pending
-	local function save()
-		while next(leaving) do -- sending can let others go, so pairs will not do
-			on_backend_came(next(leaving));
+	-- to be called when the module goes, whether it is reloaded or not: a timer would keep all of this in memory
+	local function stop_timers()
+		retired = true;
+		retire_taking_back();
+		retire_handing_on();
+		if timer then
+			timer:stop();
 		end
-		return held;
 	end
 
 	set_timer();
+	if pending:has_abandoned() then -- which a reload carries over
+		start_taking_back();
+	end
 	return {
-		on_backend_came = on_backend_came;
 		on_backend_gone = on_backend_gone;
-		save = save;
+		on_backend_hibernating = on_backend_hibernating;
 		stop = stop;
+		stop_timers = stop_timers;
 		on_iq_first = on_iq_first;
 		on_iq_last = on_iq_last;
 		on_message = on_message;

@@ -18,6 +18,31 @@ local IS_UNASKED = { ["starting"] = true, ["no-account"] = true, ["roster-broken
 
 local subscription = {};
 
+-- An entry that the module has made says so, until somebody else changes it.
+local function mark_as_ours(node, host)
+	local roster = rostermanager.load_roster(node, host);
+	roster[module.host].made_by = module.name;
+	return rostermanager.save_roster(node, host, roster, module.host);
+end
+
+-- (target): it is the target no longer. What the module has granted in its roster is taken back.
+function subscription.withdraw(target)
+	local node, host = jid_split(target);
+	local session = prosody.hosts[host];
+	local roster = session and session.type == "local" and user_exists(node, host) and rostermanager.load_roster(node, host) or {};
+	local item = roster[module.host];
+	if not item or item.made_by ~= module.name then
+		return;
+	end
+	rostermanager.unsubscribed(node, host, module.host);
+	item.made_by = nil;
+	if item.subscription == "none" and not item.ask and not item.name and not next(item.groups) then
+		roster[module.host] = nil;
+	end
+	rostermanager.save_roster(node, host, roster, module.host);
+	rostermanager.roster_push(node, host, module.host);
+end
+
 -- (setup) -> the functions to be called on presence from the target, and more
 -- setup: { target (the prepared bare JID), auto_approve, saved (what save() returned before a reload),
 --          on_change(): to be told when state() returns something else }
@@ -81,7 +106,7 @@ function subscription.new(setup)
 			return false;
 		end
 		if not (rostermanager.set_contact_pending_in(node, host, module.host)
-			and rostermanager.subscribed(node, host, module.host)) then
+			and rostermanager.subscribed(node, host, module.host) and mark_as_ours(node, host)) then
 			return nil, "it cannot be saved";
 		end
 		rostermanager.roster_push(node, host, module.host);
@@ -144,11 +169,11 @@ function subscription.new(setup)
 
 	-- to be called when a backend has been lost without a word from the target's server
 	local function check()
+		if not timer then
+			ask_later(); -- before anything is sent, the answer to which may come at once
+		end
 		if state == "granted" then
 			send_to_target("probe");
-		end
-		if not timer then
-			ask_later();
 		end
 	end
 

@@ -33,20 +33,26 @@ static const struct pending_text REQUESTERS[] = {
 /* clang-format on */
 static const unsigned BARE[] = {0, 0, 1, 1, 1, 1, 2, 2, 2};
 
+static const uint32_t KEPT_BYTES[] = {0, 1, 500, 4096, 8192, 60000, UINT32_MAX};
+
 static const double DEADLINES[] = {-INFINITY, -1e308, -1, -0.0, 0, 5e-324, 1, 1e308, INFINITY};
 
 enum {
 	BACKEND_COUNT = sizeof BACKENDS / sizeof *BACKENDS,
 	ADDRESS_COUNT = sizeof ADDRESSES / sizeof *ADDRESSES,
 	REQUESTER_COUNT = sizeof REQUESTERS / sizeof *REQUESTERS,
+	KEPT_COUNT = sizeof KEPT_BYTES / sizeof *KEPT_BYTES,
 	DEADLINE_COUNT = sizeof DEADLINES / sizeof *DEADLINES,
 };
 
-/* All but `entry` and `deadline` are numbers of texts. */
 struct request {
-	unsigned from, to, id;
+	unsigned from, to, id; /* numbers of texts, as the next two */
 	unsigned requester, service;
-	double deadline;
+	double added, deadline;
+	uint8_t retries;
+	uint32_t kept_bytes;
+	int32_t kept;
+	int is_abandoned;
 	struct pending_entry *entry;
 };
 
@@ -59,9 +65,10 @@ struct model {
 
 static struct model model;
 static struct pending *pending;
+static size_t entry_bytes; /* what a request counts as, besides its texts and what is kept */
 
 /*
- * The text with that number; different numbers below 65536 have different ones,
+ * The text with that number; different numbers below 50176 have different ones,
  * and number 0 the empty one. Of one length, an entry is about as large as a cell
  * can be; of the last, larger.
  */
@@ -70,8 +77,8 @@ static struct pending_text id_text(unsigned number, char id[ID_MAX])
 	static const size_t lengths[ID_LENGTHS] = {2, 3, 2 + 8, 2 + 64, 2 + 380, 2 + 444, ID_MAX};
 
 	memset(id, 'i', ID_MAX);
-	id[0] = (char)(number & 0xFF);
-	id[1] = (char)(number >> 8);
+	id[0] = (char)(0x20 + number % 0xE0);
+	id[1] = (char)(0x20 + number / 0xE0);
 	return (struct pending_text){id, number == 0 ? 0 : lengths[number % ID_LENGTHS]};
 }
 
@@ -116,17 +123,19 @@ static size_t find_answered(unsigned from, unsigned to, unsigned id)
 {
 	size_t i = 0;
 
-	while (i < model.count && (model.list[i].from != from || model.list[i].to != to || model.list[i].id != id)) {
+	while (i < model.count && (model.list[i].is_abandoned || model.list[i].from != from || model.list[i].to != to ||
+	                           model.list[i].id != id)) {
 		i++;
 	}
 	return i;
 }
 
-static size_t find_first_of(unsigned from)
+static size_t find_movable(unsigned from)
 {
 	size_t i = 0;
 
-	while (i < model.count && model.list[i].from != from) {
+	while (i < model.count &&
+	       (model.list[i].is_abandoned || model.list[i].from != from || model.list[i].retries == 0)) {
 		i++;
 	}
 	return i;
@@ -147,7 +156,7 @@ static size_t count_of_backend(unsigned from)
 	size_t i, count = 0;
 
 	for (i = 0; i < model.count; i++) {
-		count += model.list[i].from == from;
+		count += !model.list[i].is_abandoned && model.list[i].from == from;
 	}
 	return count;
 }
@@ -162,12 +171,62 @@ static size_t count_of_bare(unsigned bare)
 	return count;
 }
 
-static enum pending_status expected_status(unsigned requester)
+static size_t count_abandoned(void)
 {
-	if (model.count >= model.max) {
+	size_t i, count = 0;
+
+	for (i = 0; i < model.count; i++) {
+		count += model.list[i].is_abandoned != 0;
+	}
+	return count;
+}
+
+static size_t bytes_of(const struct request *request)
+{
+	char bytes[ID_MAX];
+
+	return entry_bytes + REQUESTERS[request->requester].len + ADDRESSES[request->service].len +
+	       id_text(request->id, bytes).len + request->kept_bytes;
+}
+
+static size_t bytes_of_all(void)
+{
+	size_t i, bytes = 0;
+
+	for (i = 0; i < model.count; i++) {
+		bytes += bytes_of(&model.list[i]);
+	}
+	return bytes;
+}
+
+static size_t bytes_of_bare(unsigned bare)
+{
+	size_t i, bytes = 0;
+
+	for (i = 0; i < model.count; i++) {
+		bytes += BARE[model.list[i].requester] == bare ? bytes_of(&model.list[i]) : 0;
+	}
+	return bytes;
+}
+
+/* In floating point, which is exact here and has no largest number that matters */
+static int is_full(size_t count, size_t bytes, size_t max)
+{
+	return count >= max || (count > 0 && (double)bytes > (double)max * PENDING_BYTES_EACH);
+}
+
+static enum pending_status expected_status(const struct request *request)
+{
+	unsigned bare = BARE[request->requester];
+	size_t bytes = bytes_of(request), same = find_answered(request->from, request->to, request->id);
+
+	if (is_full(model.count, bytes_of_all() + bytes, model.max)) {
 		return PENDING_FULL;
 	}
-	return count_of_bare(BARE[requester]) >= model.max_per_requester ? PENDING_REQUESTER_FULL : PENDING_OK;
+	if (is_full(count_of_bare(bare), bytes_of_bare(bare) + bytes, model.max_per_requester)) {
+		return PENDING_REQUESTER_FULL;
+	}
+	return same < model.count && model.list[same].service != request->service ? PENDING_CONFLICT : PENDING_OK;
 }
 
 /*
@@ -184,7 +243,11 @@ static void expect_request(const struct pending_entry *entry, const struct reque
 	assert(is_text(request.service, ADDRESSES[expected->service]));
 	assert(is_text(request.id, id_text(expected->id, bytes)));
 	assert(is_text(request.backend, BACKENDS[expected->from]));
+	assert(request.added == expected->added);
 	assert(request.deadline == expected->deadline);
+	assert(request.retries == expected->retries);
+	assert(request.kept_bytes == expected->kept_bytes);
+	assert(request.retries == 0 || request.kept == expected->kept);
 }
 
 static void expect_at(const struct pending_entry *entry, size_t position)
@@ -209,17 +272,29 @@ static void expect_first(const struct pending_entry *entry)
 	}
 }
 
+/* Any of those that are abandoned may be the first. */
+static void expect_abandoned(const struct pending_entry *entry)
+{
+	size_t position = find_entry(entry);
+
+	assert((entry == NULL) == (count_abandoned() == 0));
+	expect_at(entry, position);
+	assert(entry == NULL || model.list[position].is_abandoned);
+}
+
 static void compare(void)
 {
 	unsigned from;
 
 	assert(pending_count(pending) == model.count);
+	assert(pending_bytes(pending) == bytes_of_all());
+	expect_abandoned(pending_first_abandoned(pending));
 	expect_first(pending_first(pending));
 	for (from = 0; from < BACKEND_COUNT; from++) {
 		struct pending_text backend = text_copy(BACKENDS[from]);
 
 		assert(pending_count_of(pending, backend) == count_of_backend(from));
-		expect_at(pending_first_of(pending, backend), find_first_of(from));
+		expect_at(pending_first_movable(pending, backend), find_movable(from));
 		free_text(backend);
 	}
 }
@@ -232,11 +307,15 @@ static void add(struct request request)
 		.requester = text_copy(REQUESTERS[request.requester]),
 		.service = text_copy(ADDRESSES[request.service]),
 		.id = answer.id,
+		.added = request.added,
 		.deadline = request.deadline,
+		.retries = request.retries,
+		.kept_bytes = request.kept_bytes,
+		.kept = request.kept,
 	};
 	enum pending_status status = pending_add(pending, &answer, &added, &request.entry);
 
-	assert(status == expected_status(request.requester));
+	assert(status == expected_status(&request));
 	if (status == PENDING_OK) {
 		assert(find_entry(request.entry) == model.count);
 		model.list[model.count++] = request;
@@ -280,18 +359,27 @@ static double read_deadline(struct input *input)
 	return number < DEADLINE_COUNT ? DEADLINES[number] : number;
 }
 
+/* With a first byte below BACKEND_COUNT * ADDRESS_COUNT, there are no retries and no conflict. */
 static struct request read_request(struct input *input)
 {
-	unsigned numbers = read_byte(input);
-
-	return (struct request){
+	static int32_t places;
+	unsigned numbers = read_byte(input), variant = numbers / (BACKEND_COUNT * ADDRESS_COUNT);
+	struct request request = {
 		.from = numbers % BACKEND_COUNT,
 		.to = numbers / BACKEND_COUNT % ADDRESS_COUNT,
 		.id = read_below(input, ID_LENGTHS + 1),
 		.requester = read_below(input, REQUESTER_COUNT),
-		.service = numbers % ADDRESS_COUNT,
+		.service = (numbers + variant / 3) % ADDRESS_COUNT,
 		.deadline = read_deadline(input),
+		.retries = (uint8_t)(variant % 3),
 	};
+
+	request.added = -request.deadline;
+	if (request.retries > 0) {
+		request.kept_bytes = KEPT_BYTES[variant % KEPT_COUNT];
+		request.kept = ++places;
+	}
+	return request;
 }
 
 static void do_add(struct input *input)
@@ -334,9 +422,9 @@ static void do_take(struct input *input)
 	remove_at(find(request.from, request.to, request.id));
 }
 
-static void do_take_back(struct input *input)
+static void do_take_movable(struct input *input)
 {
-	remove_at(find_first_of(read_below(input, BACKEND_COUNT)));
+	remove_at(find_movable(read_below(input, BACKEND_COUNT)));
 }
 
 static void do_expire(struct input *input)
@@ -384,7 +472,82 @@ static void do_limit(struct input *input)
 {
 	model.max = read_limit(input, model.count);
 	model.max_per_requester = read_limit(input, count_of_bare(1));
-	pending_limit(pending, model.max, model.max_per_requester);
+	pending_set_limits(pending, model.max, model.max_per_requester);
+	if (model.max_per_requester > PENDING_PER_REQUESTER_MAX) {
+		model.max_per_requester = PENDING_PER_REQUESTER_MAX;
+	}
+}
+
+static void fix_at(size_t position)
+{
+	struct request *request = &model.list[position];
+
+	if (position < model.count && request->retries > 0) {
+		pending_fix(pending, request->entry);
+		request->retries = 0;
+		request->kept_bytes = 0;
+		expect_request(request->entry, request);
+	}
+}
+
+static void do_fix_movable(struct input *input)
+{
+	fix_at(find_movable(read_below(input, BACKEND_COUNT)));
+}
+
+static void do_fix_many(struct input *input)
+{
+	size_t position = read_byte(input), step = 1 + read_below(input, 8);
+
+	for (; position < model.count; position += step) {
+		fix_at(position);
+	}
+}
+
+static void do_abandon(struct input *input)
+{
+	unsigned from = read_below(input, BACKEND_COUNT);
+	struct pending_text backend = text_copy(BACKENDS[from]);
+	size_t i;
+
+	pending_abandon(pending, backend);
+	free_text(backend);
+	for (i = 0; i < model.count; i++) {
+		model.list[i].is_abandoned |= model.list[i].from == from;
+	}
+}
+
+static void do_take_abandoned(struct input *input)
+{
+	unsigned count = read_byte(input);
+	struct pending_entry *entry;
+
+	for (; count > 0 && (entry = pending_first_abandoned(pending)) != NULL; count--) {
+		expect_abandoned(entry);
+		remove_at(find_entry(entry));
+	}
+}
+
+/* With any byte in an id, wherever it is; it is taken out at once, lest ids need another number. */
+static void do_add_byte(struct input *input)
+{
+	unsigned byte = read_byte(input), position = read_byte(input), len = position + 1 + read_below(input, 8);
+	char id[UINT8_MAX + 9];
+	struct pending_answer answer = {.from = BACKENDS[0], .to = ADDRESSES[0]};
+	struct pending_request request = {.requester = REQUESTERS[0], .service = ADDRESSES[0]};
+	enum pending_status status;
+	struct pending_entry *entry;
+
+	memset(id, 'j', len);
+	id[position] = (char)byte;
+	answer.id = request.id = (struct pending_text){copy_of(id, len), len};
+	status = pending_add(pending, &answer, &request, &entry);
+	assert((status == PENDING_BAD_ID) == (byte < 0x20));
+	if (status == PENDING_OK) {
+		assert(pending_find(pending, &answer) == entry);
+		pending_remove(pending, entry);
+	}
+	free_text(answer.id);
 }
 
 /* clang-format off */
@@ -393,13 +556,32 @@ static void (*const operations[])(struct input *) = {
 	do_add_many,
 	do_find,
 	do_take,
-	do_take_back,
+	do_take_movable,
 	do_expire,
 	do_remove_many,
 	do_find_many,
 	do_limit,
+	do_fix_movable,
+	do_fix_many,
+	do_abandon,
+	do_take_abandoned,
+	do_add_byte,
 };
 /* clang-format on */
+
+static void learn_entry_bytes(void)
+{
+	static const uint8_t seed[PENDING_SEEDBYTES];
+	const struct pending_answer answer = {BACKENDS[0], ADDRESSES[0], TEXT("")};
+	const struct pending_request request = {.requester = REQUESTERS[0], .service = ADDRESSES[0], .id = TEXT("")};
+	struct pending *scales = pending_new(seed);
+	struct pending_entry *entry;
+
+	assert(scales != NULL);
+	assert(pending_add(scales, &answer, &request, &entry) == PENDING_OK);
+	entry_bytes = pending_bytes(scales);
+	pending_free(scales);
+}
 
 static void fill_longest(void)
 {
@@ -415,7 +597,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argc;
 	(void)argv;
 	fill_longest();
-	return sodium_init() < 0 ? -1 : 0;
+	if (sodium_init() < 0) {
+		return -1;
+	}
+	learn_entry_bytes();
+	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -426,7 +612,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	pending = pending_new(seed);
 	assert(pending != NULL);
 	model.count = 0;
-	model.max = model.max_per_requester = SIZE_MAX;
+	model.max = SIZE_MAX;
+	model.max_per_requester = PENDING_PER_REQUESTER_MAX;
 	while (input.len > 0) {
 		operations[read_below(&input, sizeof operations / sizeof *operations)](&input);
 		compare();

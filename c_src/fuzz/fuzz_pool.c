@@ -121,10 +121,10 @@ static enum pool_state state_of(unsigned number)
 	return state;
 }
 
-/* Whom a request of `requester` may go to. */
-static uint64_t choices(unsigned requester)
+/* Whom a request may go to that `excepted` does not get. */
+static uint64_t choices(unsigned excepted)
 {
-	uint64_t others = requester < BACKENDS ? ~bit(requester) : UINT64_MAX;
+	uint64_t others = excepted < BACKENDS ? ~bit(excepted) : UINT64_MAX;
 	uint64_t ready = model.states[POOL_READY] & others;
 
 	return ready != 0 ? ready : model.states[POOL_SUSPENDED] & others;
@@ -332,13 +332,33 @@ static size_t load_of(void *context, const char *jid, size_t jid_len)
 	return model.loads[number];
 }
 
-static void pick(unsigned requester, unsigned service)
+/* Whom the pool has for `request`, JIDS for nobody. */
+static unsigned pick_number(const struct pool_request *request)
 {
-	struct text from = text_of(requester), to = text_of(service);
-	struct pool_request request = {.load = load_of, .context = &model};
-	uint64_t set = choices(requester);
-	const char *picked;
 	size_t jid_len;
+	const char *picked = pool_pick(pool, request, &jid_len);
+
+	return picked == NULL ? JIDS : number_of(picked, jid_len);
+}
+
+/* With one to be avoided, the choice can be the requester itself; it was chosen, but is not told. */
+static void expect_choice(uint64_t set, unsigned picked, unsigned requester, unsigned service)
+{
+	assert(set != 0 || picked == JIDS);
+	assert(picked != requester);
+	if (set != 0) {
+		unsigned chosen = picked == JIDS ? requester : picked;
+
+		assert(chosen < BACKENDS);
+		expect_picked(set, chosen, requester, service);
+	}
+}
+
+static void pick(unsigned requester, unsigned service, unsigned avoided)
+{
+	struct text from = text_of(requester), to = text_of(service), other = text_of(avoided);
+	struct pool_request request = {.load = load_of, .context = &model};
+	int is_avoided = avoided < BACKENDS && state_of(avoided) != POOL_STATES;
 
 	if (requester != NOBODY) {
 		request.requester = from.bytes;
@@ -348,14 +368,15 @@ static void pick(unsigned requester, unsigned service)
 		request.service = to.bytes;
 		request.service_len = to.len;
 	}
-	asked = 0;
-	picked = pool_pick(pool, &request, &jid_len);
-	assert((picked == NULL) == (set == 0));
-	if (picked != NULL) {
-		expect_picked(set, number_of(picked, jid_len), requester, service);
+	if (avoided != NOBODY) {
+		request.avoided = other.bytes;
+		request.avoided_len = other.len;
 	}
+	asked = 0;
+	expect_choice(choices(is_avoided ? avoided : requester), pick_number(&request), requester, service);
 	free(from.bytes);
 	free(to.bytes);
+	free(other.bytes);
 }
 
 /*
@@ -440,7 +461,7 @@ static void do_pick(struct input *input)
 {
 	unsigned requester = read_below(input, JIDS);
 
-	pick(requester, read_below(input, JIDS));
+	pick(requester, read_below(input, JIDS), NOBODY);
 }
 
 /* For one requester and service after the other */
@@ -450,8 +471,15 @@ static void do_pick_many(struct input *input)
 	unsigned count = read_below(input, BACKENDS + 1);
 
 	for (; count > 0; count--) {
-		pick(requester++ % JIDS, service++ % JIDS);
+		pick(requester++ % JIDS, service++ % JIDS, NOBODY);
 	}
+}
+
+static void do_pick_avoiding(struct input *input)
+{
+	unsigned requester = read_below(input, JIDS), service = read_below(input, JIDS);
+
+	pick(requester, service, read_below(input, JIDS));
 }
 
 /* clang-format off */
@@ -466,6 +494,7 @@ static void (*const operations[])(struct input *) = {
 	do_load,
 	do_pick,
 	do_pick_many,
+	do_pick_avoiding,
 };
 /* clang-format on */
 

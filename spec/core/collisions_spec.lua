@@ -32,32 +32,56 @@ for what, pair in pairs(PAIRS) do
 
 		it("a pending table knows one backend's requests from the other's", function ()
 			local pending = core.pending(PENDING_SEED);
-			pending:add(a, "to", "id", "requester-a", "service", 1);
+			pending:add(a, "to", "id", "requester-a", "service", 0, 1, 1, {});
 			assert.equal(0, pending:count(b));
-			assert.is_nil(pending:take_back(b));
+			assert.is_nil(pending:take_movable(b));
+			pending:abandon(b);
+			assert.is_false(pending:has_abandoned());
 			assert.is_nil(pending:take(b, "to", "id"));
-			pending:add(b, "to", "id", "requester-b", "service", 2);
+			pending:add(b, "to", "id", "requester-b", "service", 0, 2, 1, {});
 			assert.equal(1, pending:count(a));
 			assert.equal(1, pending:count(b));
 			assert.equal("requester-b", (pending:take(b, "to", "id")));
 			assert.equal("requester-a", (pending:take(a, "to", "id")));
 		end);
 
+		it("a pending table abandons one backend's requests and not the other's", function ()
+			local pending = core.pending(PENDING_SEED);
+			pending:add(a, "to", "id", "requester-a", "service", 0, 1, 1, {});
+			pending:add(b, "to", "id", "requester-b", "service", 0, 2, 1, {});
+			pending:abandon(a);
+			assert.equal(0, pending:count(a));
+			assert.equal(1, pending:count(b));
+			assert.is_nil(pending:take(a, "to", "id"));
+			assert.equal("requester-b", (pending:first_movable(b)));
+			assert.equal("requester-b", (pending:take(b, "to", "id")));
+			assert.equal("requester-a", (pending:take_abandoned()));
+			assert.is_nil(pending:take_abandoned());
+		end);
+
+		it("a pending table has no conflict where only the hashes agree", function ()
+			local pending = core.pending(PENDING_SEED);
+			assert.is_true(pending:add("backend", "to", a, "requester", "service", 0, 1));
+			assert.is_true(pending:add("backend", "to", b, "requester", "another service", 0, 1));
+			assert.same({ nil, "conflict" }, { pending:add("backend", "to", a, "requester", "another service", 0, 1) });
+			assert.same({ nil, "conflict" }, { pending:add("backend", "to", b, "requester", "service", 0, 1) });
+		end);
+
 		it("a pending table knows one id from the other", function ()
 			local pending = core.pending(PENDING_SEED);
-			pending:add("backend", "to", a, "requester-a", "service", 1);
+			pending:add("backend", "to", a, "requester-a", "service", 0, 1, 1, {});
 			assert.is_nil(pending:take("backend", "to", b));
-			pending:add("backend", "to", b, "requester-b", "service", 2);
+			pending:add("backend", "to", b, "requester-b", "service", 0, 2, 1, {});
 			assert.equal("requester-b", (pending:take("backend", "to", b)));
 			assert.equal("requester-a", (pending:take("backend", "to", a)));
 		end);
 
 		it("requesters share a limit, by which it can be seen that they do collide", function ()
 			local pending = core.pending(PENDING_SEED);
-			pending:limit(10, 1);
-			assert.truthy(pending:add("backend", "to", "id", a, "service", 1));
-			assert.same({ nil, "requester-full" }, { pending:add("backend", "to", "id", b, "service", 1) });
-			assert.truthy(pending:add("backend", "to", "id", a..b, "service", 1));
+			pending:set_limits(10, 1);
+			assert.truthy(pending:add("backend", "to", "id", a, "service", 0, 1));
+			assert.same({ nil, "requester-full" }, { pending:add("backend", "to", "id", b, "service", 0, 1) });
+			assert.truthy(pending:add("backend", "to", "id", a..b, "service", 0, 1));
 		end);
 	end);
 end

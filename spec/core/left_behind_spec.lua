@@ -102,7 +102,7 @@ describe("What is left behind", function ()
 	local SEED, KEY = bytes "f0e1d2c3b4a5968778695a4b3c2d1e0f", bytes "0123456789abcdeffedcba9876543210";
 
 	it("by a pending table is not its seed", function ()
-		check_life(SEED, core.pending, SEED, "add", "backend", "to", "id", JID, "service", 1);
+		check_life(SEED, core.pending, SEED, "add", "backend", "to", "id", JID, "service", 0, 1);
 	end);
 
 	it("by a pool is neither its seed nor its key", function ()

@@ -46,11 +46,34 @@ end
 
 local new_pool = new_pool_by("primary");
 
+local STANZAS = {};
+for number = 1, 3 do
+	STANZAS[number] = { name = "iq", attr = { id = number.."" }, tags = {} };
+end
+
 local function new_pending()
 	local pending = core.pending(PENDING_SEED);
-	pending:add(BACKENDS[1], "to", long("first"), JID, long("service"), 2);
-	pending:add(BACKENDS[2], "to", long("second"), JID, long("service"), 1);
-	pending:limit(4, 3);
+	pending:add(BACKENDS[1], "to", long("first"), JID, long("service"), 0, 2, 2, STANZAS[1]);
+	pending:add(BACKENDS[2], "to", long("second"), JID, long("service"), 0, 1, 1, STANZAS[2]);
+	pending:set_limits(4, 3);
+	return pending;
+end
+
+-- (number) -> function that makes a table with so many stanzas more: now and then there is no place left for the next
+local function new_pending_with(number)
+	return function ()
+		local pending = new_pending();
+		pending:set_limits(20, 20);
+		for i = 1, number do
+			assert(pending:add(BACKENDS[1], "to", long("more-"..i), JID, "service", 0, 4, 1, STANZAS[1]));
+		end
+		return pending;
+	end;
+end
+
+local function new_abandoned()
+	local pending = new_pending();
+	pending:abandon(BACKENDS[1]);
 	return pending;
 end
 
@@ -82,27 +105,34 @@ function read.pool(pool)
 	return { count, picked, states, removed };
 end
 
+-- How many stanzas its user value holds
+local function count_kept(pending)
+	local count = 0;
+	for _, value in pairs((debug.getuservalue(pending, 1))) do
+		count = count + (type(value) == "table" and 1 or 0);
+	end
+	return count;
+end
+
 function read.pending(pending)
-	local facts = { #pending, pending:count(BACKENDS[1]), pending:count(BACKENDS[2]), pending:deadline() or "none" };
+	local facts = { #pending, pending:bytes(), pending:count(BACKENDS[1]), pending:count(BACKENDS[2]),
+		pending:deadline() or "none", pending:has_abandoned(), pending:first_movable(BACKENDS[1]) or "none" };
 	for number = 1, 3 do
-		table.insert(facts, select(2, pending:add("backend", "to", "id-"..number, "requester", "service", 9)) or "added");
+		table.insert(facts, select(2, pending:add("backend", "to", "id-"..number, "requester", "service", 0, 9)) or "added");
 	end
 	while #pending > 0 do
-		local requester, service, id, _, deadline, backend = pending:expire(math.huge);
-		table.insert(facts, { requester, service, id, deadline, backend });
+		table.insert(facts, { pending:expire(math.huge) });
 	end
+	table.insert(facts, count_kept(pending));
 	return facts;
 end
 
--- Two objects or two handles cannot be compared, but what is in objects can
+-- Two objects cannot be compared, but what is in them can
 local function comparable(value)
 	if type(value) ~= "userdata" then
 		return value;
 	end
-	local kind = debug.getmetatable(value) and debug.getmetatable(value).__name:match("[^.]+$");
-	if not kind then
-		return "handle";
-	end
+	local kind = debug.getmetatable(value).__name:match("[^.]+$");
 	local is_alive, facts = pcall(read[kind], value);
 	return is_alive and facts or "collected";
 end
@@ -123,7 +153,7 @@ local function without_nil(object, ...)
 	return object, ...;
 end
 
--- (f, new or nil, ...) -> number of allocations: f(new(), ...) with each of them failing
+-- (f, new or nil, ...) -> number of allocations, how many of them raised: f(new(), ...) with each of them failing
 local function fail_each(f, new, ...)
 	local arguments = table.pack(...);
 	-- (number of the allocation) -> boolean: whether it failed, outcome
@@ -137,9 +167,11 @@ local function fail_each(f, new, ...)
 	local returned = { succeeded = true, results = { n = 2, nil, "no-memory" }, object = untouched };
 	local _, usual = call(0);
 	assert.is_true(usual.succeeded);
+	local raised_times = 0;
 	for number = 1, math.huge do
 		local failed, got = call(number);
 		if not got.succeeded then
+			raised_times = raised_times + 1;
 			assert.same(raised, got);
 		elseif got.results[2] == "no-memory" then
 			assert.same(returned, got);
@@ -147,7 +179,7 @@ local function fail_each(f, new, ...)
 			assert.same(usual, got);
 		end
 		if not failed then
-			return number - 1;
+			return number - 1, raised_times;
 		end
 	end
 end
@@ -210,11 +242,29 @@ describe("without memory for Lua, either,", function ()
 	covers("pool:__gc", 0, new_pool);
 
 	covers("core.pending", 8, nil, PENDING_SEED);
-	covers("pending:limit", 0, new_pending, 3, 2);
-	covers("pending:add", 1, new_pending, BACKENDS[3], "to", long("third"), JID, "service", 3);
-	covers("pending:add", 1, new_pending, BACKENDS[3], 1, 2, 3, 4, 5);
+	covers("pending:set_limits", 0, new_pending, 3, 2);
+	covers("pending:add", 1, new_pending, BACKENDS[3], "to", long("third"), JID, "service", 0, 3);
+	for number = 0, 8 do
+		covers("pending:add", 0, new_pending_with(number), BACKENDS[3], "to", long("third"), JID, "service", 0, 3, 3, STANZAS[3]);
+	end
+	it("pending:add raises where there is none for the place of a stanza", function ()
+		local all = 0;
+		for number = 0, 8 do
+			local _, raised_times = fail_each(functions["pending:add"], new_pending_with(number),
+				BACKENDS[3], "to", long("third"), JID, "service", 0, 3, 3, STANZAS[3]);
+			all = all + raised_times;
+		end
+		assert.truthy(all > 0);
+	end);
+	covers("pending:add", 1, new_pending, BACKENDS[3], 1, 2, 3, 4, 5, 6);
 	covers("pending:take", 4, new_pending, BACKENDS[1], "to", long("first"));
-	covers("pending:take_back", 4, new_pending, BACKENDS[2]);
+	covers("pending:first_movable", 2, new_pending, BACKENDS[2]);
+	covers("pending:take_movable", 4, new_pending, BACKENDS[2]);
+	covers("pending:fix_movable", 0, new_pending, BACKENDS[2]);
+	covers("pending:abandon", 0, new_pending, BACKENDS[1]);
+	covers("pending:has_abandoned", 0, new_abandoned);
+	covers("pending:take_abandoned", 4, new_abandoned);
+	covers("pending:bytes", 0, new_pending);
 	covers("pending:expire", 4, new_pending, 1);
 	covers("pending:deadline", 0, new_pending);
 	covers("pending:count", 0, new_pending, BACKENDS[1]);

@@ -85,7 +85,7 @@ describe("without memory", function ()
 			failures = failures + fail_each(function ()
 				local before = #pending;
 				-- each deadline before the last one's, as only then is memory needed for it
-				local added, code = pending:add("backend", "to", "id-"..number, requester, "service", -number);
+				local added, code = pending:add("backend", "to", "id-"..number, requester, "service", 0, -number);
 				assert.equal(added and before + 1 or before, #pending);
 				table.insert(recorded, added and number or nil);
 				return added, code;

@@ -108,11 +108,13 @@ function oracle:priority(jid, priority)
 end
 
 -- The backends that a request of `requester` may go to
-function oracle:choices(requester)
+-- or, if there is such a backend, one that avoids `avoided` as if that were none
+function oracle:choices(requester, avoided)
+	local excepted = avoided and self:find(avoided) and avoided or requester;
 	for _, state in ipairs { "ready", "suspended" } do
 		local choices = {};
 		for _, backend in ipairs(self.backends) do
-			if backend.state == state and backend.jid ~= requester then
+			if backend.state == state and backend.jid ~= excepted then
 				table.insert(choices, backend);
 			end
 		end
@@ -135,53 +137,67 @@ function oracle:leave(backend)
 	table.remove(queue, index_of(queue, backend));
 end
 
--- (oracle, picked, requester, service): fails unless that is what a pick by the strategy returns
+-- (oracle, picked, requester, service, avoided): fails unless that is what a pick by the strategy returns.
+-- With an avoided one, the choice may be the requester itself, and then there is none.
 local check = {};
 
-function check.random(slow, picked, requester)
-	local choices = {};
-	for i, backend in ipairs(slow:choices(requester)) do
-		choices[i] = backend.jid;
+local function expect_choice(choice, picked, requester, count)
+	expect.equal(choice and choice ~= requester and choice or nil, picked, "of %d", count);
+end
+
+local function jids_of(choices)
+	local list = {};
+	for i, backend in ipairs(choices) do
+		list[i] = backend.jid;
 	end
-	expect.that(#choices == 0 and picked == nil or index_of(choices, picked), "picked %q among %d", picked, #choices);
+	return list;
+end
+
+function check.random(slow, picked, requester, _, avoided)
+	local choices = jids_of(slow:choices(requester, avoided));
+	local may_be_none = #choices == 0 or index_of(choices, requester);
+	expect.that(picked ~= requester and picked ~= avoided or picked == nil, "picked %q, which is excepted", picked);
+	expect.that(picked == nil and may_be_none or index_of(choices, picked), "picked %q among %d", picked, #choices);
 end
 
 check.least_pending = check.random;
 
-function check.round_robin(slow, picked, requester)
-	local choices = slow:choices(requester);
+function check.round_robin(slow, picked, requester, _, avoided)
+	local choices = slow:choices(requester, avoided);
 	if #choices == 0 then
 		return expect.equal(nil, picked, "of none");
 	end
 	local queue = slow.queues[choices[1].state];
-	local turn = queue[1].jid ~= requester and queue[1] or queue[2];
-	expect.equal(turn.jid, picked, "of %d", #choices);
+	local turn = index_of(choices, queue[1]) and queue[1] or queue[2];
+	expect_choice(turn.jid, picked, requester, #choices);
 	expect.that(#choices == 1 or slow.last ~= turn, "two turns in a row");
 	slow.last = turn;
 	table.remove(queue, index_of(queue, turn));
 	table.insert(queue, turn);
 end
 
-function check.primary(slow, picked, requester)
-	local choices = slow:choices(requester);
+function check.primary(slow, picked, requester, _, avoided)
+	local choices = slow:choices(requester, avoided);
 	table.sort(choices, function (a, b)
 		if a.priority ~= b.priority then
 			return a.priority > b.priority;
 		end
 		return a.since < b.since;
 	end);
-	expect.equal(choices[1] and choices[1].jid, picked, "of %d", #choices);
+	expect_choice(choices[1] and choices[1].jid, picked, requester, #choices);
 end
 
 -- What a pool has that never had any other backends, in whatever order they came
 local function check_by_set(strategy)
-	return function (slow, picked, requester, service)
-		local list = {};
-		for i, backend in ipairs(slow:choices(requester)) do
-			list[i] = backend.jid;
-		end
+	return function (slow, picked, requester, service, avoided)
+		local list = jids_of(slow:choices(requester, avoided));
 		local pool = new_pool(strategy, random.shuffle(list));
-		expect.equal(pool:pick(requester, service), picked, "of %d", #list);
+		if index_of(list, requester) then -- which this pool would not choose for itself
+			local choice = pool:pick(requester:match("^[^/]*").."/of nobody", service);
+			expect_choice(choice, picked, requester, #list);
+		else
+			expect.equal(pool:pick(requester, service), picked, "of %d", #list);
+		end
 	end
 end
 
@@ -206,7 +222,9 @@ local function run_sequence(strategy, universe, steps, add_weight)
 		else
 			local requester = random.element { jid, ("user-%d@h/r"):format(math.random(1000)), "" };
 			local service = random.element { "", "proxy.domain.example", ("room-%d@h/r"):format(math.random(1000)) };
-			check[strategy](slow, pool:pick(requester, service, NO_REQUESTS), requester, service);
+			local avoided = random.element { jid, random.element(universe), "nobody", false } or nil;
+			local picked = pool:pick(requester, service, NO_REQUESTS, avoided);
+			check[strategy](slow, picked, requester, service, avoided);
 		end
 		expect.equal(#slow:choices() > 0, pool:serves(), "step %d, serves", step);
 		expect.equal(#slow.backends, #pool, "step %d, number", step);
@@ -295,6 +313,27 @@ describe("core.pool, by strategy", function ()
 				pool:set("a", "away");
 				assert.is_false(pool:serves());
 				assert.is_nil(pool:pick(nil, nil, NO_REQUESTS));
+			end);
+
+			it("avoids a backend as if it were none, and finds none where only that one or the requester is left", function ()
+				local pool = new_pool(strategy, { "a", "b" });
+				for _ = 1, 20 do
+					assert.equal("b", pool:pick("requester", nil, NO_REQUESTS, "a"));
+					assert.equal("a", pool:pick(nil, nil, NO_REQUESTS, "b"));
+					assert.equal("b", pool:pick("a", nil, NO_REQUESTS, "a"));
+					assert.is_nil(pool:pick("a", nil, NO_REQUESTS, "b"));
+				end
+				pool:set("b", "suspended");
+				for _ = 1, 20 do
+					assert.equal("b", pool:pick("requester", nil, NO_REQUESTS, "a"));
+					assert.equal("a", pool:pick("requester", nil, NO_REQUESTS, "b"));
+					assert.equal("b", pool:pick("a", nil, NO_REQUESTS, "nobody"));
+				end
+				pool:remove("b");
+				assert.is_nil(pool:pick("requester", nil, NO_REQUESTS, "a"));
+				assert.equal("a", pool:pick("requester", nil, NO_REQUESTS, "b"));
+				pool:remove("a");
+				assert.is_nil(pool:pick("requester", nil, NO_REQUESTS, "a"));
 			end);
 
 			it("gives back its memory", function ()
@@ -456,7 +495,7 @@ describe("core.pool, by strategy", function ()
 
 		local function hand(backend, count)
 			for _ = 1, count do
-				assert(pending:add(backend, "to", "id", "requester", "service", 0));
+				assert(pending:add(backend, "to", "id", "requester", "service", 0, 0));
 			end
 		end
 
@@ -763,6 +802,7 @@ describe("core.pool, by strategy", function ()
 				expect.raises("string expected", pool.pick, pool, wrong);
 				expect.raises("string expected", pool.pick, pool, "requester", wrong);
 				expect.raises("mod_client_proxy.pending expected", pool.pick, pool, "requester", "service", wrong);
+				expect.raises("string expected", pool.pick, pool, "requester", "service", nil, wrong);
 			end
 			local collected = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
 			getmetatable(collected).__gc(collected);

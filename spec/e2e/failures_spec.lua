@@ -3,7 +3,6 @@
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
 local xmpp = require "spec.support.xmpp";
-local socket = require "socket";
 local st = require "util.stanza";
 
 local usual_hosts = require "spec.support.prosody".usual_hosts;
@@ -140,6 +139,86 @@ describe("a request", function ()
 		assert.same({ "cancel", "service-unavailable", "by the backend" }, { requester:receive(is_iq):get_error() });
 	end);
 
+	describe("of somebody whom the target has blocked", function ()
+		local a, blocked;
+
+		-- A request of that requester, which the backend answers. -> the address that the backend sees
+		local function address_of(who)
+			who:send(request("seen"));
+			local received = a:receive(is_iq);
+			a:send(st.reply(received));
+			who:receive(is_iq);
+			return received.attr.from;
+		end
+
+		before_each(function ()
+			server = new_prosody { hosts = usual_hosts:gsub('VirtualHost "some%-domain.example"', '%0\n\tmodules_enabled = { "blocklist" }') }:start();
+			requester = service.requester(server);
+			a = service.backend(server, "a");
+			blocked = xmpp.client(server, "other-user", "some-domain.example", "r");
+			local action = st.iq({ type = "set", id = "block" }):tag("block", { xmlns = "urn:xmpp:blocking" })
+				:tag("item", { jid = address_of(blocked) }):reset();
+			assert.equal("result", a:request(action).attr.type);
+		end);
+
+		it("is answered with the error, and no other request and no backend is touched", function ()
+			local held = hold(a, 5);
+			local b = service.backend(server, "b");
+			for number = 1, 20 do
+				local answer = blocked:request(request("blocked-"..number, nil, number % 2 == 0 and "set" or "get"));
+				assert.same({ "service-unavailable", "cancel" }, { service.error_of(answer) });
+				assert.equal("proxy.domain.example", answer.attr.from);
+			end
+			for _, received in ipairs(held) do
+				a:send(st.reply(received));
+			end
+			for _, answer in pairs(answers(5)) do
+				assert.equal("result", answer.attr.type);
+			end
+			local status = server:client_proxy("status", service.proxy);
+			assert.truthy(status:find("a +| ready") and status:find("b +| ready"), status);
+			assert.equal(0, service.answer_all(b));
+		end);
+	end);
+
+	it("is answered by the other's backend alone when two requesters' are bounced at a time", function ()
+		-- a session that cannot be resumed: mod_smacks bounces what it has not acknowledged
+		start "client_proxy_retries = 2";
+		for round = 1, 5 do
+			local a = service.backend(server, "a");
+			a:send("<enable xmlns='urn:xmpp:sm:3'/>");
+			a:receive(function (stanza) return stanza.name == "enabled"; end);
+			local requesters = {};
+			for number = 1, 8 do
+				requesters[number] = xmpp.client(server, number % 2 == 0 and "user" or "other-user", "some-domain.example", "r"..number);
+				for count = 1, 12 do
+					requesters[number]:send(request(("q%d-%d"):format(number, count), nil, (number + count) % 3 == 0 and "set" or "get"));
+					a:receive(is_iq);
+				end
+			end
+			local b = service.backend(server, round % 2 == 0 and "b" or "B");
+			a:close();
+			for _ = 1, 64 do
+				b:send(st.reply(b:receive(is_iq)));
+			end
+			b:sync();
+			for number, each in ipairs(requesters) do
+				each:sync();
+				local seen = {};
+				for _, answer in ipairs(each.received) do
+					assert.equal(tostring(number), answer.attr.id:match("^q(%d+)%-"));
+					assert.is_nil(seen[answer.attr.id]);
+					seen[answer.attr.id] = true;
+					local is_set = (number + tonumber(answer.attr.id:match("%d+$"))) % 3 == 0;
+					assert.equal(is_set and "error" or "result", answer.attr.type);
+				end
+				assert.equal(12, #each.received);
+				each:close();
+			end
+			b:close();
+		end
+	end);
+
 	it("goes to another backend while one hibernates, and to that one again when it resumes", function ()
 		start();
 		local a, b = service.backend(server, "a"), service.backend(server, "b");
@@ -175,6 +254,53 @@ describe("a request", function ()
 		assert.equal("under-way", requester:receive(is_iq).attr.id);
 	end);
 
+	it("goes to another backend as soon as its own hibernates if it is a get, a set waits", function ()
+		start();
+		local a = service.backend(server, "a");
+		a:enable_resumption();
+		local held = hold(a, 5);
+		local b = service.backend(server, "b");
+		a:cut();
+		for _ = 1, 5 do
+			local received = b:receive(is_iq);
+			assert.equal("get", received.attr.type);
+			b:send(st.reply(received));
+		end
+		for _ = 1, 5 do
+			local answer = requester:receive(is_iq);
+			assert.same({ "get", "result" }, { answer.attr.id:match("^%a+"), answer.attr.type });
+		end
+		a = xmpp.resume(server, a, 10);
+		for _, received in ipairs(held) do
+			a:send(st.reply(received)); -- of which nobody waits for those to the gets
+		end
+		a:sync();
+		requester:sync();
+		for _, answer in ipairs(requester.received) do
+			assert.same({ "set", "result" }, { answer.attr.id:match("^%a+"), answer.attr.type });
+		end
+		assert.equal(5, #requester.received);
+		assert.equal(5, server:counter("unmatched_answers"));
+		assert.equal(5, server:counter("retries"));
+	end);
+
+	it("that waits for a hibernating backend goes to the next one that comes if it is a get", function ()
+		start();
+		local a = service.backend(server, "a");
+		a:enable_resumption();
+		hold(a, 5);
+		a:cut();
+		server:await("HIBERNATING some-user@some-domain.example/a");
+		local b = xmpp.client(server, "some-user", "some-domain.example", "b");
+		b:send(st.presence());
+		for _ = 1, 5 do
+			b:send(st.reply(b:receive(is_iq)));
+		end
+		for _ = 1, 5 do
+			assert.equal("result", requester:receive(is_iq).attr.type);
+		end
+	end);
+
 	it("goes to another backend when its own does not come back from hibernation", function ()
 		start();
 		server:configure("smacks_hibernation_time = 1\n"..usual_hosts);
@@ -197,6 +323,11 @@ describe("a request", function ()
 	describe("after another one has timed out", function ()
 		local a, b, ping;
 
+		local function receive_ping()
+			return a:receive(function (stanza) return stanza:get_child("ping", "urn:xmpp:ping") ~= nil; end);
+		end
+
+		-- The backend a lets a request time out, and then its first ping go unanswered: the second one tells.
 		before_each(function ()
 			start "client_proxy_request_timeout = 1";
 			a = service.backend(server, "a");
@@ -204,9 +335,8 @@ describe("a request", function ()
 			a:receive(is_iq);
 			b = service.backend(server, "b");
 			assert.equal("remote-server-timeout", service.error_of(requester:receive(is_iq)));
-			ping = a:receive(is_iq);
-			assert.truthy(ping:get_child("ping", "urn:xmpp:ping"));
-			assert.equal("proxy.domain.example", ping.attr.from);
+			assert.equal("proxy.domain.example", receive_ping().attr.from);
+			ping = receive_ping();
 		end);
 
 		local function all_go_to(backend)
@@ -231,18 +361,42 @@ describe("a request", function ()
 			all_go_to(a);
 		end);
 
-		it("goes to it again when, after no answer to the ping either, it turns out to be there", function ()
-			local deadline = socket.gettime() + 10;
-			repeat
-				requester:send(request("who"));
-				requester:sync();
-				local by_b = service.answer_all(b);
-				local by_a = service.answer_all(a);
-				assert.equal(1, by_a + by_b);
-				assert.equal("result", requester:receive(is_iq).attr.type);
-				assert.is_true(socket.gettime() < deadline);
-			until by_a == 1;
+		it("does not go to it because its presence comes again, when the operator asks or by itself", function ()
+			server:client_proxy("resync", service.proxy);
+			b:send(st.reply(b:receive(is_iq)));
+			a:send(st.presence():text_tag("status", "still here"));
+			a:sync();
+			all_go_to(b);
+			receive_ping(); -- it is still asked
+			assert.truthy(server:client_proxy("status", service.proxy):find("a +| suspended"));
 		end);
+
+		it("goes to it again after a new session, which takes the old one's place", function ()
+			a = service.backend(server, "a");
+			b:close();
+			all_go_to(a);
+			assert.truthy(server:client_proxy("status", service.proxy):find("a +| ready"));
+		end);
+	end);
+
+	it("that times out suspends no backend that answers a ping, and fills no log", function ()
+		start "client_proxy_request_timeout = 1";
+		local a = service.backend(server, "a");
+		service.backend(server, "b"):close();
+		for number = 1, 20 do
+			requester:send(request("never-answered-"..number));
+			a:receive(is_iq);
+		end
+		local before = #server:log();
+		for _ = 1, 20 do
+			assert.equal("remote-server-timeout", service.error_of(requester:receive(is_iq)));
+		end
+		a:send(st.reply(a:receive(is_iq)));
+		a:sync();
+		assert.truthy(server:client_proxy("status", service.proxy):find("a +| ready"));
+		for line in server:log():sub(before):gmatch("[^\n]+") do
+			assert.falsy(line:find("proxy%.domain%.example:client_proxy%s+%a+%s") and not line:find("debug"), line);
+		end
 	end);
 
 	describe("beyond a limit", function ()

@@ -107,15 +107,45 @@ describe("a pending request", function ()
 		assert.same({ "service-unavailable", "wait" }, { service.error_of(requester:receive(is_iq)) });
 	end);
 
-	it("is answered by the old target's backend after a reload with a new target", function ()
+	it("is answered at once when a reload brings a new target, whose backends get what comes then", function ()
 		start();
-		local received = hold("old-target");
+		local received = hold("old-target", "room@proxy.domain.example");
 		server:configure((usual_hosts:gsub("some%-user@", "other-user@")));
 		server:ctl("shell", "config", "reload");
 		module_command("reload");
+		local answer = requester:receive(is_iq);
+		assert.same({ "service-unavailable", "wait" }, { service.error_of(answer) });
+		assert.equal("room@proxy.domain.example", answer.attr.from);
 		backend:send(st.reply(received));
-		assert.equal("result", requester:receive(is_iq).attr.type);
-		assert.equal("service-unavailable", service.error_of(requester:request(request("new-target"))));
+		assert.equal("service-unavailable", service.error_of(requester:request(request("no-backend"))));
+		local other = xmpp.client(server, "other-user", "some-domain.example", "b");
+		other:send(st.presence());
+		other:sync();
+		requester:send(request("new-target"));
+		other:send(st.reply(other:receive(is_iq)));
+		assert.equal("new-target", requester:receive(is_iq).attr.id);
+		backend:sync();
+		requester:sync();
+		assert.same({}, requester.received);
+	end);
+
+	it("keeps no instance of the module in memory that has been reloaded", function ()
+		start();
+		for number = 1, 20 do
+			hold("held-"..number);
+		end
+		local function reload_often()
+			server:run_lua("local m = require'core.modulemanager' for _ = 1, 50 do m.reload('proxy.domain.example', 'client_proxy') end");
+		end
+		reload_often();
+		local before = server:lua_memory();
+		reload_often();
+		reload_often();
+		local after = server:lua_memory();
+		assert.is_true(after < before + 512, ("%.0f kB before, %.0f kB after"):format(before, after)); -- 100 instances are megabytes
+		requester:send(request("served"));
+		backend:send(st.reply(backend:receive(is_iq)));
+		assert.equal("served", requester:receive(is_iq).attr.id);
 	end);
 end);
 
@@ -218,19 +248,38 @@ describe("the token of a requester", function ()
 		assert.is_true(can_be_opened(third));
 	end);
 
-	it("is not made from damaged keys: the module refuses to load and leaves them alone", function ()
-		local path = server.dir.."/data/proxy%2edomain%2eexample/client_proxy.dat";
+	for what, damaged in pairs {
+		["a key that is too short"] = 'return { ["current"] = { ["id"] = 0; ["key"] = "c2hvcnQ="; ["created"] = 0; }; };',
+		["an empty file"] = "", ["a file of spaces"] = " \n",
+	} do
+		it("is not made from damaged keys: the module refuses to load and leaves them alone: "..what, function ()
+			local path = server.dir.."/data/proxy%2edomain%2eexample/client_proxy.dat";
+			server:stop();
+			local file = assert(io.open(path, "w"));
+			file:write(damaged);
+			file:close();
+			server:start();
+			requester = service.requester(server);
+			assert.equal("service-unavailable", service.error_of(requester:request(request("damaged"))));
+			assert.truthy(server:log():find("in Prosody's storage are damaged", 1, true));
+			file = assert(io.open(path));
+			assert.equal(damaged, file:read("a"));
+			file:close();
+		end);
+	end
+
+	it("is the same after a reload where nothing can be stored, and the log says once that it cannot", function ()
 		server:stop();
-		local file = assert(io.open(path, "w"));
-		file:write('return { ["current"] = { ["id"] = 0; ["key"] = "c2hvcnQ="; ["created"] = 0; }; };');
-		file:close();
+		server:configure((usual_hosts:gsub("target_address", 'storage = "none"; %0')));
 		server:start();
-		requester = service.requester(server);
-		assert.equal("service-unavailable", service.error_of(requester:request(request("damaged"))));
-		assert.truthy(server:log():find("in Prosody's storage are damaged", 1, true));
-		file = assert(io.open(path));
-		assert.truthy(file:read("a"):find("c2hvcnQ=", 1, true));
-		file:close();
+		log_in();
+		local before = translated();
+		for _ = 1, 3 do
+			server:ctl("shell", "module", "reload", "client_proxy", "proxy.domain.example");
+			assert.equal(before, translated());
+		end
+		local _, count = server:log():gsub("The new key cannot be written", "");
+		assert.equal(1, count);
 	end);
 
 	it("and its key are in no line of the log", function ()

@@ -138,7 +138,8 @@ describe("the metrics", function ()
 	local function time_out()
 		hand_over(HASTY);
 		receive_errors(1, "remote-server-timeout");
-		local ping = backend:receive(is_iq);
+		backend:receive(is_iq);
+		local ping = backend:receive(is_iq); -- the second, as the first has not been answered
 		assert.same({ ready = 0, suspended = 1, hibernating = 0, draining = 0, excluded = 0 }, by_label("backends", "state", HASTY));
 		backend:send(st.reply(ping));
 	end
@@ -288,5 +289,56 @@ describe("the metrics", function ()
 		assert.same(before, after);
 		monitor:await_scrape();
 		assert.same(server:metrics(), stored());
+	end);
+end);
+
+describe("the metrics of one proxy", function ()
+	local server, requester, backend;
+
+	local function start(options)
+		server = new_prosody { hosts = usual_hosts..options }:start();
+		requester = service.requester(server);
+		backend = service.backend(server, "a");
+	end
+
+	local function reload(hosts)
+		server:configure(hosts);
+		server:ctl("shell", "config", "reload");
+		server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+	end
+
+	local function value(name)
+		return server:metrics()[("%s%s{host=%q}"):format(PREFIX, name, PROXY)];
+	end
+
+	after_each(function ()
+		server:remove();
+	end);
+
+	it("measure the time to an answer though a reload has changed the timeout meanwhile", function ()
+		start "client_proxy_request_timeout = 600";
+		requester:send(request("reloaded"));
+		local received = backend:receive(is_iq);
+		reload(usual_hosts.."client_proxy_request_timeout = 1");
+		backend:send(st.reply(received));
+		assert.equal("result", requester:receive(is_iq).attr.type);
+		assert.equal(1, value "answer_time_seconds_count");
+		local sum = value "answer_time_seconds_sum";
+		assert.is_true(sum > 0 and sum < 300, sum);
+	end);
+
+	it("tell of no backends and nothing pending after a reload that is refused", function ()
+		start "";
+		requester:send(request("refused"));
+		backend:receive(is_iq);
+		assert.same({ 1, 1 }, { value "pending", server:metrics()[("%sbackends{host=%q,state=%q}"):format(PREFIX, PROXY, "ready")] });
+		reload(usual_hosts.."client_proxy_retries = 'many'");
+		assert.equal("service-unavailable", (service.error_of(requester:receive(is_iq))));
+		local metrics = server:metrics();
+		for _, state in ipairs { "ready", "suspended", "hibernating", "draining", "excluded" } do
+			assert.equal(0, metrics[("%sbackends{host=%q,state=%q}"):format(PREFIX, PROXY, state)]);
+		end
+		assert.equal(0, value "pending");
+		assert.equal(1, metrics[("%srequests_total{host=%q,outcome=%q}"):format(PREFIX, PROXY, "unloaded")]);
 	end);
 end);

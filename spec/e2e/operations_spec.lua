@@ -101,17 +101,21 @@ Component "proxy.domain.example" "client_proxy"
 	it("sees a backend suspended that does not answer, and ready again when it does", function ()
 		local backend = service.backend(server, "a");
 		service.backend(server, "b");
-		local ping;
+		local function is_ping(stanza)
+			return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
+		end
+		local has_lost_one = false;
 		repeat -- chance decides who gets it
 			requester:send(service.request("lost"));
 			assert.equal("remote-server-timeout", (service.error_of(requester:receive(xmpp.is_iq))));
-			backend:sync();
-			for _, stanza in ipairs(backend.received) do
-				ping = ping or stanza:get_child("ping", "urn:xmpp:ping") and stanza;
+			for _, stanza in ipairs(backend:sync()) do
+				has_lost_one = has_lost_one or stanza.attr.id == "lost";
 			end
-		until ping;
+		until has_lost_one;
+		backend:receive(is_ping);
+		local ping = backend:receive(is_ping); -- the second, as the first has not been answered
 		assert.equal("suspended", status_of "a".state);
-		assert.truthy(table.concat(log_lines "warn", "\n"):find('Resource "a" of the target let a request time out', 1, true));
+		assert.truthy(table.concat(log_lines "warn", "\n"):find('Resource "a" of the target does not answer a ping', 1, true));
 		backend:send(st.reply(ping));
 		backend:sync();
 		assert.equal("ready", status_of "a".state);
@@ -139,6 +143,33 @@ Component "proxy.domain.example" "client_proxy"
 		assert.equal("before", requester:receive(xmpp.is_iq).attr.id);
 		assert_contains(server:client_proxy("undrain", PROXY, name), name.." gets new requests");
 		assert.equal("ready", status_of(name).state);
+	end);
+
+	it("has drained what he has drained until its session is over, whatever is asked and not answered", function ()
+		local backends = service.backends(server, { "a", "b" });
+		server:client_proxy("drain", PROXY, "a");
+		local function is_ping(stanza)
+			return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
+		end
+		for round = 1, 2 do -- as the one after the last one is what shows that something became of the silence
+			server:client_proxy("resync", PROXY);
+			for _ = round, 2 do
+				backends.a:receive(is_ping);
+			end
+			service.answer_all(backends.b);
+		end
+		backends.a:send(st.presence():text_tag("status", "still here"));
+		backends.a:sync();
+		assert.equal("draining", status_of "a".state);
+		server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+		for number = 1, 20 do
+			requester:send(service.request("drained-"..number));
+		end
+		requester:sync();
+		assert.equal(20, service.answer_all(backends.b));
+		backends.a:close();
+		service.backend(server, "a");
+		assert.equal("ready", status_of "a".state);
 	end);
 
 	it("is told when all that are online are drained, and requests are refused", function ()

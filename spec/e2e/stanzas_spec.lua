@@ -87,6 +87,91 @@ describe("a stanza to the component", function ()
 		end);
 	end);
 
+	describe("that is an IQ with an id that XML does not bring back as it is", function ()
+		for name, reference in pairs { newline = "&#10;", tab = "&#9;", ["carriage return"] = "&#13;" } do
+			it("gets bad-request: a "..name, function ()
+				for _, address in ipairs(ADDRESSES) do
+					requester:send(("<iq type='get' id='a%sb' to='%s'><q xmlns='urn:example:service'/></iq>"):format(reference, address));
+					assert_error(requester, "bad-request", "modify");
+				end
+			end);
+		end
+
+		it("is taken for what it is if the id has a space, or a letter beyond ASCII", function ()
+			for _, id in ipairs { "a b", " ", "\u{85}", "\u{2028}\u{5d0}", "\127" } do
+				requester:send(request(id));
+				backend:send(st.reply(backend:receive(is_iq)));
+				assert.equal(id, requester:receive(is_iq).attr.id);
+			end
+		end);
+	end);
+
+	describe("that is an IQ with the id of another one that is pending", function ()
+		local SAME = "same-id";
+
+		it("goes to another backend if the addresses differ in the resource alone, whatever the order of the answers", function ()
+			local other = service.backend(server, "b");
+			for _ = 1, 10 do
+				requester:send(request(SAME, "proxy.domain.example/x"));
+				requester:send(request(SAME, "proxy.domain.example/y"));
+				requester:sync();
+				local by_a, by_b = backend:receive(is_iq), other:receive(is_iq);
+				other:send(st.reply(by_b):text_tag("by", "b"));
+				local first = requester:receive(is_iq);
+				backend:send(st.reply(by_a):text_tag("by", "a"));
+				local second = requester:receive(is_iq);
+				assert.same({ "b", "a" }, { first:get_child_text("by"), second:get_child_text("by") });
+				assert.not_equal(first.attr.from, second.attr.from);
+			end
+			other:close();
+			backend:receive(xmpp.presence_from(other.jid, "unavailable"));
+			assert_silence();
+		end);
+
+		it("is refused with conflict if there is no other", function ()
+			requester:send(request(SAME, "proxy.domain.example/x"));
+			local received = backend:receive(is_iq);
+			requester:send(request(SAME, "proxy.domain.example/y"));
+			requester:send(request(SAME, "proxy.domain.example"));
+			for _, address in ipairs { "proxy.domain.example/y", "proxy.domain.example" } do
+				local answer = requester:receive(is_iq);
+				assert.same({ "conflict", "cancel" }, { service.error_of(answer) });
+				assert.equal(address, answer.attr.from);
+			end
+			backend:send(st.reply(received));
+			assert.equal("proxy.domain.example/x", requester:receive(is_iq).attr.from);
+			assert_silence();
+		end);
+
+		it("is answered after the first if the addresses are the same", function ()
+			for number = 1, 3 do
+				requester:send(request(SAME, "room@proxy.domain.example", number == 2 and "set" or "get"));
+			end
+			for number = 1, 3 do
+				backend:send(st.reply(backend:receive(is_iq)):text_tag("number", tostring(number)));
+			end
+			for number = 1, 3 do
+				assert.equal(tostring(number), requester:receive(is_iq):get_child_text("number"));
+			end
+			assert_silence();
+		end);
+
+		it("has nothing to do with it if the addresses differ otherwise, or the requesters", function ()
+			local other = service.requester(server, "other");
+			requester:send(request(SAME, "proxy.domain.example"));
+			requester:send(request(SAME, "room@proxy.domain.example"));
+			other:send(request(SAME, "proxy.domain.example/x"));
+			for _ = 1, 3 do
+				backend:send(st.reply(backend:receive(is_iq)));
+			end
+			requester:receive(is_iq);
+			requester:receive(is_iq);
+			assert.equal("proxy.domain.example/x", other:receive(is_iq).attr.from);
+			other:close();
+			assert_silence();
+		end);
+	end);
+
 	describe("that is an IQ to a token", function ()
 		local function token_address()
 			requester:send(request("for-the-token"));

@@ -150,12 +150,23 @@ Component "proxy.domain.example" "client_proxy"
 			assert.same({ b = 3 }, share(3));
 		end);
 
-		it("takes a standby when the primary lets a request time out", function ()
+		it("takes a standby when the primary lets a request time out and answers no ping either", function ()
 			start([[client_proxy_strategy = "primary"
 				client_proxy_request_timeout = 1]], { "a", "b" });
 			assert.equal("a", (dispatch()));
 			assert.equal("remote-server-timeout", (service.error_of(requester:receive(is_iq))));
+			backends.a:receive(is_iq);
+			backends.a:receive(is_iq); -- the second ping, as the first has not been answered
 			assert.equal("b", (dispatch()));
+		end);
+
+		it("keeps the primary when it lets a request time out but answers a ping", function ()
+			start([[client_proxy_strategy = "primary"
+				client_proxy_request_timeout = 1]], { "a", "b" });
+			assert.equal("a", (dispatch()));
+			assert.equal("remote-server-timeout", (service.error_of(requester:receive(is_iq))));
+			backends.a:send(st.reply(backends.a:receive(is_iq)));
+			assert.equal("a", (dispatch()));
 		end);
 	end);
 

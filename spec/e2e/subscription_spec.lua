@@ -98,6 +98,46 @@ Component "proxy.domain.example" "client_proxy"
 		end
 	end);
 
+	-- Another account is the target from now on.
+	local function move_on()
+		server:configure(([[
+VirtualHost "some-domain.example"
+Component "proxy.domain.example" "client_proxy"
+	target_address = "user@some-domain.example"
+]]));
+		server:ctl("shell", "config", "reload");
+		server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+	end
+
+	it("is taken back when a reload brings another target, with a push", function ()
+		start();
+		server:stop();
+		server:start(); -- it is known after a restart, too, that the module has made it
+		local backend = service.backend(server, "a");
+		assert.same({ "from" }, { roster_item(backend) });
+		move_on();
+		receive_push(backend, "remove");
+		assert.same({}, { roster_item(backend) });
+	end);
+
+	it("is left alone when a reload brings another target, if the account's owner has made or changed it", function ()
+		start("client_proxy_auto_approve = false");
+		local backend = service.backend(server, "a");
+		backend:send(st.presence({ to = PROXY, type = "subscribed" }));
+		backend:sync();
+		assert.same({ "from" }, { roster_item(backend) });
+		move_on();
+		assert.same({ "from" }, { roster_item(backend) });
+		server:remove();
+
+		start();
+		backend = service.backend(server, "a");
+		backend:request(st.iq({ type = "set", id = "name" }):tag("query", { xmlns = "jabber:iq:roster" })
+			:tag("item", { jid = PROXY, name = "The service" }):reset());
+		move_on();
+		assert.same({ "from" }, { roster_item(backend) });
+	end);
+
 	it("is made when the account is, after the start", function ()
 		start();
 		delete_account();

@@ -10,9 +10,9 @@ describe("backends", function ()
 	local module, pool, backends;
 	local told; -- what the requests' side is told, in order
 	local asked; -- what the subscription is told, in order
+	local on_check; -- what the subscription does when it is to check, or nil
 	local changes; -- how often it was told that something has changed
 	local is_wanted; -- which resources may serve
-	local bounces; -- whether what answers a ping is a bounce
 
 	local function tell_subscription(name)
 		return function ()
@@ -25,34 +25,39 @@ describe("backends", function ()
 			target = TARGET, pool = pool, timeout = 60, saved = saved;
 			is_wanted = function (resource) return is_wanted(resource); end;
 			subscription = {
-				check = tell_subscription "check", on_error = tell_subscription "error", on_gone = tell_subscription "gone",
+				check = function ()
+					table.insert(asked, "check");
+					if on_check then
+						on_check();
+					end
+				end;
+				on_error = tell_subscription "error", on_gone = tell_subscription "gone",
 				on_presence = tell_subscription "presence",
 				on_subscribed = tell_subscription "subscribed", on_unsubscribed = tell_subscription "unsubscribed",
 				resync = tell_subscription "resync", start = tell_subscription "start",
 			};
-			on_came = function (backend)
-				assert.is_nil(pool:state(backend));
-				table.insert(told, "came "..backend);
-			end;
 			on_gone = function (backend)
 				assert.is_nil(pool:state(backend));
 				table.insert(told, "gone "..backend);
 			end;
+			on_hibernating = function (backend)
+				assert.equal("away", pool:state(backend));
+				table.insert(told, "hibernating "..backend);
+			end;
 			on_change = function () changes = changes + 1; end;
-			is_bounce = function () return bounces; end;
 		};
 	end
 
 	before_each(function ()
 		module = fake_module.new();
-		told, asked, changes, bounces = {}, {}, 0, false;
+		told, asked, changes, on_check = {}, {}, 0, nil;
 		is_wanted = function () return true; end;
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
 		backends = new_backends();
 	end);
 
 	-- A presence comes in. It must be handled, and answered with nothing but `...`,
-	-- each { type =, from =, to = } of a presence
+	-- each { type =, from =, to = } of a presence; pings are left to be taken.
 	local function receive(type, from, to, ...)
 		local answered = {};
 		local event = {
@@ -61,7 +66,7 @@ describe("backends", function ()
 		};
 		assert.is_true(backends.on_presence(event));
 		for _, stanza in ipairs(module:take_sent()) do
-			table.insert(answered, stanza);
+			table.insert(stanza:get_child("ping", "urn:xmpp:ping") and module.sent or answered, stanza);
 		end
 		assert.equal(select("#", ...), #answered);
 		for index, expected in ipairs { ... } do
@@ -81,6 +86,15 @@ describe("backends", function ()
 	-- A presence with a priority
 	local function receive_priority(priority, from)
 		backends.on_presence { origin = {}, stanza = st.presence({ from = from, to = PROXY }):text_tag("priority", priority) };
+	end
+
+	-- The module is loaded anew, and nothing is left of it that was.
+	local function reload()
+		local saved = backends.save();
+		backends.stop_timers();
+		assert.same({}, module:running_timers());
+		module = fake_module.new({}, module);
+		backends = new_backends(saved);
 	end
 
 	local function state_of(resource)
@@ -223,7 +237,7 @@ describe("backends", function ()
 			it("is told after a reload, and when the module goes", function ()
 				receive("subscribe", from, PROXY, subscribed, unavailable);
 				receive(nil, TARGET.."/a", PROXY, available);
-				backends = new_backends(backends.save());
+				reload();
 				receive("unavailable", TARGET.."/a", PROXY, unavailable);
 				backends.stop();
 				assert.same({}, module:take_sent());
@@ -327,7 +341,8 @@ describe("backends", function ()
 		it("when one is suspended, and when it answers again", function ()
 			receive(nil, TARGET.."/a", PROXY);
 			backends.suspect(TARGET.."/a");
-			backends.suspect(TARGET.."/a");
+			assert.same({}, lines());
+			module:pass(100);
 			local found = lines();
 			assert.equal(1, #found);
 			assert.equal("warn", found[1].level);
@@ -395,6 +410,8 @@ describe("backends", function ()
 			receive(nil, TARGET.."/b", PROXY);
 			receive_priority("-1", TARGET.."/c");
 			backends.suspect(TARGET.."/b");
+			assert.same({ ready = 2, draining = 1 }, backends.count_states());
+			module:pass(1);
 			assert.same({ ready = 1, suspended = 1, draining = 1 }, backends.count_states());
 		end);
 
@@ -402,7 +419,7 @@ describe("backends", function ()
 			receive_priority("7", TARGET.."/b");
 			backends.drain("b", true);
 			local list = backends.list();
-			backends = new_backends(backends.save());
+			reload();
 			assert.same(list, backends.list());
 			assert.equal("draining", list[1].state);
 		end);
@@ -463,6 +480,7 @@ describe("backends", function ()
 
 		it("whatever else they are, and are that again when undrained", function ()
 			backends.suspect(TARGET.."/a");
+			module:pass(1);
 			backends.drain("a", true);
 			assert.same({ "draining", "away" }, { state_of "a" });
 			backends.drain("a", false);
@@ -501,7 +519,7 @@ describe("backends", function ()
 		it("or not any more, as the configuration is after a reload", function ()
 			receive(nil, TARGET.."/a", PROXY);
 			is_wanted = function (resource) return resource == "x"; end;
-			backends = new_backends(backends.save());
+			reload();
 			backends.start();
 			assert.same({ "ready", "ready" }, { state_of "x" });
 			assert.same({ "excluded", "away" }, { state_of "a" });
@@ -511,7 +529,7 @@ describe("backends", function ()
 	it("tell that something has changed whenever it has", function ()
 		for number, change in ipairs {
 			function () receive(nil, TARGET.."/a", PROXY); end,
-			function () backends.suspect(TARGET.."/a"); end,
+			function () backends.suspect(TARGET.."/a"); module:pass(1); end,
 			function () backends.drain("a", true); end,
 			function () receive("unavailable", TARGET.."/a", PROXY); end,
 		} do
@@ -533,21 +551,22 @@ describe("backends", function ()
 			assert.same({ TARGET.."/a", TARGET.."/b" }, { sent[1].attr.to, sent[2].attr.to });
 			assert.same({ "ready", "ready" }, { state_of "a" });
 			assert.is_true(backends.on_iq { origin = {}, stanza = st.reply(sent[2]) });
-			for _, timer in ipairs(module.timers) do
-				timer.callback();
-			end
-			assert_backends(TARGET.."/b");
+			module:pass(1);
+			assert.same({ "suspended", "suspended" }, { state_of "a" });
+			assert.same({ "ready", "ready" }, { state_of "b" });
 		end);
 	end);
 
 	describe("that come and go", function ()
-		it("are told of, before they can be chosen and after", function ()
+		it("are told of, each that goes when it cannot be chosen any more", function ()
 			receive(nil, TARGET.."/a", PROXY);
 			receive(nil, TARGET.."/a", PROXY); -- again
 			receive(nil, TARGET.."/b", PROXY);
+			assert.same({}, told);
 			receive("unavailable", TARGET.."/a", PROXY);
+			receive("unavailable", TARGET.."/a", PROXY); -- again
 			receive("unavailable", TARGET, PROXY);
-			assert.same({ "came "..TARGET.."/a", "came "..TARGET.."/b", "gone "..TARGET.."/a", "gone "..TARGET.."/b" }, told);
+			assert.same({ "gone "..TARGET.."/a", "gone "..TARGET.."/b" }, told);
 		end);
 	end);
 
@@ -562,15 +581,19 @@ describe("backends", function ()
 			ping = module:take_sent()[1];
 		end);
 
-		-- Whether the stanza is taken for an answer to a ping
-		local function answer(attr)
-			return backends.on_iq { origin = {}, stanza = st.stanza("iq", {
+		-- What answers the ping, but for what `attr` says. -> whether it is taken for that
+		local function answer(attr, origin)
+			attr = attr or {};
+			local stanza = st.stanza("iq", {
 				type = attr.type or "result", id = attr.id or ping.attr.id, from = attr.from or BACKEND, to = attr.to or PROXY,
-			}) };
+			});
+			return backends.on_iq { origin = origin or {}, stanza = stanza };
 		end
 
-		it("are pinged, and suspended", function ()
-			assert.equal("suspended", pool:state(BACKEND));
+		local SERVER = { dummy = true }; -- the origin of what our own Prosody says of another server
+
+		it("are pinged, and nothing else", function ()
+			assert.equal("ready", pool:state(BACKEND));
 			assert.equal("get", ping.attr.type);
 			assert.same({ PROXY, BACKEND }, { ping.attr.from, ping.attr.to });
 			assert.truthy(ping:get_child("ping", "urn:xmpp:ping"));
@@ -581,17 +604,50 @@ describe("backends", function ()
 			assert.same({}, module:take_sent());
 		end);
 
+		it("are suspended when they leave that unanswered, and the target's presence is checked, once", function ()
+			module:pass(0.9);
+			assert.equal("ready", pool:state(BACKEND));
+			assert.same({}, asked);
+			module:pass(0.1);
+			assert.same({ "suspended", "suspended" }, { state_of "a" });
+			module:pass(1000);
+			assert.same({ "suspended", "suspended" }, { state_of "a" });
+			assert.same({ "check" }, asked);
+		end);
+
+		it("are never lost for want of an answer", function ()
+			module:pass(30 * 24 * 60 * 60);
+			assert_backends(BACKEND);
+			assert.same({}, told);
+		end);
+
 		for _, type in ipairs { "result", "error" } do
-			it("are ready again after a ping's "..type..", whatever their timer does later", function ()
+			it("are left alone after a ping's "..type..", whatever their timer would do later", function ()
 				assert.is_true(answer { type = type });
 				assert.equal("ready", pool:state(BACKEND));
-				module.timers[1].callback();
-				assert.equal("ready", pool:state(BACKEND));
+				assert.same({}, module:running_timers());
 				assert.same({}, module:take_sent());
+				assert.is_nil(answer { type = type });
+			end);
+
+			it("are ready again after a later ping's "..type, function ()
+				module:pass(10);
+				assert.equal("suspended", pool:state(BACKEND));
+				local pings = module:take_sent();
+				assert.is_true(answer { type = type, id = pings[#pings].attr.id });
+				assert.same({ "ready", "ready" }, { state_of "a" });
+				assert.same({}, module:running_timers());
 			end);
 		end
 
+		it("are ready again after the answer to an earlier ping, too", function ()
+			module:pass(10);
+			assert.is_true(answer());
+			assert.same({ "ready", "ready" }, { state_of "a" });
+		end);
+
 		it("are not ready again by what is no answer to the ping", function ()
+			module:pass(1);
 			assert.is_nil(answer { id = "another" });
 			assert.is_nil(answer { from = TARGET.."/b" });
 			assert.is_nil(answer { from = STRANGER });
@@ -600,61 +656,259 @@ describe("backends", function ()
 			assert.equal("suspended", pool:state(BACKEND));
 		end);
 
-		it("are dropped, and the target's presence checked, when no answer comes", function ()
-			assert.equal(60, module.timers[1].delay);
-			module.timers[1].callback();
-			assert.is_nil(pool:state(BACKEND));
-			assert.equal("gone "..BACKEND, told[#told]);
-			assert.same({ "check" }, asked);
-			assert.is_nil(answer {}); -- too late
+		it("are not ready again by presence that says nothing new, nor by any other", function ()
+			module:pass(1);
+			receive(nil, BACKEND, PROXY);
+			receive_priority("5", BACKEND);
+			assert.same({ "suspended", "suspended" }, { state_of "a" });
 		end);
 
-		it("are dropped, and the target's presence checked, when the ping bounces", function ()
-			bounces = true;
-			assert.is_true(answer { type = "error" });
-			assert.is_nil(pool:state(BACKEND));
+		it("are not ready again by a server's refusal in their name", function ()
+			local host = { type = "local", host = "some-domain.example" };
+			module.prosody.hosts["some-domain.example"], module.prosody.full_sessions[BACKEND] = host, {};
+			module:pass(1);
+			assert.is_true(answer({ type = "error" }, host));
+			assert.same({ "suspended", "suspended" }, { state_of "a" });
+			assert.equal(1, #module:running_timers());
+		end);
+
+		it("are lost, and the target's presence checked, when a server cannot reach them", function ()
+			assert.is_true(answer({ type = "error" }, SERVER));
+			assert_backends();
+			assert.same({ "gone "..BACKEND }, told);
 			assert.same({ "check" }, asked);
+			assert.same({}, module:running_timers());
+		end);
+
+		it("are not lost so while they are clients of ours", function ()
+			module.prosody.full_sessions[BACKEND] = {};
+			assert.is_true(answer({ type = "error" }, SERVER));
+			assert_backends(BACKEND);
 		end);
 
 		it("are forgotten as such when they go", function ()
 			receive("unavailable", BACKEND, PROXY);
+			assert.same({}, module:running_timers());
 			receive(nil, BACKEND, PROXY);
-			assert.is_nil(answer {});
-			module.timers[1].callback();
+			assert.is_nil(answer());
 			assert.equal("ready", pool:state(BACKEND));
 		end);
 
-		it("are pinged anew after a reload", function ()
-			backends = new_backends(backends.save());
+		it("are pinged on after a reload, and what answers a ping from before it counts", function ()
+			module:pass(1);
+			module:take_sent();
+			reload();
 			assert.same({}, module:take_sent());
 			backends.start();
 			local second = module:take_sent()[1];
 			assert.equal(BACKEND, second.attr.to);
 			assert.equal("suspended", pool:state(BACKEND));
-			assert.is_true(answer { id = second.attr.id });
+			assert.is_true(answer());
 			assert.equal("ready", pool:state(BACKEND));
+			assert.same({}, module:running_timers());
 		end);
 
 		it("are not waited for when they hibernate meanwhile", function ()
 			module.prosody.hosts["some-domain.example"] = { type = "local", events = {} };
 			backends.start();
+			module:pass(1);
+			assert.equal("suspended", pool:state(BACKEND));
 			module:take_sent();
 			module.hooks["smacks-hibernation-start"] { origin = { full_jid = BACKEND } };
 			assert.same({ "hibernating", "away" }, { state_of "a" });
-			module.timers[1].callback();
-			assert.is_nil(answer {});
-			backends = new_backends(backends.save());
+			assert.same({}, module:running_timers());
+			assert.is_nil(answer());
+			reload();
 			backends.start();
 			assert.same({}, module:take_sent());
-			assert.same({ "hibernating", "away" }, { state_of "a" });
+			module.hooks["smacks-hibernation-end"] { origin = { full_jid = BACKEND }, resumed = {} };
+			assert.same({ "ready", "ready" }, { state_of "a" });
 		end);
 
 		it("are backends, all others are left alone", function ()
 			backends.suspect(STRANGER);
 			assert.same({}, module:take_sent());
 		end);
+
+		it("are ready, all others are left alone", function ()
+			receive(nil, TARGET.."/b", PROXY);
+			backends.drain("b", true);
+			backends.suspect(TARGET.."/b");
+			assert.same({}, module:take_sent());
+		end);
 	end);
 
+	-- What is held against a backend ends with its session, or when it is taken back, and with nothing else.
+	describe("of which something is held against", function ()
+		local BACKEND = TARGET.."/a";
+
+		-- Ways for a backend to be lost though nobody says that its session is over
+		local losses = {
+			["an error in its name"] = function () receive("error", BACKEND, PROXY); end,
+			["an error from the bare target"] = function () receive("error", TARGET, PROXY); end,
+			["unavailable from the bare target"] = function () receive("unavailable", TARGET, PROXY); end,
+			["unsubscribed"] = function () receive("unsubscribed", TARGET, PROXY); end,
+			["a server that cannot reach it"] = function () backends.lose_unreachable(BACKEND); end,
+			["a stream that ends, and no presence for a while"] = function ()
+				module.hooks["s2sin-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
+				module:pass(60);
+			end,
+		};
+
+		-- Things that say nothing of its session while it is there
+		local no_losses = {
+			["a resync, answered with presence and to the ping"] = function ()
+				module:take_sent();
+				backends.resync();
+				for _, stanza in ipairs(module:take_sent()) do
+					if stanza.attr.to == BACKEND and state_of "a" == "draining" then
+						backends.on_iq { origin = {}, stanza = st.reply(stanza) };
+					end
+				end
+				receive(nil, BACKEND, PROXY);
+			end,
+			["a reload"] = function () reload(); backends.start(); end,
+			["a probe, a subscription and its end"] = function ()
+				for _, type in ipairs { "probe", "subscribe", "unsubscribe", "subscribed" } do
+					backends.on_presence { origin = {}, stanza = st.presence { type = type, from = BACKEND, to = PROXY } };
+				end
+				module:take_sent();
+			end,
+			["a stream that ends, and presence"] = function ()
+				module.hooks["s2sin-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
+				module:pass(30);
+				receive(nil, BACKEND, PROXY);
+				module:pass(60);
+			end,
+		};
+
+		-- What can be held against it
+		local marks = {
+			draining = function () backends.drain("a", true); end,
+			suspended = function () backends.suspect(BACKEND); module:pass(1); end,
+		};
+
+		before_each(function ()
+			backends.start();
+			receive(nil, BACKEND, PROXY);
+		end);
+
+		for state, mark in pairs(marks) do
+			for name, happen in pairs(no_losses) do
+				it(("it is still %s after %s"):format(state, name), function ()
+					mark();
+					happen();
+					assert.equal(state, (state_of "a"));
+				end);
+			end
+
+			for name, lose in pairs(losses) do
+				it(("it is %s again when it was lost by %s, until its session ends"):format(state, name), function ()
+					mark();
+					lose();
+					assert_backends();
+					receive(nil, BACKEND, PROXY);
+					assert.equal(state, (state_of "a"));
+					receive("unavailable", BACKEND, PROXY);
+					receive(nil, BACKEND, PROXY);
+					assert.same({ "ready", "ready" }, { state_of "a" });
+				end);
+
+				it(("it is %s again when it was lost by %s, also over a reload"):format(state, name), function ()
+					mark();
+					lose();
+					reload();
+					backends.start();
+					receive(nil, BACKEND, PROXY);
+					assert.equal(state, (state_of "a"));
+				end);
+
+				it(("it is %s no more when its server says that its session is over after it was lost by %s"):format(state, name), function ()
+					mark();
+					lose();
+					receive("unavailable", BACKEND, PROXY);
+					receive(nil, BACKEND, PROXY);
+					assert.same({ "ready", "ready" }, { state_of "a" });
+				end);
+			end
+
+			it(("it is %s no more when another session of ours has got its address"):format(state), function ()
+				module.prosody.full_sessions[BACKEND] = {};
+				mark();
+				receive("unavailable", TARGET, PROXY);
+				module.prosody.full_sessions[BACKEND] = {};
+				receive(nil, BACKEND, PROXY);
+				assert.same({ "ready", "ready" }, { state_of "a" });
+			end);
+
+			it(("it is %s again while it is the same session of ours"):format(state), function ()
+				module.prosody.full_sessions[BACKEND] = {};
+				mark();
+				receive("unavailable", TARGET, PROXY);
+				receive(nil, BACKEND, PROXY);
+				assert.equal(state, (state_of "a"));
+			end);
+		end
+
+		it("it is pinged on when it comes again suspended, and ready when it answers", function ()
+			marks.suspended();
+			receive("error", BACKEND, PROXY);
+			assert.same({}, module:running_timers());
+			module:take_sent();
+			receive(nil, BACKEND, PROXY);
+			local sent = module:take_sent();
+			assert.equal(1, #sent);
+			assert.truthy(sent[1]:get_child("ping", "urn:xmpp:ping"));
+			assert.equal("suspended", (state_of "a"));
+			assert.is_true(backends.on_iq { origin = {}, stanza = st.reply(sent[1]) });
+			assert.same({ "ready", "ready" }, { state_of "a" });
+		end);
+
+		it("it is what it was, and as its presence says, before anything is sent when it comes again", function ()
+			marks.suspended();
+			receive("error", BACKEND, PROXY);
+			local found;
+			function module.send()
+				found = { state_of "a" };
+				error("thrown");
+			end
+			assert.error(function () receive_priority("-1", BACKEND); end, "thrown");
+			assert.same({ "draining", "away" }, found);
+			assert.equal(1, #module:running_timers());
+		end);
+
+		it("256 are remembered of all that were lost, the last ones", function ()
+			for number = 1, 256 do
+				local resource = "r"..number;
+				receive(nil, TARGET.."/"..resource, PROXY);
+				backends.drain(resource, true);
+			end
+			backends.drain("a", true);
+			receive("error", TARGET.."/r1", PROXY);
+			receive("error", BACKEND, PROXY);
+			for number = 2, 256 do
+				receive("error", TARGET.."/r"..number, PROXY);
+			end
+			for number = 1, 256 do
+				receive(nil, TARGET.."/r"..number, PROXY);
+			end
+			receive(nil, BACKEND, PROXY);
+			assert.same({ draining = 256, ready = 1 }, backends.count_states());
+			assert.equal("ready", (state_of "r1"));
+			assert.equal("draining", (state_of "a"));
+		end);
+
+		it("nothing is remembered of those that nothing was held against", function ()
+			backends.drain("a", true);
+			receive("error", BACKEND, PROXY);
+			for number = 1, 300 do
+				receive(nil, TARGET.."/r"..number, PROXY);
+				receive("error", TARGET.."/r"..number, PROXY);
+			end
+			receive(nil, BACKEND, PROXY);
+			assert.equal("draining", (state_of "a"));
+		end);
+	end);
 	describe("that hibernate", function ()
 		local BACKEND = TARGET.."/a";
 
@@ -664,8 +918,12 @@ describe("backends", function ()
 			receive(nil, BACKEND, PROXY);
 		end);
 
+		local function hibernate(resource)
+			module.hooks["smacks-hibernation-start"] { origin = { full_jid = TARGET.."/"..resource } };
+		end
+
 		it("are away until they resume", function ()
-			module.hooks["smacks-hibernation-start"] { origin = { full_jid = BACKEND } };
+			hibernate "a";
 			assert.equal("away", pool:state(BACKEND));
 			module.hooks["smacks-hibernation-end"] { origin = { full_jid = BACKEND }, resumed = {} };
 			assert.equal("ready", pool:state(BACKEND));
@@ -682,6 +940,52 @@ describe("backends", function ()
 			module.hooks["smacks-hibernation-start"] { origin = {} };
 			module.hooks["smacks-hibernation-end"] { origin = {}, resumed = {} };
 			assert.equal("ready", pool:state(BACKEND));
+			assert.same({}, told);
+		end);
+
+		it("are told of at once, and again whenever others can serve for the first time since", function ()
+			hibernate "a";
+			assert.same({ "hibernating "..BACKEND }, told);
+			receive(nil, TARGET.."/b", PROXY);
+			assert.same({ "hibernating "..BACKEND, "hibernating "..BACKEND }, told);
+			receive(nil, TARGET.."/c", PROXY);
+			assert.equal(2, #told);
+			backends.drain("b", true);
+			backends.drain("c", true);
+			assert.equal(2, #told);
+			backends.drain("c", false);
+			assert.same({ "hibernating "..BACKEND }, { table.unpack(told, 3) });
+		end);
+
+		it("are told of after a reload, which may have been in the middle of handing on", function ()
+			hibernate "a";
+			receive(nil, TARGET.."/b", PROXY);
+			told = {};
+			reload();
+			assert.same({}, told);
+			backends.start();
+			assert.same({ "hibernating "..BACKEND }, told);
+		end);
+
+		it("are told of though another module's handler throws when the target is told that others can serve", function ()
+			receive("subscribe", TARGET, PROXY, { type = "subscribed", from = PROXY, to = TARGET }, { from = PROXY, to = TARGET });
+			hibernate "a";
+			told, changes = {}, 0;
+			function module.send()
+				error("thrown");
+			end
+			assert.error(function () receive(nil, TARGET.."/b", PROXY); end, "thrown");
+			assert.same({ "hibernating "..BACKEND }, told);
+			assert.equal(1, changes);
+		end);
+
+		it("are told of no more when they have resumed", function ()
+			hibernate "a";
+			module.hooks["smacks-hibernation-end"] { origin = { full_jid = BACKEND }, resumed = { full_jid = BACKEND } };
+			told = {};
+			backends.drain("a", true);
+			receive(nil, TARGET.."/b", PROXY);
+			assert.same({}, told);
 		end);
 	end);
 
@@ -729,6 +1033,15 @@ describe("backends", function ()
 			end);
 		end
 
+		it("are lost in time when a stream ends though another module's handler throws on what asks for their presence", function ()
+			on_check = function () error("thrown"); end;
+			module.hooks["s2sin-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
+			assert.equal(1, #module:pass(0));
+			assert.same({ "suspended", "suspended" }, states());
+			module:pass(60);
+			assert_backends();
+		end);
+
 		it("are left alone when other streams end", function ()
 			end_stream { from_host = PROXY, to_host = "x.example", hosts = {} };
 			end_stream { from_host = "x.example", to_host = PROXY };
@@ -745,17 +1058,16 @@ describe("backends", function ()
 
 		it("are given their time anew when another stream ends, and after a reload", function ()
 			end_stream { from_host = PROXY, to_host = "some-domain.example" };
-			local first = module.timers[#module.timers];
+			module:pass(59);
 			end_stream { from_host = PROXY, to_host = "some-domain.example" };
-			local second = module.timers[#module.timers];
-			first.callback();
+			module:pass(59);
 			assert_backends(TARGET.."/a", TARGET.."/b");
-			backends = new_backends(backends.save());
+			reload();
 			backends.start();
-			second.callback();
+			module:pass(59);
 			assert_backends(TARGET.."/a", TARGET.."/b");
 			assert.same({ "suspended", "suspended" }, states());
-			module.timers[#module.timers].callback();
+			module:pass(1);
 			assert_backends();
 		end);
 

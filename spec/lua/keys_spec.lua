@@ -20,12 +20,27 @@ end
 
 describe("keys", function ()
 	local module, clock, jat;
+	local driver; -- of the storage, by name
+	local directory; -- where the storage "internal" has its files
 	local seen; -- all contents that a store had or was asked to write
 	local told; -- every message that came back instead of keys
 
 	before_each(function ()
 		module, clock = fake_module.new(), 1700000000;
 		seen, told = {}, {};
+		driver, directory = "sql", "";
+		module.libraries["core.storagemanager"] = {
+			get_driver = function (host, store)
+				assert.same({ module.host, module.name }, { host, store });
+				return {}, driver;
+			end;
+		};
+		module.libraries["util.datamanager"] = {
+			getpath = function (user, host, store)
+				assert(user == nil, "the keys belong to the host, not to an account");
+				return directory.."/"..host.."-"..store..".dat";
+			end;
+		};
 	end);
 
 	local function read_clock()
@@ -74,9 +89,10 @@ describe("keys", function ()
 	end);
 
 	-- A start of the module: a codec without keys, and the keys of the store
-	local function open(store)
+	-- saved: after a reload, what was saved before it
+	local function open(store, saved)
 		jat = core.jat(module.host, "sealed");
-		local opened, message = module:require "keys".open(jat, store, LIFETIME, read_clock);
+		local opened, message = module:require "keys".open(jat, store, LIFETIME, saved, read_clock);
 		if message then
 			table.insert(told, message);
 		end
@@ -126,7 +142,7 @@ describe("keys", function ()
 		it("take the wall clock's time when they are given no clock", function ()
 			local store, before = fake_store(), os.time();
 			jat = core.jat(module.host, "sealed");
-			assert(module:require "keys".open(jat, store, LIFETIME));
+			assert(module:require "keys".open(jat, store, LIFETIME, nil));
 			local created = store.content.current.created;
 			assert.truthy(before <= created and created <= os.time());
 		end);
@@ -253,6 +269,79 @@ describe("keys", function ()
 		end);
 	end);
 
+	it("are due when they want to be looked at again", function ()
+		local store = fake_store { current = generation(5, "c", clock - LIFETIME + 100) };
+		assert.equal(100, assert(open(store)).due);
+		assert.equal(DAY, assert(open(fake_store())).due);
+		store = fake_store();
+		store.write_error = "disk full";
+		assert.equal(HOUR, assert(open(store)).due);
+	end);
+
+	describe("that could not be stored", function ()
+		local store, opened, token;
+
+		before_each(function ()
+			store = fake_store();
+			store.write_error = "disk full";
+			opened = assert(open(store));
+			token = jat:encode(REQUESTER);
+		end);
+
+		it("are the same after a reload, and written when storage works again", function ()
+			opened = assert(open(store, opened.save()));
+			assert.equal(token, jat:encode(REQUESTER));
+			store.write_error = nil;
+			opened = assert(open(store, opened.save()));
+			assert.equal(token, jat:encode(REQUESTER));
+			assert.equal(token, token_of(store.content.current));
+			local writes = #store.writes;
+			assert(open(store, opened.save()));
+			assert.equal(writes, #store.writes);
+		end);
+
+		it("are the same after a reload, though storage has older ones", function ()
+			store.write_error = nil;
+			opened.rotate();
+			store.write_error = "disk full";
+			clock = clock + LIFETIME;
+			opened.rotate();
+			local newer = jat:encode(REQUESTER);
+			assert(open(store, opened.save()));
+			assert.equal(newer, jat:encode(REQUESTER));
+			assert.equal(REQUESTER, jat:decode(token));
+		end);
+
+		it("are not the same after a restart, which saves nothing", function ()
+			assert(open(store));
+			assert.not_equal(token, jat:encode(REQUESTER));
+		end);
+
+		it("are told of once, also over a reload, and again when storage has worked meanwhile", function ()
+			for _ = 1, 3 do
+				opened.rotate();
+				opened = assert(open(store, opened.save()));
+			end
+			assert.equal(1, #module.log_lines);
+			assert.equal("error", module.log_lines[1].level);
+			store.write_error = nil;
+			opened.rotate();
+			store.write_error = "disk full";
+			clock = clock + LIFETIME;
+			opened.rotate();
+			opened.rotate();
+			assert.equal(2, #module.log_lines);
+		end);
+	end);
+
+	it("are those of the store after a reload when they could be stored", function ()
+		local store = fake_store();
+		local saved = assert(open(store)).save();
+		store.content = { current = generation(9, "r", clock) }; -- restored by the operator
+		assert(open(store, saved));
+		assert.equal(token_of(store.content.current), jat:encode(REQUESTER));
+	end);
+
 	it("count their generations from 255 on to 0", function ()
 		local store = fake_store { current = generation(254, "c", clock) };
 		local opened = assert(open(store));
@@ -344,6 +433,39 @@ describe("keys", function ()
 				assert.truthy(assert_refused(fake_store(content)):find("damaged", 1, true));
 			end);
 		end
+
+		describe("with a file that is", function ()
+			before_each(function ()
+				directory = os.tmpname();
+				assert(os.remove(directory));
+				assert(require "lfs".mkdir(directory));
+			end);
+
+			after_each(function ()
+				os.remove(directory.."/"..module.host.."-"..module.name..".dat");
+				assert(require "lfs".rmdir(directory));
+			end);
+
+			local function make_empty_file()
+				assert(io.open(directory.."/"..module.host.."-"..module.name..".dat", "w")):close();
+			end
+
+			it("empty, are refused where storage is internal, which reads it like none", function ()
+				driver = "internal";
+				make_empty_file();
+				assert.truthy(assert_refused(fake_store()):find("damaged", 1, true));
+			end);
+
+			it("missing, are made where storage is internal", function ()
+				driver = "internal";
+				assert(open(fake_store()));
+			end);
+
+			it("empty, are made where storage is another: it is nobody's", function ()
+				make_empty_file();
+				assert(open(fake_store()));
+			end);
+		end);
 
 		it("are refused: no current generation", function ()
 			assert_refused(fake_store { previous = generation(4, "p", clock) });

@@ -63,4 +63,21 @@ describe("operations", function ()
 		assert.equal(2, value "requests answered");
 		assert.equal(2, operations.totals.answered);
 	end);
+
+	it("has buckets of its own for each histogram, which Prosody adds to", function ()
+		local given = {};
+		function module:metric(type, name, unit, description, label_keys, extra)
+			if extra then
+				table.insert(given, { table.unpack(extra.buckets) });
+				table.insert(extra.buckets, math.huge);
+			end
+			return getmetatable(self).__index.metric(self, type, name, unit, description, label_keys);
+		end
+		local loaded = module:require "operations";
+		loaded.new();
+		loaded.new();
+		assert.equal(2, #given);
+		assert.same(given[1], given[2]);
+		assert.same({ 0.001, 60, 11 }, { given[1][1], given[1][#given[1]], #given[1] });
+	end);
 end);

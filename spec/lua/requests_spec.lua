@@ -38,16 +38,7 @@ end
 describe("requests", function ()
 	local module, clock, jat, pool, pending, requests, operations, handlers;
 
-	-- Loads requests.lua with a clock that is ours.
-	local function load_requests()
-		local real_time = require "util.time";
-		package.loaded["util.time"] = { monotonic = function () return clock; end };
-		local ok, loaded = pcall(module.require, module, "requests");
-		package.loaded["util.time"] = real_time;
-		return assert(ok and loaded, loaded);
-	end
-
-	local suspected, dropped; -- backends, in order
+	local suspected, lost; -- backends, in order
 	local counts, answer_times; -- what was counted, by name; seconds, in order
 
 	-- (timeout, changed) changed: other values for some of the setup
@@ -56,9 +47,11 @@ describe("requests", function ()
 			target = TARGET, timeout = timeout or TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000,
 			jat = jat, pool = pool, pending = pending, operations = operations;
 			suspect = function (backend) table.insert(suspected, backend); end;
-			drop = function (backend)
-				table.insert(dropped, backend);
-				pool:remove(backend);
+			lose_unreachable = function (backend)
+				table.insert(lost, backend);
+				if pool:remove(backend) then
+					handlers.on_backend_gone(backend);
+				end
 			end;
 		};
 		for name, value in pairs(changed or {}) do
@@ -75,8 +68,8 @@ describe("requests", function ()
 	end
 
 	before_each(function ()
-		clock = 5000;
 		module = fake_module.new();
+		clock = module.clock;
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
 		pool:add(BACKEND);
 		pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES));
@@ -90,8 +83,8 @@ describe("requests", function ()
 				table.insert(answer_times, seconds);
 			end;
 		};
-		suspected, dropped = {}, {};
-		requests = load_requests();
+		suspected, lost = {}, {};
+		requests = module:require "requests";
 		use_format("sealed");
 	end);
 
@@ -231,7 +224,7 @@ describe("requests", function ()
 			local function add()
 				return nil, "no-memory";
 			end
-			pending = { add = add, deadline = function () end, limit = function () end };
+			pending = { add = add, deadline = function () end, set_limits = function () end, has_abandoned = function () return false; end };
 			handlers = new_handlers(nil, { pool = { pick = function () return BACKEND; end } });
 			assert_error(request(), PROXY, REQUESTER, "1234", "wait", "resource-constraint");
 			assert.same({}, module.timers);
@@ -391,18 +384,19 @@ describe("requests", function ()
 		end);
 
 		it("are answered first in, first out where they are equal", function ()
-			local services = { PROXY.."/1", PROXY, PROXY.."/3" };
 			local dispatched;
-			for n, service in ipairs(services) do
-				clock = 5000 + n;
-				dispatched = request { to = service };
+			for n = 1, 3 do
+				clock.now = 5000 + n;
+				dispatched = request { to = PROXY.."/thing" };
 			end
 			assert.equal(3, #pending);
-			for _, service in ipairs(services) do
+			clock.now = 5010;
+			for _ = 1, 3 do
 				local sent = receive(answer_to(dispatched));
 				assert.equal(1, #sent);
-				assert.same({ type = "result", id = "1234", from = service, to = REQUESTER }, sent[1].attr);
+				assert.same({ type = "result", id = "1234", from = PROXY.."/thing", to = REQUESTER }, sent[1].attr);
 			end
+			assert.same({ 9, 8, 7 }, answer_times);
 			assert_dropped(answer_to(dispatched));
 		end);
 
@@ -531,7 +525,7 @@ describe("requests", function ()
 		it("are answered with an error from the service address", function ()
 			for _, type in ipairs { "get", "set" } do
 				request { to = "node@"..PROXY.."/thing", type = type };
-				clock = clock + TIMEOUT;
+				clock.now = clock.now + TIMEOUT;
 				local delay, sent = fire();
 				assert.is_nil(delay);
 				assert.equal(1, #sent);
@@ -543,7 +537,7 @@ describe("requests", function ()
 		it("are not answered before", function ()
 			request();
 			assert.equal(TIMEOUT, module.timers[1].delay);
-			clock = clock + TIMEOUT - 0.5;
+			clock.now = clock.now + TIMEOUT - 0.5;
 			local delay, sent = fire();
 			assert.equal(0.5, delay);
 			assert.same({}, sent);
@@ -553,15 +547,15 @@ describe("requests", function ()
 		it("expire when it is their turn, the oldest first", function ()
 			for n = 1, 4 do
 				request { id = "n"..n, from = REQUESTER..n };
-				clock = clock + 10;
+				clock.now = clock.now + 10;
 			end
-			clock = 5000 + TIMEOUT + 10;
+			clock.now = 5000 + TIMEOUT + 10;
 			local delay, sent = fire();
 			assert.equal(10, delay);
 			assert.same({ "n1", "n2" }, { sent[1].attr.id, sent[2].attr.id });
 			assert.same({ REQUESTER.."1", REQUESTER.."2" }, { sent[1].attr.to, sent[2].attr.to });
 			assert.equal(2, #sent);
-			clock = clock + 30;
+			clock.now = clock.now + 30;
 			delay, sent = fire();
 			assert.is_nil(delay);
 			assert.same({ "n3", "n4" }, { sent[1].attr.id, sent[2].attr.id });
@@ -570,20 +564,20 @@ describe("requests", function ()
 
 		it("are waited for with one timer, which ends with the last of them", function ()
 			request { id = "n1" };
-			clock = clock + 1;
+			clock.now = clock.now + 1;
 			local dispatched = request { id = "n2" };
-			clock = clock + TIMEOUT - 1;
+			clock.now = clock.now + TIMEOUT - 1;
 			assert.equal(1, (fire()));
 			request { id = "n3" };
 			receive(answer_to(dispatched));
-			clock = clock + 1;
+			clock.now = clock.now + 1;
 			assert.equal(TIMEOUT - 1, (fire()));
-			clock = clock + TIMEOUT - 1;
+			clock.now = clock.now + TIMEOUT - 1;
 			local delay, sent = fire();
 			assert.is_nil(delay);
 			assert.equal("n3", sent[1].attr.id);
 
-			clock = clock + 100;
+			clock.now = clock.now + 100;
 			request { id = "n4" };
 			assert.equal(TIMEOUT, module:running_timer().delay);
 		end);
@@ -592,7 +586,7 @@ describe("requests", function ()
 			for n = 1, 3 do
 				request { id = "n"..n };
 			end
-			clock = clock + TIMEOUT;
+			clock.now = clock.now + TIMEOUT;
 			local send = module.send;
 			function module.send()
 				module.send = send;
@@ -606,7 +600,7 @@ describe("requests", function ()
 
 		it("are not answered again when they were in time", function ()
 			receive(answer_to(request()));
-			clock = clock + TIMEOUT;
+			clock.now = clock.now + TIMEOUT;
 			local delay, sent = fire();
 			assert.is_nil(delay);
 			assert.same({}, sent);
@@ -614,28 +608,29 @@ describe("requests", function ()
 
 		it("get no second answer from a backend that is late", function ()
 			local dispatched = request();
-			clock = clock + TIMEOUT;
+			clock.now = clock.now + TIMEOUT;
 			fire();
 			assert_dropped(answer_to(dispatched));
 		end);
 
 		it("expire one by one where they are equal", function ()
-			local dispatched = request { to = PROXY.."/1" };
-			clock = clock + 10;
-			request { to = PROXY.."/2" };
-			clock = clock + TIMEOUT - 10;
+			local dispatched = request();
+			clock.now = clock.now + 10;
+			request();
+			clock.now = clock.now + TIMEOUT - 10;
 			local delay, sent = fire();
 			assert.equal(10, delay);
 			assert.equal(1, #sent);
-			assert.equal(PROXY.."/1", sent[1].attr.from);
-			assert.equal(PROXY.."/2", receive(answer_to(dispatched))[1].attr.from);
+			assert.equal("remote-server-timeout", select(2, sent[1]:get_error()));
+			assert.equal(1, #receive(answer_to(dispatched)));
+			assert_dropped(answer_to(dispatched));
 		end);
 
 		it("leave room for others when they are many: no more than 100 at a time", function ()
 			for n = 1, 240 do
 				request { id = "n"..n };
 			end
-			clock = clock + TIMEOUT;
+			clock.now = clock.now + TIMEOUT;
 			local seen, slices = {}, {};
 			local delay, sent;
 			repeat
@@ -655,16 +650,16 @@ describe("requests", function ()
 	describe("that a reload carries over", function ()
 		before_each(function ()
 			request { id = "n1" };
-			clock = clock + 10;
+			clock.now = clock.now + 10;
 			request { id = "n2" };
-			clock = clock + 5;
+			clock.now = clock.now + 5;
 			module.timers = {};
 		end);
 
 		it("time out when they would have", function ()
 			handlers = new_handlers();
 			assert.equal(TIMEOUT - 15, module:running_timer().delay);
-			clock = clock + TIMEOUT - 15;
+			clock.now = clock.now + TIMEOUT - 15;
 			local delay, sent = fire();
 			assert.equal(10, delay);
 			assert.equal(1, #sent);
@@ -672,7 +667,7 @@ describe("requests", function ()
 		end);
 
 		it("time out at once when they are overdue", function ()
-			clock = clock + 2 * TIMEOUT;
+			clock.now = clock.now + 2 * TIMEOUT;
 			handlers = new_handlers();
 			assert.equal(0, module.timers[1].delay);
 			local delay, sent = fire();
@@ -690,7 +685,7 @@ describe("requests", function ()
 			handlers = new_handlers(5);
 			request { id = "n3" };
 			assert.equal(5, module:running_timer().delay);
-			clock = clock + 5;
+			clock.now = clock.now + 5;
 			local delay, sent = fire();
 			assert.equal(TIMEOUT - 20, delay);
 			assert.equal(1, #sent);
@@ -708,10 +703,12 @@ describe("requests", function ()
 	describe("whose backend goes", function ()
 		local OTHER = TARGET.."/b";
 
-		-- The backend is gone. -> stanzas that leave
+		-- The backend is gone, and what is due at once is done. -> stanzas that leave
 		local function go(backend)
 			pool:remove(backend);
 			handlers.on_backend_gone(backend);
+			assert.same({}, module.sent);
+			assert.same({}, module:pass(0));
 			return module:take_sent();
 		end
 
@@ -731,7 +728,7 @@ describe("requests", function ()
 		it("keep their deadline", function ()
 			request();
 			pool:add(OTHER);
-			clock = clock + 10;
+			clock.now = clock.now + 10;
 			go(BACKEND);
 			assert.equal(5000 + TIMEOUT, pending:deadline());
 		end);
@@ -778,45 +775,60 @@ describe("requests", function ()
 				request { id = "n"..number };
 			end
 			pool:add(OTHER);
-			assert.equal(100, #go(BACKEND));
-			local timer = module.timers[#module.timers];
-			assert.equal(0, timer.delay);
-			assert.equal(0, timer.callback());
-			assert.equal(100, #module:take_sent());
-			assert.is_nil(timer.callback());
-			assert.equal(40, #module:take_sent());
+			pool:remove(BACKEND);
+			handlers.on_backend_gone(BACKEND);
+			for _, count in ipairs { 100, 100, 40 } do
+				local timer = module.timers[#module.timers];
+				assert.equal(0, timer.delay);
+				timer.fired = true;
+				assert.is_nil(timer.callback());
+				assert.equal(count, #module:take_sent());
+			end
 			assert.equal(240, #pending);
+			assert.equal(240, pending:count(OTHER));
+			assert.equal(TIMEOUT, module:running_timer().delay);
 		end);
 
-		it("are all handed on before it comes back, or before a reload", function ()
-			for _, finish in ipairs { "on_backend_came", "save" } do
-				for number = 1, 240 do
-					request { id = finish..number };
-				end
-				pool:add(OTHER);
-				go(BACKEND);
-				local timer = module.timers[#module.timers];
-				handlers[finish](BACKEND);
-				assert.equal(140, #module:take_sent());
-				assert.is_nil(timer.callback());
-				assert.same({}, module:take_sent());
-				pool:remove(OTHER);
-				pool:add(BACKEND);
-			end
+		it("are not the business of who comes with the same address", function ()
+			local dispatched = request();
+			pool:remove(BACKEND);
+			handlers.on_backend_gone(BACKEND);
+			pool:add(BACKEND);
+			assert_dropped(answer_to(dispatched));
+			local second = request { id = "5678" };
+			assert.equal(BACKEND, second.attr.to);
+			assert.same({}, module:pass(0));
+			local sent = module:take_sent();
+			assert.equal(1, #sent);
+			assert_error(sent[1], PROXY, REQUESTER, "1234", "cancel", "service-unavailable");
+			assert.equal(1, #receive(answer_to(second)));
+			assert.equal(0, #pending);
+		end);
+
+		it("end with their deadline if that comes first, once", function ()
+			request();
+			pool:add(OTHER);
+			pool:remove(BACKEND);
+			handlers.on_backend_gone(BACKEND);
+			clock.now = clock.now + TIMEOUT;
+			module.timers[1].callback(); -- the one for deadlines
+			assert.equal("remote-server-timeout", select(2, module:take_sent()[1]:get_error()));
+			assert.same({}, module:pass(0));
+			assert.same({}, module:take_sent());
 		end);
 
 		it("are answered, each once, when the pending table takes them no more", function ()
 			for number = 1, 3 do
 				request { id = "n"..number };
 			end
-			handlers = new_handlers(nil, { held = handlers.save(), max_pending = 1 }); -- as after a reload
+			handlers = new_handlers(nil, { max_pending = 1 }); -- as after a reload
 			pool:add(OTHER);
-			local sent = go(BACKEND);
+			local sent, became = go(BACKEND), {};
 			assert.equal(3, #sent);
-			for number = 1, 2 do
-				assert_error(sent[number], PROXY, REQUESTER, "n"..number, "cancel", "service-unavailable");
+			for _, stanza in ipairs(sent) do
+				became[stanza.attr.to] = (became[stanza.attr.to] or 0) + 1;
 			end
-			assert.same({ OTHER, "n3" }, { sent[3].attr.to, sent[3].attr.id });
+			assert.same({ [OTHER] = 1, [REQUESTER] = 2 }, became);
 			assert.same({ backend_gone = 2, retries = 1 }, counts);
 			assert.equal(1, #pending);
 		end);
@@ -827,14 +839,14 @@ describe("requests", function ()
 			["of one attribute"] = function (bytes) return st.stanza("query", { x = ("x"):rep(bytes) }); end,
 			["of elements side by side"] = function (bytes)
 				local query = st.stanza("query");
-				for _ = 1, bytes // 256 do
+				for _ = 1, bytes // 320 do
 					query:tag("x"):up();
 				end
 				return query;
 			end,
 			["of elements in each other"] = function (bytes)
 				local query = st.stanza("query");
-				for _ = 1, bytes // 256 do
+				for _ = 1, bytes // 320 do
 					query:tag("x");
 				end
 				return query:reset();
@@ -842,7 +854,7 @@ describe("requests", function ()
 		};
 		for name, new_payload in pairs(payloads) do
 			it("are handed on if they are small, get service-unavailable if they are large: "..name, function ()
-				for id, bytes in pairs { small = 7000, large = 8192, ["very large"] = 100000 } do
+				for id, bytes in pairs { small = 6000, large = 8192, ["very large"] = 100000 } do
 					receive_iq({ type = "get", id = id, from = REQUESTER, to = PROXY }, new_payload(bytes));
 				end
 				pool:add(OTHER);
@@ -857,7 +869,8 @@ describe("requests", function ()
 
 		it("are handed on after a reload", function ()
 			request();
-			handlers = new_handlers(nil, { held = handlers.save() });
+			handlers.stop_timers();
+			handlers = new_handlers();
 			pool:add(OTHER);
 			assert.equal(OTHER, go(BACKEND)[1].attr.to);
 		end);
@@ -874,7 +887,7 @@ describe("requests", function ()
 		end
 
 		for name, origin in pairs {
-			["our own server says so of its client"] = { host = "some-domain.example" },
+			["our own server says so of its client"] = { type = "local", host = "some-domain.example" },
 			["our own server says so of the target's server"] = { dummy = true },
 		} do
 			it("are handed on, and it is dropped, when "..name, function ()
@@ -884,7 +897,7 @@ describe("requests", function ()
 				local sent = bounce(dispatched, origin);
 				assert.equal(OTHER, sent[1].attr.to);
 				assert.equal(1, #sent);
-				assert.same({ BACKEND }, dropped);
+				assert.same({ BACKEND }, lost);
 			end);
 		end
 
@@ -897,7 +910,7 @@ describe("requests", function ()
 		end);
 
 		it("get the same error as an answer when the backend sent it", function ()
-			module.prosody.hosts["some-domain.example"] = { host = "some-domain.example" };
+			module.prosody.hosts["some-domain.example"] = { type = "local", host = "some-domain.example" };
 			for _, origin in ipairs { { host = "some-domain.example" }, {} } do
 				local dispatched = request();
 				pool:add(OTHER);
@@ -905,7 +918,7 @@ describe("requests", function ()
 				assert.equal(1, #sent);
 				assert.equal(REQUESTER, sent[1].attr.to);
 				assert.equal("service-unavailable", select(2, sent[1]:get_error()));
-				assert.same({}, dropped);
+				assert.same({}, lost);
 				pool:remove(OTHER);
 			end
 		end);
@@ -915,7 +928,7 @@ describe("requests", function ()
 		local dispatched = request { id = "n1" };
 		request { id = "n2" };
 		receive(answer_to(dispatched));
-		clock = clock + TIMEOUT;
+		clock.now = clock.now + TIMEOUT;
 		fire();
 		assert.same({ BACKEND }, suspected);
 	end);
@@ -950,10 +963,10 @@ describe("requests", function ()
 
 		it("a result or an error of the backend, with the time it took", function ()
 			local first, second = request { id = "n1" }, request { id = "n2" };
-			clock = clock + 2.5;
+			clock.now = clock.now + 2.5;
 			receive(answer_to(first));
 			assert_counted { answered = 1 };
-			clock = clock + 1;
+			clock.now = clock.now + 1;
 			receive(answer_to(second, { type = "error" }));
 			assert_counted { error = 1 };
 			assert.same({ 2.5, 3.5 }, answer_times);
@@ -961,7 +974,7 @@ describe("requests", function ()
 
 		it("no answer in time", function ()
 			request();
-			clock = clock + TIMEOUT;
+			clock.now = clock.now + TIMEOUT;
 			fire();
 			assert_counted { timeout = 1 };
 		end);
@@ -972,9 +985,11 @@ describe("requests", function ()
 			pool:remove(BACKEND);
 			pool:add(TARGET.."/b");
 			handlers.on_backend_gone(BACKEND);
+			module:pass(0);
 			assert_counted { retries = 1, backend_gone = 1 };
 			pool:remove(TARGET.."/b");
 			handlers.on_backend_gone(TARGET.."/b");
+			module:pass(0);
 			assert_counted { backend_gone = 1 };
 			request { id = "n3" };
 			assert_counted { no_backend = 1 };
@@ -1009,18 +1024,35 @@ describe("requests", function ()
 		end);
 	end);
 
-	it("leave nothing held once they are over", function ()
-		local held = { stanzas = {}, retries = {} };
-		handlers = new_handlers(nil, { held = held, retries = 3 });
+	it("leave nothing kept once they are over", function ()
+		local kept = setmetatable({}, { __mode = "k" });
+		local function dispatch(id)
+			local stanza = iq { type = "get", id = id, from = REQUESTER, to = PROXY };
+			kept[stanza] = true;
+			return receive(stanza)[1];
+		end
+		local function count_kept()
+			collectgarbage();
+			collectgarbage();
+			local count = 0;
+			for _ in pairs(kept) do
+				count = count + 1;
+			end
+			return count;
+		end
+		handlers = new_handlers(nil, { retries = 3 });
 		pool:add(TARGET.."/b");
-		receive(answer_to(request { id = "n1" }));
-		request { id = "n2" };
-		pool:remove(BACKEND);
-		handlers.on_backend_gone(BACKEND);
-		clock = clock + TIMEOUT;
-		fire();
+		local answered, expired = dispatch("n1"), dispatch("n2");
+		dispatch("n3");
+		assert.equal(3, count_kept());
+		receive(answer_to(answered));
+		assert.equal(2, count_kept());
+		pool:remove(expired.attr.to);
+		handlers.on_backend_gone(expired.attr.to);
+		assert.same({}, module:pass(TIMEOUT));
 		assert.equal(0, #pending);
-		assert.same({ stanzas = {}, retries = {} }, held);
+		assert.equal(0, pending:bytes());
+		assert.equal(0, count_kept());
 	end);
 
 	it("set no timer while none is pending", function ()
@@ -1030,9 +1062,9 @@ describe("requests", function ()
 	describe("that are given up", function ()
 		it("are answered at once, whenever they are due", function ()
 			local dispatched = request { id = "n1", to = "node@"..PROXY.."/thing" };
-			clock = clock + 1000;
+			clock.now = clock.now + 1000;
 			request { id = "n2" };
-			requests.give_up(pending);
+			requests.give_up(pending, operations, "unloaded");
 			local sent = module:take_sent();
 			assert.equal(2, #sent);
 			assert_error(sent[1], "node@"..PROXY.."/thing", REQUESTER, "n1", "wait", "service-unavailable");
@@ -1042,12 +1074,12 @@ describe("requests", function ()
 		end);
 
 		it("may be none, or very many", function ()
-			requests.give_up(pending);
+			requests.give_up(pending, operations, "unloaded");
 			assert.same({}, module:take_sent());
 			for n = 1, 1200 do
 				request { id = "n"..n };
 			end
-			requests.give_up(pending);
+			requests.give_up(pending, operations, "unloaded");
 			assert.equal(1200, #module:take_sent());
 			assert.equal(0, #pending);
 		end);

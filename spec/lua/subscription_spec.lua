@@ -22,7 +22,24 @@ describe("the subscription", function ()
 			subscribed = function (node, host, jid)
 				assert.same({ TARGET, PROXY }, { node.."@"..host, jid });
 				roster.is_approved, roster.is_pending = roster.is_pending, false;
+				roster.items[jid] = roster.items[jid] or { subscription = "from", groups = {} };
 				return roster.is_approved;
+			end;
+			unsubscribed = function (node, host, jid)
+				assert.same({ TARGET, PROXY }, { node.."@"..host, jid });
+				local item = roster.items[jid];
+				item.subscription = item.subscription == "both" and "to" or "none";
+				roster.is_approved = false;
+			end;
+			load_roster = function (node, host)
+				assert.equal(TARGET, node.."@"..host);
+				return roster.items;
+			end;
+			save_roster = function (node, host, items, jid)
+				assert.same({ TARGET, PROXY }, { node.."@"..host, jid });
+				assert.equal(roster.items, items);
+				roster.saved = items[jid] and { made_by = items[jid].made_by, subscription = items[jid].subscription } or "removed";
+				return not roster.is_unsaved;
 			end;
 			roster_push = function (node, host, jid)
 				assert.same({ TARGET, PROXY }, { node.."@"..host, jid });
@@ -32,14 +49,16 @@ describe("the subscription", function ()
 	end
 
 	-- Loads subscription.lua with a roster and accounts that are ours.
-	local function new_subscription(saved)
-		package.loaded["core.rostermanager"] = fake_rostermanager();
-		package.loaded["core.usermanager"] = { user_exists = function (node, host)
+	local function load_subscription()
+		module.libraries["core.rostermanager"] = fake_rostermanager();
+		module.libraries["core.usermanager"] = { user_exists = function (node, host)
 			return node.."@"..host == TARGET and roster.has_account;
 		end };
-		local ok, loaded = pcall(module.require, module, "subscription");
-		package.loaded["core.rostermanager"], package.loaded["core.usermanager"] = nil, nil;
-		return assert(ok and loaded, loaded).new {
+		return module:require "subscription";
+	end
+
+	local function new_subscription(saved)
+		return load_subscription().new {
 			target = TARGET, auto_approve = auto_approve, saved = saved;
 			on_change = function () changes = changes + 1; end;
 		};
@@ -48,7 +67,7 @@ describe("the subscription", function ()
 	before_each(function ()
 		module = fake_module.new();
 		changes, auto_approve = 0, true;
-		roster = { has_account = true, is_approved = false, pushes = 0 };
+		roster = { has_account = true, is_approved = false, pushes = 0, items = {} };
 		subscription = new_subscription();
 	end);
 
@@ -229,6 +248,28 @@ describe("the subscription", function ()
 			assert.equal(1, wait());
 		end);
 
+		it("is not asked for again when the answer to a probe comes while that is sent", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			present();
+			function module.send()
+				present "available";
+			end
+			subscription.check();
+			assert.is_nil(module:running_timer());
+		end);
+
+		it("is asked for again though another module's handler throws while the probe is sent", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			present();
+			function module.send()
+				error("thrown");
+			end
+			assert.error(subscription.check);
+			assert.equal(1, module:running_timer().delay);
+		end);
+
 		it("is not probed for before it is granted, which could end the request", function ()
 			subscription.start();
 			sent();
@@ -276,7 +317,7 @@ describe("the subscription", function ()
 
 		it("needs nothing of a roster", function ()
 			subscription.start();
-			assert.same({ has_account = true, is_approved = false, pushes = 0 }, roster);
+			assert.same({ has_account = true, is_approved = false, pushes = 0, items = {} }, roster);
 			assert.is_nil(next(module.hooks));
 		end);
 	end);
@@ -289,6 +330,26 @@ describe("the subscription", function ()
 			assert.is_true(roster.is_approved);
 			assert.equal(1, roster.pushes);
 			assert.same({ "subscribe" }, sent());
+		end);
+
+		it("says in the roster who has made it, before the push", function ()
+			subscription.start();
+			assert.same({ made_by = "client_proxy", subscription = "from" }, roster.saved);
+		end);
+
+		it("is not asked for when the roster does not save who has made it", function ()
+			roster.is_unsaved = true;
+			subscription.start();
+			assert_state("roster-broken", "it cannot be saved");
+			assert.same({}, sent());
+			assert.equal(0, roster.pushes);
+		end);
+
+		it("is none of ours where it exists: nothing is said in the roster", function ()
+			roster.is_approved, roster.items[PROXY] = true, { subscription = "from", groups = {} };
+			subscription.start();
+			assert.is_nil(roster.items[PROXY].made_by);
+			assert.is_nil(roster.saved);
 		end);
 
 		it("lets nobody be probed when a resource has gone", function ()
@@ -324,8 +385,8 @@ describe("the subscription", function ()
 		end);
 
 		for name, broken in pairs {
-			["read"] = { has_account = true, load_error = "bad disk", pushes = 0 };
-			["written"] = { has_account = true, is_approved = false, is_read_only = true, pushes = 0 };
+			["read"] = { has_account = true, load_error = "bad disk", pushes = 0, items = {} };
+			["written"] = { has_account = true, is_approved = false, is_read_only = true, pushes = 0, items = {} };
 		} do
 			it("waits for a roster that cannot be "..name, function ()
 				roster = broken;
@@ -333,7 +394,7 @@ describe("the subscription", function ()
 				assert.same({}, sent());
 				assert_state("roster-broken", broken.load_error or "it cannot be saved");
 				assert.equal(0, roster.pushes);
-				roster = { has_account = true, is_approved = false, pushes = 0 };
+				roster = { has_account = true, is_approved = false, pushes = 0, items = {} };
 				wait();
 				assert.same({ "subscribe" }, sent());
 				assert_state "asked";
@@ -395,7 +456,7 @@ describe("the subscription", function ()
 			subscription = new_subscription();
 			subscription.start();
 			assert.same({ "subscribe" }, sent());
-			assert.same({ has_account = true, is_approved = false, pushes = 0 }, roster);
+			assert.same({ has_account = true, is_approved = false, pushes = 0, items = {} }, roster);
 			assert.is_nil(next(module.hooks));
 			subscription.on_unsubscribed();
 			assert.equal(3600, wait());
@@ -445,5 +506,74 @@ describe("the subscription", function ()
 		bounce "not-allowed";
 		subscription = new_subscription(subscription.save());
 		assert_state("unreachable", "not-allowed");
+	end);
+
+	describe("that is withdrawn", function ()
+		local function withdraw()
+			roster.saved, roster.pushes = nil, 0;
+			load_subscription().withdraw(TARGET);
+		end
+
+		local function assert_untouched()
+			assert.is_nil(roster.saved);
+			assert.equal(0, roster.pushes);
+			assert.same({}, sent());
+		end
+
+		it("is taken out of the roster of a target on this server, with a push", function ()
+			make_local();
+			subscription.start();
+			withdraw();
+			assert.is_false(roster.is_approved);
+			assert.same({}, roster.items);
+			assert.equal("removed", roster.saved);
+			assert.equal(1, roster.pushes);
+		end);
+
+		-- What an owner can have made of the entry
+		for what, fields in pairs {
+			["a name"] = { name = "Proxy" }, ["a group"] = { groups = { services = true } },
+			["a request"] = { ask = "subscribe" }, ["a subscription"] = { subscription = "both" },
+		} do
+			it("leaves the entry there, but not as ours, when it has "..what, function ()
+				make_local();
+				subscription.start();
+				for name, value in pairs(fields) do
+					roster.items[PROXY][name] = value;
+				end
+				withdraw();
+				assert.is_false(roster.is_approved);
+				assert.is_nil(roster.items[PROXY].made_by);
+				assert.same({ subscription = fields.subscription and "to" or "none" }, roster.saved);
+				assert.equal(1, roster.pushes);
+			end);
+		end
+
+		it("stays when the module has not made it", function ()
+			make_local();
+			for _, made_by in ipairs { false, "another" } do
+				roster.items[PROXY] = { subscription = "from", groups = {}, made_by = made_by or nil };
+				withdraw();
+				assert.equal("from", roster.items[PROXY].subscription);
+				assert_untouched();
+			end
+		end);
+
+		it("is nothing to do where there is none, no account, or no such host here", function ()
+			withdraw();
+			assert_untouched();
+			make_local();
+			withdraw();
+			assert_untouched();
+			subscription.start();
+			sent();
+			roster.has_account = false;
+			withdraw();
+			assert_untouched();
+			roster.has_account = true;
+			module.prosody.hosts["some-domain.example"].type = "component";
+			withdraw();
+			assert_untouched();
+		end);
 	end);
 end);

@@ -1,6 +1,8 @@
 -- A stand-in for Prosody's `module` object. It loads a Lua file of ours the way
 -- module:require does, and remembers what that file does with Prosody.
 --
+-- Time is the module's own, and passes only when a spec says so.
+--
 --     MODULE_DIR  the folder of the Lua files to test (default: the checkout's)
 
 local st = require "util.stanza";
@@ -12,25 +14,36 @@ local fake_module = {};
 local methods = {};
 local module_mt = { __index = methods };
 
--- (configured) -> module; configured: what stands below the component in the configuration
-function fake_module.new(configured)
+-- (configured, before) -> module
+-- configured: what stands below the component in the configuration; before: the module whose place
+-- this one takes, as in a reload: time and what there is of Prosody are the same to both
+function fake_module.new(configured, before)
+	before = before or {};
 	return setmetatable({
 		host = "proxy.domain.example";
 		name = "client_proxy";
 		path = directory.."/mod_client_proxy.lua";
 		configured = configured or {};
+		clock = before.clock or { now = 5000 }; -- seconds
 		sent = {}; -- stanzas
 		log_lines = {}; -- { level, text }
-		timers = {}; -- { delay, callback, stopped, fired }, for the spec to call
-		metrics = {}; -- by name, with the labels behind it: { value, samples }
+		timers = {}; -- { delay, due, callback, stopped, fired }, for the spec to call
+		metrics = before.metrics or {}; -- by name, with the labels behind it: { value, samples }
 		hooks = {}; -- by event: handler
 		shared_tables = {}; -- by path
-		prosody = { full_sessions = {}, hosts = {} }; -- what a file sees as its global of that name
+		libraries = {}; -- by name: what a file gets instead of what it requires under that name
+		prosody = before.prosody or { full_sessions = {}, hosts = {} }; -- what a file sees as its global of that name
 	}, module_mt);
 end
 
 function methods:require(lib)
-	local environment = setmetatable({ module = self, prosody = self.prosody }, { __index = _G });
+	local time = { monotonic = function () return self.clock.now; end };
+	local environment = setmetatable({
+		module = self, prosody = self.prosody;
+		require = function (name)
+			return self.libraries[name] or name == "util.time" and time or require(name);
+		end;
+	}, { __index = _G });
 	return assert(loadfile(directory.."/"..lib..".lua", "t", environment))();
 end
 
@@ -75,21 +88,27 @@ function timer:stop()
 end
 
 function methods:add_timer(delay, callback)
-	local added = setmetatable({ delay = delay, callback = callback }, timer);
+	local added = setmetatable({ delay = delay, due = self.clock.now + delay, callback = callback }, timer);
 	table.insert(self.timers, added);
 	return added;
 end
 
--- The one timer that runs, or nil
-function methods:running_timer()
-	local running;
+-- -> a list of those that run, in the order in which they were added
+function methods:running_timers()
+	local running = {};
 	for _, candidate in ipairs(self.timers) do
 		if not candidate.stopped and not candidate.fired then
-			assert(not running, "more than one timer runs");
-			running = candidate;
+			table.insert(running, candidate);
 		end
 	end
 	return running;
+end
+
+-- The one timer that runs, or nil
+function methods:running_timer()
+	local running = self:running_timers();
+	assert(#running <= 1, "more than one timer runs");
+	return running[1];
 end
 
 -- The one timer that runs is due. It is none that repeats itself. -> how long it was
@@ -98,6 +117,50 @@ function methods:fire_timer()
 	due.fired = true;
 	assert(due.callback() == nil);
 	return due.delay;
+end
+
+-- The first timer that is due at once fires; what it sets for later is left.
+function methods:fire_slice()
+	for _, candidate in ipairs(self:running_timers()) do
+		if candidate.delay == 0 then
+			candidate.fired = true;
+			return candidate.callback();
+		end
+	end
+	error("no timer is due at once");
+end
+
+local function first_due(self, time)
+	local first;
+	self.timers = self:running_timers();
+	for _, candidate in ipairs(self.timers) do
+		if not self.is_gone and candidate.due <= time and (not first or candidate.due < first.due) then
+			first = candidate;
+		end
+	end
+	return first;
+end
+
+-- Time passes, and what becomes due meanwhile is done, the earliest first. None of it repeats itself.
+-- A module that has been reloaded or unloaded, and says so by `is_gone`, is called no more, as in Prosody.
+-- An error in a timer's callback ends that one alone, as in Prosody. -> a list of these errors
+function methods:pass(seconds)
+	local time, errors, rest = self.clock.now + seconds, {}, 100000;
+	local due = first_due(self, time);
+	while due do
+		self.clock.now = math.max(self.clock.now, due.due);
+		due.fired = true;
+		local ok, result = pcall(due.callback);
+		if not ok then
+			table.insert(errors, result);
+		end
+		assert(not ok or result == nil, "a timer repeats itself");
+		rest = rest - 1;
+		assert(rest > 0, "there is no end of timers");
+		due = first_due(self, time);
+	end
+	self.clock.now = time;
+	return errors;
 end
 
 local metric = {};

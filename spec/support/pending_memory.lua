@@ -23,7 +23,7 @@ local function add_all()
 		local requester = ("%s@meet.some-domain.example/%08x"):format(uuid(i):sub(1, 21), i);
 		local token = "s"..("%078x"):format(i);
 		assert(#requester == 55);
-		assert(pending:add(BACKEND, SERVICE.."/"..token, uuid(i)..":sendIQ", requester, SERVICE, i));
+		assert(pending:add(BACKEND, SERVICE.."/"..token, uuid(i)..":sendIQ", requester, SERVICE, 0, i));
 	end
 	assert(#pending == COUNT);
 end

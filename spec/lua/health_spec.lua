@@ -1,0 +1,228 @@
+local fake_module = require "spec.support.module";
+local st = require "util.stanza";
+
+local PROXY = "proxy.domain.example";
+local BACKEND, OTHER_BACKEND = "some-user@some-domain.example/a", "some-user@some-domain.example/b";
+local THROWN = {};
+
+describe("the health of backends", function ()
+	local module, health;
+	local silent; -- those that have not answered, in order
+	local react; -- what is done when it is told of one, or nil
+
+	local function on_silent(backend)
+		table.insert(silent, backend);
+		if react then
+			react(backend);
+		end
+	end
+
+	before_each(function ()
+		module = fake_module.new();
+		silent, react = {}, nil;
+		health = module:require "health".new(nil, on_silent);
+	end);
+
+	-- The module is loaded anew. Between the two of them the clock stands still.
+	local function reload()
+		local saved = health:save();
+		health:stop();
+		assert.same({}, module:running_timers());
+		module = fake_module.new({}, module);
+		health = module:require "health".new(saved, on_silent);
+	end
+
+	-- -> how many pings were sent in that time
+	local function pass(seconds)
+		assert.same({}, module:pass(seconds));
+		return #module:take_sent();
+	end
+
+	-- Whether such an answer to the ping is one, but for what `attr` says
+	local function is_answer(ping, attr)
+		attr = attr or {};
+		return health:is_answer(st.stanza("iq", {
+			type = attr.type or "result", id = attr.id or ping.attr.id, from = attr.from or ping.attr.to, to = attr.to or ping.attr.from,
+		}));
+	end
+
+	it("is asked for with a ping at once, once", function ()
+		health:check(BACKEND);
+		health:check(BACKEND);
+		local sent = module:take_sent();
+		assert.equal(1, #sent);
+		assert.same({ type = "get", id = sent[1].attr.id, from = PROXY, to = BACKEND }, sent[1].attr);
+		assert.truthy(sent[1]:get_child("ping", "urn:xmpp:ping"));
+		assert.equal(1, #sent[1]);
+	end);
+
+	it("is asked for again after pauses of 1, 2, 4 seconds and so on, up to 5 minutes", function ()
+		health:check(BACKEND);
+		module:take_sent();
+		for _, pause in ipairs { 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300 } do
+			assert.equal(0, pass(pause - 0.5));
+			assert.equal(1, pass(0.5));
+		end
+	end);
+
+	it("is told of when the first ping is not answered, and of no other", function ()
+		health:check(BACKEND);
+		pass(0.9);
+		assert.same({}, silent);
+		pass(0.1);
+		assert.same({ BACKEND }, silent);
+		pass(10000);
+		assert.same({ BACKEND }, silent);
+	end);
+
+	it("is each backend's own", function ()
+		health:check(BACKEND);
+		module:pass(0.5);
+		health:check(OTHER_BACKEND);
+		local one, other = module.sent[1], module.sent[2];
+		assert.same({ BACKEND, OTHER_BACKEND }, { one.attr.to, other.attr.to });
+		assert.is_false(is_answer(one, { from = OTHER_BACKEND }));
+		assert.is_false(is_answer(other, { from = BACKEND }));
+		module:pass(0.5);
+		assert.same({ BACKEND }, silent);
+		health:forget(BACKEND);
+		module:pass(0.5);
+		assert.same({ BACKEND, OTHER_BACKEND }, silent);
+	end);
+
+	it("is told by a result or an error, to any of the pings", function ()
+		health:check(BACKEND);
+		module:pass(100);
+		local pings = module:take_sent();
+		assert.is_true(#pings > 5);
+		local ids = {};
+		for _, ping in ipairs(pings) do
+			assert.is_nil(ids[ping.attr.id]);
+			ids[ping.attr.id] = true;
+			assert.is_true(is_answer(ping));
+			assert.is_true(is_answer(ping, { type = "error" }));
+		end
+	end);
+
+	it("is told by nothing else", function ()
+		health:check(BACKEND);
+		local ping = module:take_sent()[1];
+		assert.is_false(is_answer(ping, { type = "get" }));
+		assert.is_false(is_answer(ping, { type = "set" }));
+		assert.is_false(is_answer(ping, { to = PROXY.."/thing" }));
+		assert.is_false(is_answer(ping, { to = "node@"..PROXY }));
+		assert.is_false(is_answer(ping, { id = "x"..ping.attr.id }));
+		assert.is_false(is_answer(ping, { id = "" }));
+		assert.is_false(is_answer(ping, { from = BACKEND.."b" }));
+		assert.is_false(health:is_answer(st.stanza("iq", { type = "result", from = BACKEND, to = PROXY })));
+		health:forget(BACKEND);
+		health:check(BACKEND);
+		assert.is_false(is_answer(ping)); -- of another session, perhaps
+	end);
+
+	it("is asked for no more when it is forgotten", function ()
+		health:check(BACKEND);
+		local ping = module:take_sent()[1];
+		health:forget(BACKEND);
+		health:forget(BACKEND);
+		assert.same({}, module:running_timers());
+		assert.equal(0, pass(10000));
+		assert.same({}, silent);
+		assert.is_false(is_answer(ping));
+	end);
+
+	it("is asked for no more when it is forgotten while it is told of", function ()
+		function react(backend)
+			health:forget(backend);
+		end
+		health:check(BACKEND);
+		module:take_sent();
+		assert.equal(0, pass(10000));
+		assert.same({}, module:running_timers());
+	end);
+
+	it("may be answered while the ping is sent", function ()
+		function module.send(_, stanza)
+			assert.is_true(is_answer(stanza));
+			health:forget(stanza.attr.to);
+		end
+		health:check(BACKEND);
+		assert.same({}, module:running_timers());
+	end);
+
+	it("is asked for at once after a reload, and then as it would have been", function ()
+		health:check(BACKEND);
+		pass(3.5);
+		local ids = health:save()[BACKEND].id;
+		reload();
+		assert.equal(0, pass(0));
+		health:start();
+		local ping = module.sent[1];
+		assert.equal(ids, ping.attr.id:sub(1, #ids));
+		assert.equal(1, pass(0));
+		assert.equal(0, pass(3.5));
+		assert.equal(1, pass(0.5));
+		assert.same({ BACKEND }, silent);
+		health:start();
+		assert.equal(0, pass(0));
+		assert.equal(1, #module:running_timers());
+	end);
+
+	it("is told of after a reload that comes before the first ping has been waited for", function ()
+		health:check(BACKEND);
+		pass(0.5);
+		reload();
+		health:start();
+		pass(1);
+		assert.same({ BACKEND }, silent);
+	end);
+
+	it("may be forgotten between a reload and the start", function ()
+		health:check(BACKEND);
+		reload();
+		health:forget(BACKEND);
+		health:start();
+		assert.equal(0, pass(10000));
+	end);
+
+	it("is asked for on though another module's handler throws", function ()
+		for nth = 1, 6 do
+			local count = 0;
+			function module:send(stanza)
+				count = count + 1;
+				getmetatable(self).__index.send(self, stanza);
+				if count == nth then
+					error(THROWN);
+				end
+			end
+			local ok, thrown = pcall(health.check, health, BACKEND);
+			assert.is_true(ok or thrown == THROWN);
+			assert.same(nth > 1 and nth < 4 and { THROWN } or {}, module:pass(4));
+			assert.equal(3, #module:take_sent());
+			assert.equal(1, #module:running_timers());
+			health:forget(BACKEND);
+		end
+	end);
+
+	it("is asked for on though whoever is told of it throws", function ()
+		function react()
+			error(THROWN);
+		end
+		health:check(BACKEND);
+		module:take_sent();
+		assert.same({ THROWN }, module:pass(1));
+		assert.equal(2, pass(2 + 4));
+	end);
+
+	it("is asked for by the new instance alone when it is reloaded while it is told of", function ()
+		local old = module;
+		function react()
+			reload();
+			health:start();
+		end
+		health:check(BACKEND);
+		assert.same({}, old:pass(1));
+		assert.same({}, old:running_timers());
+		assert.equal(1, #module:running_timers());
+	end);
+end);
