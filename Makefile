@@ -5,12 +5,14 @@
 # make coverage  says which lines and branches of c_src no spec goes through
 # make bench     measures, and draws what comes of it in bench/results; with PLUGIN_PATH= also
 #                the module of 2018, where it is
-# make chaos     lets backends misbehave for SECONDS=600, and counts what comes of it
+# make chaos     lets all parties misbehave for SECONDS=600, and counts what comes of it; with
+#                PLUGIN_PATH= that of another mod_client_proxy, where it is
+# make mutants   breaks the module in small ways, and says which of them no spec finds
 # make fuzz      looks for inputs that break the C part, for SECONDS=600 each of its units
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
 # make clean     removes what was built; make distclean also what was downloaded
 #
-# demo, test, lint, coverage, bench, chaos and fuzz first get from Debian's packages what they need.
+# demo, test, lint, coverage, bench, chaos, mutants and fuzz first get from Debian's packages what they need.
 
 LUA_VERSION = 5.4
 LUA_CFLAGS = -I/usr/include/lua$(LUA_VERSION)
@@ -43,7 +45,7 @@ fuzzers = $(patsubst c_src/%.c,.build/%,$(fuzz_sources))
 main = mod_client_proxy/mod_client_proxy.lua
 libraries = $(filter-out $(main),$(wildcard mod_client_proxy/*.lua))
 
-.PHONY: all demo test lint coverage bench chaos fuzz install install-rock clean distclean
+.PHONY: all demo test lint coverage bench chaos mutants fuzz install install-rock clean distclean
 all: $(core)
 
 $(core): $(sources) $(headers) Makefile
@@ -89,7 +91,12 @@ coverage:
 chaos:
 	@tools/setup build prosody
 	@$(MAKE) --silent all
-	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/chaos.lua $(SECONDS) $(PLUGIN_PATH)
+	@tools/with_scratch tools/chaos $(SECONDS) $(PLUGIN_PATH)
+
+mutants:
+	@tools/setup build prosody test
+	@$(MAKE) --silent all
+	@tools/mutants
 
 fuzz:
 	@tools/setup build fuzz

@@ -1,26 +1,58 @@
--- make chaos: tools/chaos.lua SECONDS [PLUGIN_PATH]
+-- make chaos: tools/chaos.lua SECONDS [PLUGIN_PATH], on one Prosody
 -- PLUGIN_PATH: where another mod_client_proxy is, to compare it with
+--
+--     CHAOS_STOP_AT_FIRST  1: stops as soon as something has happened that must never happen; or
+--                          the name of that in chaos/ledger.lua: lost, say
+--     CHAOS_WITHOUT        what is to be left out, to narrow down what something comes of:
+--                          some of blocking, drains, hangs, neighbour, options, targets
+--     SPEC_SEED            what decides what happens, else the time
+--
+-- The last line is the ledger. The exit code is 1 if something has happened that must never happen.
 
 require "spec.support.paths";
 local chaos = require "spec.support.chaos";
 local prosody = require "spec.support.prosody";
 
+local PROGRESS = 10; -- seconds from one line to the next
+
 local seconds, plugin_path = tonumber(arg[1]), arg[2];
+local stop_at = os.getenv("CHAOS_STOP_AT_FIRST");
 local seed = tonumber(os.getenv("SPEC_SEED")) or os.time();
 math.randomseed(seed);
 
-local function run(server)
-	server:start();
-	print(("Prosody %s, %d seconds, SPEC_SEED=%d"):format(server:version(), seconds, seed));
-	local stop_at = os.time() + seconds;
-	local ledger = chaos.new(server, { reload = true }):run(function ()
-		return os.time() < stop_at;
-	end, function (so_far)
-		io.write(("\r%4d s  %s, %d open "):format(stop_at - os.time(), chaos.describe(so_far), so_far.open));
-		io.flush();
-	end);
-	print("\n"..chaos.describe(ledger));
-	return ledger.lost + ledger.doubled + ledger.misdelivered + ledger.wrong_address == 0;
+local function is_to_stop(ledger)
+	return stop_at == "1" and ledger:violations() > 0 or (ledger[stop_at] or 0) > 0;
 end
 
-os.exit(prosody.use({ hosts = chaos.hosts, plugin_path = plugin_path }, run));
+local function run(server)
+	server:start();
+	local function say(...)
+		print(("Prosody %s: %s"):format(server:version(), table.concat({ ... }, " ")));
+		io.stdout:flush();
+	end
+	say(("%d seconds, SPEC_SEED=%d"):format(seconds, seed));
+	local started, told, next_line = os.time(), 0, PROGRESS;
+	local function progress(ledger)
+		local passed = os.time() - started;
+		for position = told + 1, #ledger.told do
+			say(("after %d s,"):format(passed), ledger.told[position]);
+		end
+		told = #ledger.told;
+		if passed >= next_line then
+			say(("%d s,"):format(passed), ledger:describe());
+			next_line = next_line + PROGRESS;
+		end
+	end
+	local ledger = chaos.new(server):run(function (ledger)
+		return os.time() < started + seconds and not is_to_stop(ledger);
+	end, progress);
+	progress(ledger);
+	local tracebacks = chaos.count_tracebacks(server:log());
+	if tracebacks > 0 then
+		say("something was thrown", tracebacks, "times:", server:log():match("[^\n]*\n[^\n]*stack traceback:[^\n]*\n[^\n]*\n[^\n]*"));
+	end
+	say(ledger:describe());
+	return ledger:violations() == 0 and tracebacks == 0;
+end
+
+os.exit(prosody.use(chaos.server_options(plugin_path), run));

@@ -1,0 +1,189 @@
+-- Those who ask: each has many requests under way all the time, and some connect anew now and then.
+
+local service = require "spec.support.service";
+local socket = require "socket";
+local text = require "spec.support.chaos.text";
+local xmpp = require "spec.support.xmpp";
+
+local now, random = socket.gettime, math.random;
+
+local REQUESTERS = 8;
+-- Requests that each has under way: so many that all backends have some, or so few that most have none
+local PIPELINES = { 25, 3, 1, 1, 1 };
+local BRISK = { 25 };
+local SLOW = 0.3; -- seconds, after which one does not count among these
+local MOST_OPEN = 150; -- these among them
+
+local ADDRESSES = { service.proxy, service.proxy, service.proxy, service.proxy.."/thing", "room@"..service.proxy, "room@"..service.proxy.."/thing" };
+
+local requesters = {};
+requesters.__index = requesters;
+
+requesters.users = { "u", "user", "other-user", ("long-name"):rep(8) };
+
+-- What a request can ask the other module on the component for: see modules/mod_chaos_neighbour.lua.
+-- Those marked true can end without an answer: it is their own that is thrown away.
+local ASKS = {
+	["answer"] = false, ["answer-first"] = false, ["answer-before"] = false, ["answer-last"] = false;
+	["throw"] = true, ["throw-first"] = true, ["throw-before"] = true, ["throw-last"] = true;
+	["throw-at-backend"] = false, ["throw-at-result"] = false;
+	["throw-at-requester"] = true, ["throw-at-error"] = true;
+};
+local ask_names = {};
+for name in pairs(ASKS) do
+	table.insert(ask_names, name);
+end
+table.sort(ask_names);
+
+-- (chaos) -> requesters, none yet connected
+function requesters.new(chaos)
+	local pipelines = chaos.is_brisk and BRISK or PIPELINES;
+	return setmetatable({ chaos = chaos, list = {}, pipelines = pipelines, pipeline = pipelines[1], rests_until = 0 }, requesters);
+end
+
+local function new_request(requester, may_ask)
+	requester.count = requester.count + 1;
+	local ask = may_ask and random(100) == 1 and ask_names[random(#ask_names)];
+	return {
+		id = text.id(requester.count)..(ask == "throw-at-error" and ask or ""), requester = requester;
+		address = ADDRESSES[random(#ADDRESSES)], sent = now(), ask = ask, is_excused = ask and ASKS[ask];
+	};
+end
+
+local function as_xml(request)
+	local payload = text.payload();
+	local xml = ("<iq type='%s' id='%s' to='%s'><query xmlns='urn:example:chaos' who='%s' what='%s'%s>%s</query></iq>"):format(
+		random(8) == 1 and "set" or "get", request.id, request.address, request.requester.jid, request.id,
+		request.ask and " ask='"..request.ask.."'" or "", payload);
+	return #payload > 500 and xml..(" "):rep(#xml) or xml; -- see send_large in spec/support/xmpp.lua
+end
+
+-- Those that take long make room for others.
+local function look_for_slow(requester, time)
+	local quick = requester.quick; -- those that were sent not long ago, in their order
+	local request = quick[requester.first];
+	while request and (request.is_closed or request.sent < time - SLOW) do
+		if not request.is_closed then
+			request.is_slow = true;
+			requester.quick_count = requester.quick_count - 1;
+		end
+		quick[requester.first] = nil;
+		requester.first = requester.first + 1;
+		request = quick[requester.first];
+	end
+end
+
+function requesters:send_requests(requester, time)
+	look_for_slow(requester, time);
+	local data = {};
+	while time >= requester.pauses_until and requester.quick_count < self.pipeline and requester.open_count < MOST_OPEN do
+		local request = new_request(requester, not self.chaos.without.neighbour);
+		self.chaos.ledger:sent(request);
+		requester.last = requester.last + 1;
+		requester.quick[requester.last] = request;
+		requester.quick_count = requester.quick_count + 1;
+		table.insert(data, as_xml(request));
+	end
+	if data[1] then
+		requester.connection:send(table.concat(data));
+	end
+end
+
+function requesters:on_answer(requester, stanza, time)
+	local attr = stanza.attr;
+	if stanza.name ~= "iq" or attr.type ~= "result" and attr.type ~= "error" then
+		return;
+	end
+	local request, condition = self.chaos.ledger:answered(requester, stanza, time);
+	if request and not request.is_slow then
+		requester.quick_count = requester.quick_count - 1;
+	end
+	if condition then -- it would be no use to ask again at once
+		requester.pauses_until = time + random() * 0.05;
+	end
+end
+
+function requesters:connect(slot)
+	local user = requesters.users[random(3) > 1 and 1 or random(#requesters.users)];
+	local connection = xmpp.client(self.chaos.server, user, "some-domain.example", text.new_resource());
+	local requester = {
+		connection = connection, jid = connection.jid;
+		count = 0, open = {}, open_count = 0, asked = {}; -- by id: see ledger.lua
+		quick = {}, first = 1, last = 0, quick_count = 0;
+		seen_as = {}; -- by bare service address, from which address a backend has last got a request
+		is_blocked = false, last_blocked = -math.huge;
+		pauses_until = 0;
+	};
+	self.chaos.ledger.requesters[requester.jid] = requester;
+	self.list[slot] = requester;
+end
+
+function requesters:start()
+	for slot = 1, REQUESTERS do
+		self:connect(slot);
+	end
+end
+
+function requesters:reconnect(slot)
+	local requester = self.list[slot];
+	-- What it had under way can time out, and nobody would see that it was due to the blocking.
+	if requester.is_blocked or now() < requester.last_blocked + 4 then
+		return;
+	end
+	self.chaos.ledger:abandon(requester);
+	if random(2) == 1 then
+		requester.connection:send("</stream:stream>");
+	end
+	requester.connection:cut();
+	self:connect(slot);
+end
+
+function requesters:any()
+	return self.list[random(#self.list)];
+end
+
+-- None sends anything new for so many seconds.
+function requesters:rest(seconds)
+	self.rests_until = now() + seconds;
+end
+
+-- to be called ten times a second
+function requesters:something_happens()
+	if random(20) == 1 then
+		self:reconnect(random(#self.list));
+	end
+	if random(30) == 1 then
+		self.pipeline = self.pipelines[random(#self.pipelines)];
+	end
+end
+
+-- to be called in each turn, when what has come has been read
+function requesters:step(is_sending)
+	local time = now();
+	for _, requester in ipairs(self.list) do
+		local received = requester.connection.received;
+		for position = 1, #received do
+			self:on_answer(requester, received[position], time);
+		end
+		requester.connection.received = {};
+		if is_sending and time >= self.rests_until then
+			self:send_requests(requester, time);
+		end
+	end
+end
+
+-- to be called once a second
+function requesters:count_lost()
+	for _, requester in ipairs(self.list) do
+		self.chaos.ledger:count_lost(requester, now());
+	end
+end
+
+function requesters:close()
+	for _, requester in ipairs(self.list) do
+		self.chaos.ledger:abandon(requester);
+		requester.connection:close();
+	end
+end
+
+return requesters;
