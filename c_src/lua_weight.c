@@ -55,33 +55,6 @@ static size_t weigh_attributes(lua_State *L, int index, size_t max)
 	return bytes + (room_for(count + 1) - count) * FIELD_BYTES + room_for(count) * ITEM_BYTES;
 }
 
-/* Each level takes ELEMENT_BYTES of `max`, so that it goes no deeper than max / ELEMENT_BYTES. */
-/* NOLINTBEGIN(misc-no-recursion) */
-
-static size_t weigh_element(lua_State *L, int index, size_t max);
-
-static size_t weigh_child(lua_State *L, int index, size_t max)
-{
-	return lua_istable(L, index) ? weigh_element(L, index, max) : weigh_string(L, index);
-}
-
-/* The children are listed twice, elements among `tags`. */
-static size_t weigh_children(lua_State *L, int index, size_t max)
-{
-	size_t count = (size_t)lua_rawlen(L, index), bytes, i;
-
-	if (count > max / ITEM_BYTES) {
-		return max + 1;
-	}
-	bytes = 2 * room_for(count) * ITEM_BYTES;
-	for (i = 1; i <= count && bytes <= max; i++) {
-		lua_rawgeti(L, index, (lua_Integer)i);
-		bytes += weigh_child(L, lua_gettop(L), max - bytes);
-		lua_pop(L, 1);
-	}
-	return bytes;
-}
-
 static size_t weigh_field(lua_State *L, int index, const char *name, size_t max)
 {
 	size_t bytes;
@@ -93,24 +66,53 @@ static size_t weigh_field(lua_State *L, int index, const char *name, size_t max)
 	return bytes;
 }
 
-static size_t weigh_element(lua_State *L, int index, size_t max)
+/* Pushes those that are elements, to be weighed themselves. All are listed twice, elements among `tags`. */
+static size_t weigh_children(lua_State *L, int index, size_t max)
 {
-	size_t bytes = ELEMENT_BYTES;
+	size_t count = (size_t)lua_rawlen(L, index), bytes, i;
 
-	if (bytes > max) {
-		return bytes;
+	if (count > max / ITEM_BYTES) {
+		return max + 1;
 	}
-	luaL_checkstack(L, LUA_MINSTACK, NULL);
-	bytes += weigh_field(L, index, "name", max - bytes);
+	bytes = 2 * room_for(count) * ITEM_BYTES;
+	for (i = 1; i <= count && bytes <= max; i++) {
+		luaL_checkstack(L, LUA_MINSTACK, NULL);
+		lua_rawgeti(L, index, (lua_Integer)i);
+		if (lua_istable(L, -1)) {
+			bytes += ELEMENT_BYTES;
+		} else {
+			bytes += weigh_string(L, -1);
+			lua_pop(L, 1);
+		}
+	}
+	return bytes;
+}
+
+/* Besides ELEMENT_BYTES, and in the place of the one at the top of the stack: its children that are elements */
+static size_t weigh_element(lua_State *L, size_t max)
+{
+	int index = lua_gettop(L);
+	size_t bytes = weigh_field(L, index, "name", max);
+
 	if (bytes <= max) {
 		bytes += weigh_field(L, index, "attr", max - bytes);
 	}
-	return bytes > max ? bytes : bytes + weigh_children(L, index, max - bytes);
+	if (bytes <= max) {
+		bytes += weigh_children(L, index, max - bytes);
+	}
+	lua_remove(L, index);
+	return bytes;
 }
-
-/* NOLINTEND(misc-no-recursion) */
 
 size_t lua_weight(lua_State *L, int index, size_t max)
 {
-	return weigh_element(L, lua_absindex(L, index), max);
+	int before = lua_gettop(L);
+	size_t bytes = ELEMENT_BYTES;
+
+	lua_pushvalue(L, index);
+	while (bytes <= max && lua_gettop(L) > before) {
+		bytes += weigh_element(L, max - bytes);
+	}
+	lua_settop(L, before);
+	return bytes;
 }
