@@ -70,7 +70,7 @@ local misbehaviours = {
 		answer(backend, stanza);
 	end };
 	{ 10, function (_, backend, stanza) -- from another address, or to the proxy itself
-		answer(backend, stanza, { to = "other@"..stanza.attr.from:match("^[^/@]*@?(.*)$") });
+		answer(backend, stanza, { to = "other@"..service.proxy..stanza.attr.from:match("/.*") });
 		answer(backend, stanza, { to = service.proxy });
 		answer(backend, stanza);
 	end };

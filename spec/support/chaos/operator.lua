@@ -26,6 +26,7 @@ local names = { "strategy", "retries", "address_format", "timeout", "max_pending
 -- (values, target) -> the configuration of the hosts
 local function hosts_with(values, target)
 	return ([[
+announce_hibernation = false
 smacks_hibernation_time = 1
 c2s_timeout = 10
 VirtualHost "some-domain.example"

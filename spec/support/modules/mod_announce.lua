@@ -1,5 +1,6 @@
 -- Tells spec/support/prosody.lua, on standard output, what no stream tells a spec:
--- that Prosody is up, and which sessions hibernate.
+-- that Prosody is up, and which sessions hibernate; where announce_hibernation = false not
+-- these, as a server waits when nobody reads what it has printed.
 module:set_global();
 
 local function announce(...)
@@ -12,6 +13,9 @@ module:hook("server-started", function ()
 end, -1000);
 
 function module.add_host(module)
+	if not module:get_option_boolean("announce_hibernation", true) then
+		return;
+	end
 	module:hook("smacks-hibernation-start", function (event)
 		announce("HIBERNATING", event.origin.full_jid);
 	end, -1000);
