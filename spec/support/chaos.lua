@@ -152,7 +152,7 @@ end
 -- Waits for the last answers, and leaves the server as it was.
 function chaos:finish()
 	self.is_over = true;
-	self:go_on(GRACE + 2, function () return self.ledger.open == 0 end);
+	self:go_on(GRACE + 2, function () return self.ledger.open == self.ledger.open_excused; end);
 	self:go_on(GRACE, function () return self.blocking:finish(); end);
 	self:go_on(3, function () return not self.ledger.suspicions[1]; end);
 	self.requesters:close();

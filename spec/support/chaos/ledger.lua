@@ -38,7 +38,7 @@ local NO_FAULT = { ["remote-server-timeout"] = true, ["resource-constraint"] = t
 -- () -> ledger
 function ledger.new()
 	local self = setmetatable({
-		requests = 0, answers = 0, errors = 0, open = 0, abandoned = 0, excused = 0;
+		requests = 0, answers = 0, errors = 0, open = 0, open_excused = 0, abandoned = 0, excused = 0;
 		requesters = {}; -- those that are connected, by JID
 		backends = {}; -- those that are online, by JID: see backends.lua
 		target = nil; -- the bare JID, nil while it is being changed
@@ -81,6 +81,7 @@ end
 -- request: { id, requester, address, sent (the time), is_excused: whether it may stay unanswered }
 function ledger:sent(request)
 	self.requests, self.open = self.requests + 1, self.open + 1;
+	self.open_excused = self.open_excused + (request.is_excused and 1 or 0);
 	request.arrivals = {}; -- at backends: { backend, at }
 	local requester = request.requester;
 	requester.open[request.id] = request;
@@ -94,6 +95,7 @@ function ledger:close(request)
 	requester.open_count = requester.open_count - 1;
 	request.is_closed = true;
 	self.open = self.open - 1;
+	self.open_excused = self.open_excused - (request.is_excused and 1 or 0);
 end
 
 -- to be called before a requester disconnects

@@ -99,7 +99,7 @@ function requesters:on_answer(requester, stanza, time)
 		requester.quick_count = requester.quick_count - 1;
 	end
 	if condition then -- it would be no use to ask again at once
-		requester.pauses_until = time + random() * 0.05;
+		requester.pauses_until = time + random() * 0.02;
 	end
 end
 
