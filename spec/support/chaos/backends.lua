@@ -232,7 +232,7 @@ function backends:join(resource)
 	backend.connection = connection; -- for what comes meanwhile
 	connection:sync();
 	backend.leaves_at = now() + lifetime(is_long);
-	if is_long and random(2) == 1 then
+	if is_long and random(self.chaos.is_brisk and 8 or 2) == 1 then
 		backend.hangs_at = now() + random() * 5;
 	end
 	is_there(self, backend, connection);

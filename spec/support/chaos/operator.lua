@@ -18,8 +18,8 @@ local CHOICES = {
 	retries = { 0, 1, 2, 3, 2, 3 };
 	address_format = { "sealed", "signed", "plain" };
 	timeout = { 1, 2, 2, 2 };
-	max_pending = { 100000, 100000, 100000, 300 };
-	max_per_requester = { 10000, 10000, 10000, 100 };
+	max_pending = { 100000, 100000, 100000, 1000 };
+	max_per_requester = { 10000, 10000, 10000, 200 };
 };
 local names = { "strategy", "retries", "address_format", "timeout", "max_pending", "max_per_requester" };
 
