@@ -212,7 +212,7 @@ static size_t bytes_of_bare(unsigned bare)
 /* In floating point, which is exact here and has no largest number that matters */
 static int is_full(size_t count, size_t bytes, size_t max)
 {
-	return count >= max || (count > 0 && (double)bytes > (double)max * PENDING_BYTES_EACH);
+	return count >= max || (count > 0 && (double)bytes > (double)max * (double)PENDING_BYTES_EACH);
 }
 
 static enum pending_status expected_status(const struct request *request)
