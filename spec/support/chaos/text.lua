@@ -33,7 +33,7 @@ end
 -- A resource that a session may have had before, or one with which the component keeps about as much
 -- of a backend as of a request
 function text.resource()
-	return letters(random(8) == 1 and length() or random(5) > 1 and random(38, 62) or random(2));
+	return letters(random(8) == 1 and length() or random(5) > 1 and random(16, 46) or random(2));
 end
 
 -- A resource that no session has had before; some are not seen by backends as they are
