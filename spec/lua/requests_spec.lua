@@ -789,6 +789,26 @@ describe("requests", function ()
 			assert.equal(TIMEOUT, module:running_timer().delay);
 		end);
 
+		it("are handed on in slices, however many backends had them that go at once", function ()
+			pool:remove(BACKEND);
+			for number = 1, 240 do
+				local backend = TARGET.."/"..number;
+				pool:add(backend);
+				assert.equal(backend, request({ id = "n"..number }).attr.to);
+				pool:remove(backend);
+			end
+			pool:add(OTHER);
+			for number = 1, 240 do
+				handlers.on_backend_gone(TARGET.."/"..number);
+			end
+			assert.same({}, module:take_sent());
+			for _, count in ipairs { 100, 100, 40 } do
+				module:fire_slice();
+				assert.equal(count, #module:take_sent());
+			end
+			assert.equal(240, pending:count(OTHER));
+		end);
+
 		it("are not the business of who comes with the same address", function ()
 			local dispatched = request();
 			pool:remove(BACKEND);
