@@ -38,7 +38,7 @@ local outcomes = {
 	["retargeted"] = "backend_gone";
 	["full"] = "limited", ["requester-full"] = "limited", ["no-memory"] = "limited";
 	["bad-address"] = "refused", ["bad-id"] = "refused", ["conflict"] = "refused", ["malformed"] = "refused",
-	 ["no-such-resource"] = "refused", ["not-by-backends"] = "refused";
+	["no-such-resource"] = "refused", ["not-by-backends"] = "refused";
 };
 
 -- How many requests expire or change their backend before Prosody gets to do something else

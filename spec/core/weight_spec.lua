@@ -4,28 +4,11 @@ local core = require "mod_client_proxy.core";
 local expect = require "spec.support.expect";
 local process = require "spec.support.process";
 local random = require "spec.support.random";
+local weigh = require "spec.support.weigh";
 
 local KEPT_BYTES_MAX = 8192;
 
 random.announce("weight_spec");
-
--- (stanza) -> what it counts as; nil if it is not kept
-local function weigh(stanza)
-	local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
-	assert(pending:add("f", "t", "i", "requester", "service", 0, 0));
-	local bytes = pending:bytes();
-	assert(pending:take("f", "t", "i"));
-	assert(pending:add("f", "t", "i", "requester", "service", 0, 0, 1, stanza));
-	bytes = pending:bytes() - bytes;
-	local retries, kept = select(7, pending:take("f", "t", "i"));
-	if retries == 0 then
-		expect.equal(nil, kept, "what is not kept");
-		expect.equal(0, bytes, "bytes of what is not kept");
-		return nil;
-	end
-	expect.equal(stanza, kept, "what is kept");
-	return bytes;
-end
 
 local function element(name, attr, ...)
 	local children = { ... };

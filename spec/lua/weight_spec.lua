@@ -1,9 +1,9 @@
 -- What a kept stanza counts as, against what Lua takes for it as Prosody's parser makes it
 
-local core = require "mod_client_proxy.core";
 local expect = require "spec.support.expect";
 local new_stream = require "util.xmppstream".new;
 local random = require "spec.support.random";
+local weigh = require "spec.support.weigh";
 
 local COUNT = 200; -- stanzas that are measured together
 local KEPT_BYTES_MAX = 8192;
@@ -35,19 +35,6 @@ local function parse(xmls)
 	collectgarbage();
 	collectgarbage();
 	return stanzas, (collectgarbage("count") - before) * 1024 / count;
-end
-
--- (stanza) -> what it counts as; nil if it is not kept
-local function weigh(stanza)
-	local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
-	assert(pending:add("f", "t", "i", "requester", "service", 0, 0));
-	local bytes = pending:bytes();
-	assert(pending:take("f", "t", "i"));
-	assert(pending:add("f", "t", "i", "requester", "service", 0, 0, 1, stanza));
-	bytes = pending:bytes() - bytes;
-	local retries, kept = select(7, pending:take("f", "t", "i"));
-	expect.equal(retries > 0 and stanza or nil, kept, "what is kept");
-	return retries > 0 and bytes or nil;
 end
 
 -- ([length]) -> a name that no other stanza has
