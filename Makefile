@@ -32,18 +32,25 @@ SANITIZERS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 # By the macro, which is gcc's, cells.c knows. To trace what is compared takes half of
 # the time, and helps little where the input is a sequence of calls.
 FUZZING = $(SANITIZERS) -fsanitize=fuzzer -fno-sanitize-coverage=trace-cmp -D__SANITIZE_ADDRESS__
-C = -std=c11 $(WARNINGS) $(LUA_CFLAGS) $(SODIUM_CFLAGS) -fPIC -fvisibility=hidden
+C = -std=c11 $(WARNINGS) -iquote c_src $(LUA_CFLAGS) $(SODIUM_CFLAGS) -fPIC -fvisibility=hidden
 
 core = mod_client_proxy/core.so
 sanitized_core = .build/sanitized/$(core)
 failing_core = .build/failing/$(core)
 covered_core = .build/coverage/$(core)
-sources = $(wildcard c_src/*.c)
-headers = $(wildcard c_src/*.h)
 fuzz_sources = $(wildcard c_src/fuzz/*.c)
 fuzzers = $(patsubst c_src/%.c,.build/%,$(fuzz_sources))
+sources = $(filter-out $(fuzz_sources),$(wildcard c_src/*.c c_src/*/*.c))
+headers = $(wildcard c_src/*.h c_src/*/*.h)
+# what knows nothing of Lua
+units = $(filter-out c_src/lua/%,$(sources))
+benchmarks = $(patsubst bench/%.c,.build/%,$(wildcard bench/*.c))
 main = mod_client_proxy/mod_client_proxy.lua
 libraries = $(filter-out $(main),$(wildcard mod_client_proxy/*.lua))
+
+ifneq ($(words $(sources)),$(words $(sort $(notdir $(sources)))))
+$(error Two files below c_src have the same name, by which gcc keeps what make coverage counts)
+endif
 
 .PHONY: all demo test lint coverage bench chaos mutants fuzz install install-rock clean distclean
 all: $(core)
@@ -103,18 +110,18 @@ fuzz:
 	@$(MAKE) --silent $(fuzzers)
 	@tools/fuzz $(SECONDS)
 
-$(fuzzers): .build/%: c_src/%.c $(sources) $(headers) $(wildcard c_src/fuzz/*.h) Makefile
+$(fuzzers): .build/%: c_src/%.c $(units) $(headers) Makefile
 	mkdir -p $(@D)
-	clang $(C) -Werror $(FUZZING) $< $(filter-out c_src/lua_%.c,$(sources)) $(SODIUM_LIBS) -o $@
+	clang $(C) -Werror $(FUZZING) $< $(units) $(SODIUM_LIBS) -o $@
 
 bench:
 	@tools/setup build prosody bench
-	@$(MAKE) --silent all .build/growth .build/pool
+	@$(MAKE) --silent all $(benchmarks)
 	@tools/with_scratch bench/run $(SOAK_SECONDS) $(PLUGIN_PATH)
 
-.build/growth .build/pool: .build/%: bench/%.c bench/measure.h $(sources) $(headers)
+$(benchmarks): .build/%: bench/%.c bench/measure.h $(units) $(headers)
 	mkdir -p $(@D)
-	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(filter-out c_src/lua_%.c,$(sources)) $(SODIUM_LIBS) -o $@
+	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(units) $(SODIUM_LIBS) -o $@
 
 install: all
 	install -d $(DESTDIR)$(MODULES)/mod_client_proxy

@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../c_src/pending.h"
 #include "measure.h"
+#include "pending.h"
 
 enum {
 	ROUNDS = 5,

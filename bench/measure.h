@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../c_src/pending.h"
+#include "pending.h"
 
 /* CPU time: on a busy machine, the others' turns do not count. */
 static inline double nanoseconds(void)

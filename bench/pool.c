@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../c_src/pending.h"
-#include "../c_src/pool.h"
-#include "../c_src/splitmix.h"
+#include "containers/splitmix.h"
 #include "measure.h"
+#include "pending.h"
+#include "pool.h"
 
 enum {
 	NAME_SIZE = 64,

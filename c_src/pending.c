@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cells.h"
-#include "deadlines.h"
-#include "hashtable.h"
+#include "containers/cells.h"
+#include "containers/deadlines.h"
+#include "containers/hashtable.h"
 
 enum { FIXED, MOVABLE, KINDS }; /* requests without, and with retries left */
 

@@ -4,12 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hashtable.h"
-#include "ring.h"
-#include "slots.h"
-#include "splitmix.h"
-#include "tree.h"
-#include "turns.h"
+#include "containers/hashtable.h"
+#include "containers/ring.h"
+#include "containers/slots.h"
+#include "containers/splitmix.h"
+#include "containers/tree.h"
+#include "containers/turns.h"
 
 struct backend {
 	struct hashtable_node node;

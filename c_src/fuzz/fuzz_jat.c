@@ -5,8 +5,8 @@
  */
 #include <sodium.h>
 
-#include "../jat.h"
 #include "input.h"
+#include "jat.h"
 
 enum {
 	FORMATS = JAT_PLAIN + 1,

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <sodium.h>
 
-#include "../pending.h"
 #include "input.h"
+#include "pending.h"
 
 enum {
 	REQUESTS_MAX = 700, /* more than a segment of the heap and of the hash table's buckets */

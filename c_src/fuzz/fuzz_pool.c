@@ -5,8 +5,8 @@
 #include <sodium.h>
 #include <stdio.h>
 
-#include "../pool.h"
 #include "input.h"
+#include "pool.h"
 
 enum {
 	BACKENDS = 64, /* JIDs that can be one; a set of them is 64 bits */

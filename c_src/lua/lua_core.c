@@ -11,7 +11,7 @@
 #include <sodium.h>
 
 #include "jat.h"
-#include "lua_weight.h"
+#include "lua/lua_weight.h"
 #include "pending.h"
 #include "pool.h"
 

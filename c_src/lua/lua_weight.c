@@ -1,4 +1,4 @@
-#include "lua_weight.h"
+#include "lua/lua_weight.h"
 
 #include <lauxlib.h>
 

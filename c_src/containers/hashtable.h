@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "slots.h"
+#include "containers/slots.h"
 
 enum { HASHTABLE_SEEDBYTES = 16 };
 

@@ -1,6 +1,6 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 
-#include "cells.h"
+#include "containers/cells.h"
 
 #include <stdint.h>
 #include <stdlib.h>

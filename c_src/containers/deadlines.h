@@ -14,7 +14,7 @@
 
 #include <stddef.h>
 
-#include "slots.h"
+#include "containers/slots.h"
 
 struct deadline {
 	double at;             /* seconds on the caller's clock; never NaN */

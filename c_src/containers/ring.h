@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "hashtable.h"
+#include "containers/hashtable.h"
 
 /* Another number of points or positions would move nearly everything. */
 enum {

@@ -1,4 +1,4 @@
-#include "turns.h"
+#include "containers/turns.h"
 
 void turns_init(struct turns *turns)
 {

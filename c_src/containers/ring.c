@@ -1,9 +1,9 @@
-#include "ring.h"
+#include "containers/ring.h"
 
 #include <sodium.h>
 #include <string.h>
 
-#include "splitmix.h"
+#include "containers/splitmix.h"
 
 int ring_init(struct ring *ring)
 {

@@ -1,8 +1,8 @@
-#include "tree.h"
+#include "containers/tree.h"
 
 #include <stddef.h>
 
-#include "splitmix.h"
+#include "containers/splitmix.h"
 
 void tree_init(struct tree *tree, uint64_t seed)
 {

@@ -1,4 +1,4 @@
-#include "deadlines.h"
+#include "containers/deadlines.h"
 
 void deadlines_free(struct deadlines *queue)
 {

@@ -1,4 +1,4 @@
-#include "hashtable.h"
+#include "containers/hashtable.h"
 
 #include <sodium.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "slots.h"
+#include "containers/slots.h"
 
 #include <stdlib.h>
 
