@@ -1,0 +1,46 @@
+/*
+ * What the units' bindings have in common. Each function that Lua calls checks
+ * its arguments, calls the unit once, and pushes what that returned. A caller's
+ * mistake raises; a failure to be expected returns nil and a code.
+ *
+ * A unit's object lives in a userdata that holds one pointer, NULL until the
+ * object is made, so that a collection at any moment finds nothing half made.
+ */
+#ifndef LUA_OBJECT_H
+#define LUA_OBJECT_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The types of the objects, as luaL_checkudata knows them. */
+#define JAT_TYPE "mod_client_proxy.jat"
+#define POOL_TYPE "mod_client_proxy.pool"
+#define PENDING_TYPE "mod_client_proxy.pending"
+
+/* Gives a type its methods and metamethods. */
+void register_type(lua_State *L, const char *type, const luaL_Reg *methods, const luaL_Reg *metamethods);
+
+/* Pushes a userdata of that type with that many user values, and returns where its pointer is, still NULL. */
+void **new_object(lua_State *L, const char *type, int user_values);
+
+/* The object in the userdata of that type at `arg`; raises if it is another value, or was collected already. */
+void *check_object_at(lua_State *L, int arg, const char *type);
+
+/* The same of a method's first argument. */
+void *check_object(lua_State *L, const char *type);
+
+/* The bytes of the string at `arg`, which raises unless there are as many as expected. */
+const uint8_t *check_bytes(lua_State *L, int arg, size_t expected);
+
+/* Pushes nil and the code; how many values that are. */
+int fail(lua_State *L, const char *code);
+
+/* fail() with the one code that every object has: "no-memory". */
+int no_memory(lua_State *L);
+
+/* Sets a field of the table at the top of the stack. */
+void set_integer(lua_State *L, const char *name, lua_Integer value);
+
+#endif

@@ -1,0 +1,215 @@
+/*
+ * core.pool: the set of backends, and the choice among them
+ */
+#include "lua/lua_core.h"
+#include "lua/lua_object.h"
+#include "pending.h"
+#include "pool.h"
+
+/* core.pool(seed) -> pool | nil, "no-memory": empty, its strategy is "random"; `seed`: POOL_SEEDBYTES random bytes */
+static int l_pool_new(lua_State *L)
+{
+	const uint8_t *seed = check_bytes(L, 1, POOL_SEEDBYTES);
+	void **object = new_object(L, POOL_TYPE, 0);
+
+	*object = pool_new(seed);
+	return *object == NULL ? no_memory(L) : 1;
+}
+
+static int l_pool_gc(lua_State *L)
+{
+	void **object = luaL_checkudata(L, 1, POOL_TYPE);
+
+	pool_free(*object);
+	*object = NULL;
+	return 0;
+}
+
+/* pool:add(jid) -> true | false | nil, "no-memory": false if it was a backend already */
+static int l_pool_add(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	int added = pool_add(pool, jid, jid_len);
+
+	if (added < 0) {
+		return no_memory(L);
+	}
+	lua_pushboolean(L, added);
+	return 1;
+}
+
+/* pool:remove(jid) -> boolean: whether it was a backend */
+static int l_pool_remove(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+
+	lua_pushboolean(L, pool_remove(pool, jid, jid_len));
+	return 1;
+}
+
+static const char *const pool_states[] = {"ready", "suspended", "away", NULL};
+
+/*
+ * pool:set(jid, state) -> boolean: whether it is a backend whose state was another
+ * state: "ready"; "suspended", chosen only while no backend is ready; "away", never chosen
+ */
+static int l_pool_set(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	enum pool_state state = (enum pool_state)luaL_checkoption(L, 3, NULL, pool_states);
+
+	lua_pushboolean(L, pool_set(pool, jid, jid_len, state));
+	return 1;
+}
+
+/* pool:state(jid) -> state | nil if it is no backend */
+static int l_pool_state(lua_State *L)
+{
+	const struct pool *pool = check_object(L, POOL_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+
+	lua_pushstring(L, pool_states[pool_state(pool, jid, jid_len)]); /* of NULL: nil */
+	return 1;
+}
+
+/*
+ * pool:priority(jid, priority) -> boolean: whether it is a backend whose priority was another
+ * priority: -128 to 127, as in a presence; it counts for the strategy "primary" alone
+ */
+static int l_pool_priority(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	size_t jid_len;
+	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	lua_Integer priority = luaL_checkinteger(L, 3);
+
+	luaL_argcheck(L, priority >= INT8_MIN && priority <= INT8_MAX, 3, "-128 to 127 expected");
+	lua_pushboolean(L, pool_set_priority(pool, jid, jid_len, (int8_t)priority));
+	return 1;
+}
+
+static const char *const pool_strategies[] = {
+	"random", "round_robin", "least_pending", "primary", "sender", "recipient", NULL,
+};
+
+/*
+ * pool:strategy(name, key) -> true | nil, "no-memory": how pick() chooses from now on
+ * name: "random", each as likely as the next; "round_robin", in turn; "least_pending", the one of
+ * two at random with fewer pending requests; "primary", the one with the highest priority, of these
+ * the one that has been ready for longest; "sender" or "recipient", by the requester's bare JID or
+ * the bare service address, consistently: the same from the same backends, and with one less or one
+ * more, nothing moves but what was or will be that one's
+ * key: POOL_KEYBYTES bytes, with which "sender" and "recipient" choose: another key, another choice
+ */
+static int l_pool_strategy(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	enum pool_strategy strategy = (enum pool_strategy)luaL_checkoption(L, 2, NULL, pool_strategies);
+
+	if (pool_set_strategy(pool, strategy, check_bytes(L, 3, POOL_KEYBYTES)) != 0) {
+		return no_memory(L);
+	}
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+static int push_jid(lua_State *L, const char *jid, size_t jid_len)
+{
+	if (jid == NULL) {
+		lua_pushnil(L);
+	} else {
+		lua_pushlstring(L, jid, jid_len);
+	}
+	return 1;
+}
+
+/* pool:any() -> jid | nil: some backend, whichever */
+static int l_pool_any(lua_State *L)
+{
+	size_t jid_len = 0;
+	const char *jid = pool_any(check_object(L, POOL_TYPE), &jid_len);
+
+	return push_jid(L, jid, jid_len);
+}
+
+/* pool:serves() -> boolean: whether a backend is ready or suspended, so that pick() has one, but takes no turn */
+static int l_pool_serves(lua_State *L)
+{
+	lua_pushboolean(L, pool_serves(check_object(L, POOL_TYPE)));
+	return 1;
+}
+
+static size_t count_pending(void *pending, const char *jid, size_t jid_len)
+{
+	return pending_count_of(pending, (struct pending_text){jid, jid_len});
+}
+
+/*
+ * pool:pick([requester[, service[, pending[, avoided]]]]) -> jid | nil
+ * The ready backend that the strategy chooses for a request of `requester` to `service`, or else a
+ * suspended one; never `requester` itself, nor the backend `avoided`. `pending`, which
+ * "least_pending" cannot do without, tells how many requests each has.
+ */
+static int l_pool_pick(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	struct pool_request request = {.load = count_pending};
+	size_t jid_len = 0;
+	const char *jid;
+
+	request.requester = luaL_optlstring(L, 2, NULL, &request.requester_len);
+	request.service = luaL_optlstring(L, 3, NULL, &request.service_len);
+	request.avoided = luaL_optlstring(L, 5, NULL, &request.avoided_len);
+	if (!lua_isnoneornil(L, 4) || pool_strategy(pool) == POOL_LEAST_PENDING) {
+		request.context = check_object_at(L, 4, PENDING_TYPE);
+	}
+	jid = pool_pick(pool, &request, &jid_len);
+	return push_jid(L, jid, jid_len);
+}
+
+/* #pool -> integer: how many backends there are */
+static int l_pool_len(lua_State *L)
+{
+	lua_pushinteger(L, (lua_Integer)pool_count(check_object(L, POOL_TYPE)));
+	return 1;
+}
+
+/* One method a line: */
+/* clang-format off */
+
+static const luaL_Reg pool_methods[] = {
+	{"add", l_pool_add},
+	{"remove", l_pool_remove},
+	{"set", l_pool_set},
+	{"state", l_pool_state},
+	{"priority", l_pool_priority},
+	{"strategy", l_pool_strategy},
+	{"any", l_pool_any},
+	{"serves", l_pool_serves},
+	{"pick", l_pool_pick},
+	{NULL, NULL},
+};
+
+static const luaL_Reg pool_metamethods[] = {
+	{"__len", l_pool_len},
+	{"__gc", l_pool_gc},
+	{NULL, NULL},
+};
+
+/* clang-format on */
+
+void lua_open_pool(lua_State *L)
+{
+	register_type(L, POOL_TYPE, pool_methods, pool_metamethods);
+	lua_pushcfunction(L, l_pool_new);
+	lua_setfield(L, -2, "pool");
+	set_integer(L, "POOL_SEEDBYTES", POOL_SEEDBYTES);
+	set_integer(L, "POOL_KEYBYTES", POOL_KEYBYTES);
+}
