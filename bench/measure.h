@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "pending.h"
+#include "text.h"
 
 /* CPU time: on a busy machine, the others' turns do not count. */
 static inline double nanoseconds(void)
@@ -24,9 +24,9 @@ static inline double least(double a, double b)
 	return a < b ? a : b;
 }
 
-static inline struct pending_text text(const char *bytes)
+static inline struct text text(const char *bytes)
 {
-	return (struct pending_text){bytes, strlen(bytes)};
+	return (struct text){bytes, strlen(bytes)};
 }
 
 #endif

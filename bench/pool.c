@@ -58,9 +58,9 @@ static void fill_pending(void)
 	}
 }
 
-static size_t load(void *context, const char *jid, size_t jid_len)
+static size_t load(void *context, struct text jid)
 {
-	return pending_count_of(context, (struct pending_text){jid, jid_len});
+	return pending_count_of(context, jid);
 }
 
 typedef void operation(struct pool *pool, const char *jid, size_t number);
@@ -68,7 +68,7 @@ typedef void operation(struct pool *pool, const char *jid, size_t number);
 static void add(struct pool *pool, const char *jid, size_t number)
 {
 	(void)number;
-	if (pool_add(pool, jid, strlen(jid)) != 1) {
+	if (pool_add(pool, text(jid)) != 1) {
 		abort();
 	}
 }
@@ -76,43 +76,39 @@ static void add(struct pool *pool, const char *jid, size_t number)
 static void take_out(struct pool *pool, const char *jid, size_t number)
 {
 	(void)number;
-	if (pool_remove(pool, jid, strlen(jid)) != 1) {
+	if (pool_remove(pool, text(jid)) != 1) {
 		abort();
 	}
 }
 
 static void prioritise(struct pool *pool, const char *jid, size_t number)
 {
-	pool_set_priority(pool, jid, strlen(jid), (int8_t)(number % 128));
+	pool_set_priority(pool, text(jid), (int8_t)(number % 128));
 }
 
 static void suspend(struct pool *pool, const char *jid, size_t number)
 {
 	(void)number;
-	pool_set(pool, jid, strlen(jid), POOL_SUSPENDED);
+	pool_set(pool, text(jid), POOL_SUSPENDED);
 }
 
 static void resume(struct pool *pool, const char *jid, size_t number)
 {
 	(void)number;
-	pool_set(pool, jid, strlen(jid), POOL_READY);
+	pool_set(pool, text(jid), POOL_READY);
 }
 
 static void pick(struct pool *pool, const char *jid, size_t number)
 {
-	const char *requester = requesters[number % NAMES], *service = services[number % NAMES];
 	struct pool_request request = {
-		.requester = requester,
-		.requester_len = strlen(requester),
-		.service = service,
-		.service_len = strlen(service),
+		.requester = text(requesters[number % NAMES]),
+		.service = text(services[number % NAMES]),
 		.load = load,
 		.context = pending,
 	};
-	size_t jid_len;
 
 	(void)jid;
-	if (pool_pick(pool, &request, &jid_len) == NULL) {
+	if (pool_pick(pool, &request).bytes == NULL) {
 		abort();
 	}
 }

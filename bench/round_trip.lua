@@ -22,12 +22,13 @@ local function read_total(file)
 	return tonumber(throwaway.read_file(file):match("\nsummary: (%d+)"));
 end
 
--- Those of the calls into the C core, by function
+-- Those of the calls into the C core, by function. Of one that has others from headers in it, there
+-- is a line for each of the files, and one for all.
 local function read_core(file)
 	local counts = {};
 	local output = throwaway.read_command(("callgrind_annotate --inclusive=yes --auto=no --threshold=100 %s"):format(file));
-	for count, name in output:gmatch("([%d,]+) [^\n]-:l_([%w_]+) %[[^\n]-core%.so%]") do
-		counts[name] = tonumber((count:gsub(",", ""))) / ROUND_TRIPS;
+	for count, name in output:gmatch("([%d,]+) [^\n]-%.[ch]:l_([%w_]+)") do
+		counts[name] = math.max(counts[name] or 0, tonumber((count:gsub(",", ""))) / ROUND_TRIPS);
 	end
 	return counts;
 end

@@ -3,6 +3,8 @@
 #include <sodium.h>
 #include <string.h>
 
+#include "jid.h"
+
 enum {
 	SIVBYTES = crypto_stream_xchacha20_NONCEBYTES,
 	TAGBYTES = crypto_generichash_BYTES_MIN,
@@ -39,10 +41,10 @@ struct jat {
 	char host[];
 };
 
-struct jat *jat_new(const char *host, size_t host_len, enum jat_format format)
+struct jat *jat_new(struct text host, enum jat_format format)
 {
 	/* sodium_malloc puts what it returns against a page's end: a multiple of the alignment is aligned. */
-	size_t units = 1 + (sizeof(struct jat) + host_len) / _Alignof(struct jat);
+	size_t units = 1 + (sizeof(struct jat) + host.length) / _Alignof(struct jat);
 	struct jat *jat = sodium_allocarray(units, _Alignof(struct jat));
 
 	if (jat == NULL) {
@@ -50,8 +52,8 @@ struct jat *jat_new(const char *host, size_t host_len, enum jat_format format)
 	}
 	sodium_memzero(jat, sizeof *jat);
 	jat->format = format;
-	jat->host_len = host_len;
-	memcpy(jat->host, host, host_len);
+	jat->host_len = host.length;
+	memcpy(jat->host, host.bytes, host.length);
 	return jat;
 }
 
@@ -121,14 +123,14 @@ static void compute_siv(const struct jat *jat, const struct generation *generati
 }
 
 /* P into `padded`; its length. */
-static size_t pad(enum jat_kind kind, const char *jid, size_t jid_len, uint8_t padded[PADDED_MAX])
+static size_t pad(enum jat_kind kind, struct text jid, uint8_t padded[PADDED_MAX])
 {
 	size_t len = 0;
 
 	padded[0] = (uint8_t)kind;
-	memcpy(padded + 1, jid, jid_len);
+	memcpy(padded + 1, jid.bytes, jid.length);
 	/* Cannot fail: PADDED_MAX has room for the padding of the longest JID. */
-	sodium_pad(&len, padded + 1, jid_len, PADBLOCK, PADDED_MAX - 1);
+	sodium_pad(&len, padded + 1, jid.length, PADBLOCK, PADDED_MAX - 1);
 	return 1 + len;
 }
 
@@ -144,58 +146,57 @@ static size_t write_base64url(const uint8_t *raw, size_t raw_len, char *text)
 }
 
 /* Undoes the base64url; -1 if it is not canonical, or of more than `raw_max` bytes. */
-static int read_base64url(const char *text, size_t text_len, uint8_t *raw, size_t raw_max, size_t *raw_len)
+static int read_base64url(struct text text, uint8_t *raw, size_t raw_max, size_t *raw_len)
 {
 	size_t i;
 
-	for (i = 0; i < text_len; i++) {
-		if ((unsigned char)text[i] > 127) {
+	for (i = 0; i < text.length; i++) {
+		if ((unsigned char)text.bytes[i] > 127) {
 			return -1; /* libsodium 1.0.18 takes these for "_" */
 		}
 	}
-	return sodium_base642bin(raw, raw_max, text, text_len, NULL, raw_len, NULL,
+	return sodium_base642bin(raw, raw_max, text.bytes, text.length, NULL, raw_len, NULL,
 	                         sodium_base64_VARIANT_URLSAFE_NO_PADDING);
 }
 
-static int is_printable(const char *text, size_t len)
+static int is_printable(struct text text)
 {
 	size_t i;
 
-	for (i = 0; i < len; i++) {
-		if (text[i] < 0x20 || text[i] > 0x7E) {
+	for (i = 0; i < text.length; i++) {
+		if (text.bytes[i] < 0x20 || text.bytes[i] > 0x7E) {
 			return 0;
 		}
 	}
 	return 1;
 }
 
-static int is_digest(const char *token, size_t token_len)
+static int is_digest(struct text token)
 {
 	uint8_t siv[SIVBYTES];
 	size_t siv_len;
 
-	return token_len == DIGEST_LEN && token[0] == 'd' &&
-	       read_base64url(token + 1, token_len - 1, siv, sizeof siv, &siv_len) == 0;
+	return token.length == DIGEST_LEN && token.bytes[0] == 'd' &&
+	       read_base64url(text_behind(token, 1), siv, sizeof siv, &siv_len) == 0;
 }
 
-static int needs_digest(enum jat_format format, const char *jid, size_t jid_len)
+static int needs_digest(enum jat_format format, struct text jid)
 {
 	switch (format) {
 	case JAT_SEALED:
-		return jid_len > SEALED_JID_MAX;
+		return jid.length > SEALED_JID_MAX;
 	case JAT_SIGNED:
-		return jid_len > SIGNED_JID_MAX || !is_printable(jid, jid_len);
+		return jid.length > SIGNED_JID_MAX || !is_printable(jid);
 	case JAT_PLAIN:
 		break;
 	}
-	return jid_len > JAT_TOKEN_MAX || !is_printable(jid, jid_len) || is_digest(jid, jid_len);
+	return jid.length > JAT_TOKEN_MAX || !is_printable(jid) || is_digest(jid);
 }
 
-static size_t write_digest(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
-                           char token[JAT_TOKEN_MAX])
+static size_t write_digest(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX])
 {
 	uint8_t padded[PADDED_MAX];
-	size_t padded_len = pad(kind, jid, jid_len, padded);
+	size_t padded_len = pad(kind, jid, padded);
 	uint8_t siv[SIVBYTES];
 
 	compute_siv(jat, &jat->current, padded, padded_len, siv);
@@ -203,11 +204,10 @@ static size_t write_digest(const struct jat *jat, enum jat_kind kind, const char
 	return 1 + write_base64url(siv, sizeof siv, token + 1);
 }
 
-static size_t write_sealed(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
-                           char token[JAT_TOKEN_MAX])
+static size_t write_sealed(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX])
 {
 	uint8_t padded[PADDED_MAX];
-	size_t padded_len = pad(kind, jid, jid_len, padded);
+	size_t padded_len = pad(kind, jid, padded);
 	uint8_t raw[RAW_MAX];
 	uint8_t *siv = raw + 1;
 
@@ -218,50 +218,48 @@ static size_t write_sealed(const struct jat *jat, enum jat_kind kind, const char
 	return 1 + write_base64url(raw, HEADBYTES + padded_len, token + 1);
 }
 
-static size_t write_signed(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
-                           char token[JAT_TOKEN_MAX])
+static size_t write_signed(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX])
 {
 	uint8_t tag[TAGBYTES];
 
-	compute_hash(jat, jat->current.k_sign, (uint8_t)kind, jid, jid_len, tag, sizeof tag);
-	memcpy(token, jid, jid_len);
-	token[jid_len] = '#';
-	return jid_len + 1 + write_base64url(tag, sizeof tag, token + jid_len + 1);
+	compute_hash(jat, jat->current.k_sign, (uint8_t)kind, jid.bytes, jid.length, tag, sizeof tag);
+	memcpy(token, jid.bytes, jid.length);
+	token[jid.length] = '#';
+	return jid.length + 1 + write_base64url(tag, sizeof tag, token + jid.length + 1);
 }
 
-static size_t write_plain(const char *jid, size_t jid_len, char token[JAT_TOKEN_MAX])
+static size_t write_plain(struct text jid, char token[JAT_TOKEN_MAX])
 {
-	memcpy(token, jid, jid_len);
-	return jid_len;
+	memcpy(token, jid.bytes, jid.length);
+	return jid.length;
 }
 
-static size_t write_token(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
-                          char token[JAT_TOKEN_MAX])
+static size_t write_token(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX])
 {
-	if (needs_digest(jat->format, jid, jid_len)) {
-		return write_digest(jat, kind, jid, jid_len, token);
+	if (needs_digest(jat->format, jid)) {
+		return write_digest(jat, kind, jid, token);
 	}
 	switch (jat->format) {
 	case JAT_SEALED:
-		return write_sealed(jat, kind, jid, jid_len, token);
+		return write_sealed(jat, kind, jid, token);
 	case JAT_SIGNED:
-		return write_signed(jat, kind, jid, jid_len, token);
+		return write_signed(jat, kind, jid, token);
 	case JAT_PLAIN:
 		break;
 	}
-	return write_plain(jid, jid_len, token);
+	return write_plain(jid, token);
 }
 
-enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
-                           char token[JAT_TOKEN_MAX], size_t *token_len)
+enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX],
+                           size_t *token_len)
 {
 	if (!jat->current.present) {
 		return JAT_NO_KEY;
 	}
-	if (jid_len == 0 || jid_len > JAT_JID_MAX) {
+	if (jid.length == 0 || jid.length > JAT_JID_MAX) {
 		return JAT_BAD_JID;
 	}
-	*token_len = write_token(jat, kind, jid, jid_len, token);
+	*token_len = write_token(jat, kind, jid, token);
 	return JAT_OK;
 }
 
@@ -305,19 +303,19 @@ static enum jat_status unseal(const struct jat *jat, const uint8_t *raw, size_t 
 	return status;
 }
 
-static enum jat_status read_sealed(const struct jat *jat, const char *token, size_t token_len, enum jat_kind *kind,
-                                   char jid[JAT_JID_MAX], size_t *jid_len)
+static enum jat_status read_sealed(const struct jat *jat, struct text token, enum jat_kind *kind, char jid[JAT_JID_MAX],
+                                   size_t *jid_len)
 {
 	uint8_t raw[RAW_MAX];
 	size_t raw_len;
 
-	if (token[0] != 's' || read_base64url(token + 1, token_len - 1, raw, sizeof raw, &raw_len) != 0) {
+	if (token.bytes[0] != 's' || read_base64url(text_behind(token, 1), raw, sizeof raw, &raw_len) != 0) {
 		return JAT_BAD_TOKEN;
 	}
 	return unseal(jat, raw, raw_len, kind, jid, jid_len);
 }
 
-static int is_tag_by(const struct jat *jat, const struct generation *generation, const char *jid, size_t jid_len,
+static int is_tag_by(const struct jat *jat, const struct generation *generation, struct text jid,
                      const uint8_t tag[TAGBYTES])
 {
 	uint8_t expected[TAGBYTES];
@@ -326,82 +324,57 @@ static int is_tag_by(const struct jat *jat, const struct generation *generation,
 	if (!generation->present) {
 		return 0;
 	}
-	compute_hash(jat, generation->k_sign, JAT_REQUESTER, jid, jid_len, expected, sizeof expected);
+	compute_hash(jat, generation->k_sign, JAT_REQUESTER, jid.bytes, jid.length, expected, sizeof expected);
 	is_equal = sodium_memcmp(tag, expected, TAGBYTES) == 0;
 	sodium_memzero(expected, sizeof expected);
 	return is_equal;
 }
 
-static enum jat_status read_signed(const struct jat *jat, const char *token, size_t token_len, enum jat_kind *kind,
-                                   char jid[JAT_JID_MAX], size_t *jid_len)
+static enum jat_status read_signed(const struct jat *jat, struct text token, enum jat_kind *kind, char jid[JAT_JID_MAX],
+                                   size_t *jid_len)
 {
 	uint8_t tag[TAGBYTES];
 	size_t tag_len;
-	size_t len;
+	struct text claimed = {token.bytes, 0};
 
-	if (token_len < 1 + 1 + TAG_LEN) {
+	if (token.length < 1 + 1 + TAG_LEN) {
 		return JAT_BAD_TOKEN;
 	}
-	len = token_len - 1 - TAG_LEN;
-	if (token[len] != '#' || read_base64url(token + len + 1, TAG_LEN, tag, sizeof tag, &tag_len) != 0) {
+	claimed.length = token.length - 1 - TAG_LEN;
+	if (token.bytes[claimed.length] != '#' ||
+	    read_base64url(text_behind(token, claimed.length + 1), tag, sizeof tag, &tag_len) != 0) {
 		return JAT_BAD_TOKEN;
 	}
-	if (!is_tag_by(jat, &jat->current, token, len, tag) && !is_tag_by(jat, &jat->previous, token, len, tag)) {
+	if (!is_tag_by(jat, &jat->current, claimed, tag) && !is_tag_by(jat, &jat->previous, claimed, tag)) {
 		return JAT_FORGED;
 	}
 	*kind = JAT_REQUESTER;
-	memcpy(jid, token, len);
-	*jid_len = len;
+	memcpy(jid, claimed.bytes, claimed.length);
+	*jid_len = claimed.length;
 	return JAT_OK;
 }
 
-/* How many bytes there are before the next "@" or "/", or the end. */
-static size_t measure_part(const char *text, size_t len)
+static enum jat_status read_plain(struct text token)
 {
-	size_t i = 0;
-
-	while (i < len && text[i] != '@' && text[i] != '/') {
-		i++;
-	}
-	return i;
+	return is_printable(token) && jid_has_node(token) ? JAT_PLAIN_TOKEN : JAT_BAD_TOKEN;
 }
 
-/* node@host or node@host/resource */
-static int has_node(const char *jid, size_t len)
+enum jat_status jat_decode(const struct jat *jat, struct text token, enum jat_kind *kind, char jid[JAT_JID_MAX],
+                           size_t *jid_len)
 {
-	size_t node_len = measure_part(jid, len);
-	size_t host_len;
-	size_t rest_len;
-
-	if (node_len == 0 || node_len == len || jid[node_len] != '@') {
-		return 0;
-	}
-	host_len = measure_part(jid + node_len + 1, len - node_len - 1);
-	rest_len = len - node_len - 1 - host_len;
-	return host_len > 0 && (rest_len == 0 || (rest_len > 1 && jid[len - rest_len] == '/'));
-}
-
-static enum jat_status read_plain(const char *token, size_t token_len)
-{
-	return is_printable(token, token_len) && has_node(token, token_len) ? JAT_PLAIN_TOKEN : JAT_BAD_TOKEN;
-}
-
-enum jat_status jat_decode(const struct jat *jat, const char *token, size_t token_len, enum jat_kind *kind,
-                           char jid[JAT_JID_MAX], size_t *jid_len)
-{
-	if (token_len < 1 || token_len > JAT_TOKEN_MAX) {
+	if (token.length < 1 || token.length > JAT_TOKEN_MAX) {
 		return JAT_BAD_TOKEN;
 	}
-	if (is_digest(token, token_len)) {
+	if (is_digest(token)) {
 		return JAT_DIGEST;
 	}
 	switch (jat->format) {
 	case JAT_SEALED:
-		return read_sealed(jat, token, token_len, kind, jid, jid_len);
+		return read_sealed(jat, token, kind, jid, jid_len);
 	case JAT_SIGNED:
-		return read_signed(jat, token, token_len, kind, jid, jid_len);
+		return read_signed(jat, token, kind, jid, jid_len);
 	case JAT_PLAIN:
 		break;
 	}
-	return read_plain(token, token_len);
+	return read_plain(token);
 }

@@ -36,6 +36,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "text.h"
+
 enum {
 	JAT_KEYBYTES = 32,    /* a master key */
 	JAT_TOKEN_MAX = 1023, /* bytes in the longest token */
@@ -68,11 +70,10 @@ enum jat_status {
 struct jat;
 
 /*
- * A codec for tokens of `format` at the proxy host `host` (`host_len` bytes,
- * copied), still without a key. NULL if there is no memory. The caller owns it:
- * jat_free.
+ * A codec for tokens of `format` at the proxy host `host` (copied), still without a
+ * key. NULL if there is no memory. The caller owns it: jat_free.
  */
-struct jat *jat_new(const char *host, size_t host_len, enum jat_format format);
+struct jat *jat_new(struct text host, enum jat_format format);
 
 /* Wipes the keys and frees; NULL is harmless. */
 void jat_free(struct jat *jat);
@@ -85,12 +86,12 @@ void jat_free(struct jat *jat);
 void jat_add_key(struct jat *jat, uint8_t key_id, const uint8_t master[JAT_KEYBYTES]);
 
 /*
- * Writes the token for `jid` (any `jid_len` bytes, taken as they are) and its
- * length; no terminating NUL. JAT_OK, JAT_NO_KEY or JAT_BAD_JID; what is
+ * Writes the token for `jid`, whose bytes are taken as they are, and its length; no
+ * terminating NUL. JAT_OK, JAT_NO_KEY or JAT_BAD_JID; what is
  * written is undefined unless JAT_OK.
  */
-enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, const char *jid, size_t jid_len,
-                           char token[JAT_TOKEN_MAX], size_t *token_len);
+enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX],
+                           size_t *token_len);
 
 /*
  * Writes the JID and the kind a sealed or signed token stands for, and JAT_OK.
@@ -99,7 +100,7 @@ enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, const char
  * JAT_PLAIN_TOKEN, or JAT_BAD_TOKEN where its JID has no node and could be
  * anything. The comparison takes a time that does not depend on the secret.
  */
-enum jat_status jat_decode(const struct jat *jat, const char *token, size_t token_len, enum jat_kind *kind,
-                           char jid[JAT_JID_MAX], size_t *jid_len);
+enum jat_status jat_decode(const struct jat *jat, struct text token, enum jat_kind *kind, char jid[JAT_JID_MAX],
+                           size_t *jid_len);
 
 #endif

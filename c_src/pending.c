@@ -6,6 +6,7 @@
 #include "containers/cells.h"
 #include "containers/deadlines.h"
 #include "containers/hashtable.h"
+#include "jid.h"
 
 enum { FIXED, MOVABLE, KINDS }; /* requests without, and with retries left */
 
@@ -73,9 +74,9 @@ static struct pending_entry *entry_of_deadline(struct deadline *deadline)
 	return deadline == NULL ? NULL : (void *)((char *)deadline - offsetof(struct pending_entry, deadline));
 }
 
-static int is_same(struct pending_text text, const char *bytes, size_t len)
+static struct text jid_of(const struct backend *backend)
 {
-	return text.len == len && (len == 0 || memcmp(text.bytes, bytes, len) == 0);
+	return (struct text){backend->jid, backend->jid_len};
 }
 
 struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES])
@@ -119,12 +120,9 @@ void pending_set_limits(struct pending *pending, size_t max, size_t max_per_requ
 		max_per_requester < PENDING_PER_REQUESTER_MAX ? max_per_requester : PENDING_PER_REQUESTER_MAX;
 }
 
-/* RFC 7622 section 3.1: the first "/" of a JID is where its resource begins. */
-static uint64_t hash_bare(const struct pending *pending, struct pending_text jid)
+static uint64_t hash_bare(const struct pending *pending, struct text jid)
 {
-	const char *slash = jid.len > 0 ? memchr(jid.bytes, '/', jid.len) : NULL;
-
-	return hashtable_hash(&pending->requesters, jid.bytes, slash == NULL ? jid.len : (size_t)(slash - jid.bytes));
+	return hashtable_hash(&pending->requesters, jid_bare(jid));
 }
 
 static struct requester *find_requester(const struct pending *pending, uint64_t hash)
@@ -134,7 +132,7 @@ static struct requester *find_requester(const struct pending *pending, uint64_t 
 	return node == NULL ? NULL : (void *)((char *)node - offsetof(struct requester, node));
 }
 
-static struct requester *get_requester(struct pending *pending, struct pending_text jid)
+static struct requester *get_requester(struct pending *pending, struct text jid)
 {
 	uint64_t hash = hash_bare(pending, jid);
 	struct requester *requester = find_requester(pending, hash);
@@ -158,33 +156,33 @@ static void put_requester(struct pending *pending, struct requester *requester)
 	}
 }
 
-static struct backend *find_backend(const struct pending *pending, struct pending_text jid)
+static struct backend *find_backend(const struct pending *pending, struct text jid)
 {
-	uint64_t hash = hashtable_hash(&pending->backends, jid.bytes, jid.len);
+	uint64_t hash = hashtable_hash(&pending->backends, jid);
 	struct hashtable_node *node = hashtable_find(&pending->backends, hash);
 
 	for (; node != NULL; node = hashtable_next(node)) {
 		struct backend *backend = (void *)((char *)node - offsetof(struct backend, node));
 
-		if (is_same(jid, backend->jid, backend->jid_len)) {
+		if (text_is_equal(jid, jid_of(backend))) {
 			return backend;
 		}
 	}
 	return NULL;
 }
 
-static struct backend *get_backend(struct pending *pending, struct pending_text jid)
+static struct backend *get_backend(struct pending *pending, struct text jid)
 {
 	struct backend *backend = find_backend(pending, jid);
 
 	if (backend == NULL) {
-		backend = cells_alloc(&pending->cells, sizeof *backend + jid.len);
+		backend = cells_alloc(&pending->cells, sizeof *backend + jid.length);
 		if (backend == NULL) {
 			return NULL;
 		}
-		*backend = (struct backend){.jid_len = jid.len};
-		backend->node.hash = hashtable_hash(&pending->backends, jid.bytes, jid.len);
-		memcpy(backend->jid, jid.bytes, jid.len);
+		*backend = (struct backend){.jid_len = jid.length};
+		backend->node.hash = hashtable_hash(&pending->backends, jid);
+		memcpy(backend->jid, jid.bytes, jid.length);
 		hashtable_add(&pending->backends, &backend->node);
 	}
 	return backend;
@@ -257,12 +255,12 @@ static void leave_backend(struct pending_entry *entry)
 	entry->backend->count--;
 }
 
-static char *append(char *end, struct pending_text text)
+static char *append(char *end, struct text text)
 {
-	if (text.len > 0) {
-		memcpy(end, text.bytes, text.len);
+	if (text.length > 0) {
+		memcpy(end, text.bytes, text.length);
 	}
-	return end + text.len;
+	return end + text.length;
 }
 
 /* Of an entry that has it */
@@ -273,7 +271,7 @@ static struct kept *kept_of(struct pending_entry *entry)
 
 static size_t texts_len(const struct pending_request *request)
 {
-	return request->requester.len + request->service.len + request->id.len;
+	return request->requester.length + request->service.length + request->id.length;
 }
 
 static size_t entry_size(const struct pending_request *request, int has_kept)
@@ -293,9 +291,9 @@ static void fill_entry(struct pending_entry *entry, const struct pending_request
 
 	entry->deadline.at = request->deadline;
 	entry->added = request->added;
-	entry->requester_len = (uint16_t)request->requester.len;
-	entry->service_len = (uint16_t)request->service.len;
-	entry->id_len = request->id.len & PENDING_ID_MAX;
+	entry->requester_len = (uint16_t)request->requester.length;
+	entry->service_len = (uint16_t)request->service.length;
+	entry->id_len = request->id.length & PENDING_ID_MAX;
 	entry->has_kept = request->retries > 0;
 	entry->retries = request->retries;
 	if (entry->has_kept) {
@@ -345,29 +343,29 @@ static void let_go(struct pending *pending, struct requester *requester, size_t 
 static uint64_t hash_answer(const struct pending *pending, const struct pending_answer *answer)
 {
 	uint64_t parts[] = {
-		hashtable_hash(&pending->entries, answer->from.bytes, answer->from.len),
-		hashtable_hash(&pending->entries, answer->to.bytes, answer->to.len),
-		hashtable_hash(&pending->entries, answer->id.bytes, answer->id.len),
+		hashtable_hash(&pending->entries, answer->from),
+		hashtable_hash(&pending->entries, answer->to),
+		hashtable_hash(&pending->entries, answer->id),
 	};
 
-	return hashtable_hash(&pending->entries, parts, sizeof parts);
+	return hashtable_hash(&pending->entries, (struct text){(const char *)parts, sizeof parts});
 }
 
 /* `to` is not kept: of what the hash stands for, it alone is left to the odds. */
 static int is_answered_by(const struct pending_entry *entry, const struct pending_answer *answer)
 {
-	return !entry->backend->is_abandoned && is_same(answer->id, pending_read(entry).id.bytes, entry->id_len) &&
-	       is_same(answer->from, entry->backend->jid, entry->backend->jid_len);
+	return !entry->backend->is_abandoned && text_is_equal(answer->id, pending_read(entry).id) &&
+	       text_is_equal(answer->from, jid_of(entry->backend));
 }
 
-static int is_bad_id(struct pending_text id)
+static int is_bad_id(struct text id)
 {
 	size_t i = 0;
 
-	while (i < id.len && (unsigned char)id.bytes[i] >= 0x20) {
+	while (i < id.length && (unsigned char)id.bytes[i] >= 0x20) {
 		i++;
 	}
-	return i < id.len || id.len > PENDING_ID_MAX;
+	return i < id.length || id.length > PENDING_ID_MAX;
 }
 
 /* Whether `bytes` more are too much beside `count` requests that hold `held` already. */
@@ -393,8 +391,7 @@ static struct pending_entry *find_by_hash(const struct pending *pending, const s
 /* All that have one answer were sent to one service address, as any other is refused. */
 static int is_in_conflict(const struct pending_entry *same_answer, const struct pending_request *request)
 {
-	return same_answer != NULL &&
-	       !is_same(request->service, pending_read(same_answer).service.bytes, same_answer->service_len);
+	return same_answer != NULL && !text_is_equal(request->service, pending_read(same_answer).service);
 }
 
 /* Why the request may not be added, or PENDING_OK; `requester` is whose it is, `hash` its answer's. */
@@ -466,7 +463,7 @@ struct pending_entry *pending_first(const struct pending *pending)
 	return entry_of_deadline(deadlines_first(&pending->deadlines));
 }
 
-struct pending_entry *pending_first_movable(const struct pending *pending, struct pending_text jid)
+struct pending_entry *pending_first_movable(const struct pending *pending, struct text jid)
 {
 	const struct backend *backend = find_backend(pending, jid);
 
@@ -484,7 +481,7 @@ void pending_fix(struct pending *pending, struct pending_entry *entry)
 	join_backend(entry, entry->backend);
 }
 
-void pending_abandon(struct pending *pending, struct pending_text jid)
+void pending_abandon(struct pending *pending, struct text jid)
 {
 	struct backend *backend = find_backend(pending, jid);
 
@@ -523,7 +520,7 @@ struct pending_request pending_read(const struct pending_entry *entry)
 		.retries = entry->retries,
 		.kept_bytes = kept.bytes,
 		.kept = kept.place,
-		.backend = {entry->backend->jid, entry->backend->jid_len},
+		.backend = jid_of(entry->backend),
 	};
 }
 
@@ -551,7 +548,7 @@ size_t pending_bytes(const struct pending *pending)
 	return pending->bytes;
 }
 
-size_t pending_count_of(const struct pending *pending, struct pending_text jid)
+size_t pending_count_of(const struct pending *pending, struct text jid)
 {
 	const struct backend *backend = find_backend(pending, jid);
 

@@ -21,6 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "text.h"
+
 enum {
 	PENDING_SEEDBYTES = 16,
 	PENDING_BYTES_EACH = 4096, /* what each request that a limit allows may hold, on average: see pending_set_limits */
@@ -37,30 +39,24 @@ enum pending_status {
 	PENDING_BAD_ID,         /* a control character is in the id, or it is too long: see pending_add */
 };
 
-/* Any bytes at all. */
-struct pending_text {
-	const char *bytes;
-	size_t len;
-};
-
 /* What the answer to a request carries. */
 struct pending_answer {
-	struct pending_text from; /* the backend */
-	struct pending_text to;   /* the bare service address with the requester's token */
-	struct pending_text id;
+	struct text from; /* the backend */
+	struct text to;   /* the bare service address with the requester's token */
+	struct text id;
 };
 
 /* What is remembered of a request. A JID has at most 3071 bytes (RFC 7622 section 3.1). */
 struct pending_request {
-	struct pending_text requester; /* at most UINT16_MAX bytes */
-	struct pending_text service;   /* the service address the requester had used; likewise */
-	struct pending_text id;
-	double added;                /* when it came; not NaN */
-	double deadline;             /* not NaN */
-	uint8_t retries;             /* how many more times it may be handed to another backend */
-	uint32_t kept_bytes;         /* memory that the caller holds for it, which counts as if it were the table's */
-	int32_t kept;                /* where the caller has that, if `retries` is not 0; any number */
-	struct pending_text backend; /* pending_read tells it; pending_add takes it from the answer */
+	struct text requester; /* at most UINT16_MAX bytes */
+	struct text service;   /* the service address the requester had used; likewise */
+	struct text id;
+	double added;        /* when it came; not NaN */
+	double deadline;     /* not NaN */
+	uint8_t retries;     /* how many more times it may be handed to another backend */
+	uint32_t kept_bytes; /* memory that the caller holds for it, which counts as if it were the table's */
+	int32_t kept;        /* where the caller has that, if `retries` is not 0; any number */
+	struct text backend; /* pending_read tells it; pending_add takes it from the answer */
 };
 
 struct pending;
@@ -103,7 +99,7 @@ struct pending_entry *pending_find(const struct pending *pending, const struct p
 struct pending_entry *pending_first(const struct pending *pending);
 
 /* The oldest request with retries left that was handed to the backend `jid`, or NULL. */
-struct pending_entry *pending_first_movable(const struct pending *pending, struct pending_text jid);
+struct pending_entry *pending_first_movable(const struct pending *pending, struct text jid);
 
 /* Takes away what retries `entry` has left, at least one, and what is kept for it, which does not count any more. */
 void pending_fix(struct pending *pending, struct pending_entry *entry);
@@ -112,7 +108,7 @@ void pending_fix(struct pending *pending, struct pending_entry *entry);
  * The backend `jid` has gone: what it has is abandoned, and whoever comes with that
  * JID from now on has none of it. O(1), however much that is.
  */
-void pending_abandon(struct pending *pending, struct pending_text jid);
+void pending_abandon(struct pending *pending, struct text jid);
 
 /* Some abandoned request, or NULL. */
 struct pending_entry *pending_first_abandoned(const struct pending *pending);
@@ -130,6 +126,6 @@ size_t pending_count(const struct pending *pending);
 size_t pending_bytes(const struct pending *pending);
 
 /* How many requests were handed to the backend `jid` and are not abandoned. */
-size_t pending_count_of(const struct pending *pending, struct pending_text jid);
+size_t pending_count_of(const struct pending *pending, struct text jid);
 
 #endif

@@ -10,6 +10,7 @@
 #include "containers/splitmix.h"
 #include "containers/tree.h"
 #include "containers/turns.h"
+#include "jid.h"
 
 struct backend {
 	struct hashtable_node node;
@@ -53,6 +54,11 @@ struct strategy {
 	struct backend *(*pick)(struct pool *pool, enum pool_state state, struct backend *excepted,
 	                        const struct pool_request *request);
 };
+
+static struct text jid_of(const struct backend *backend)
+{
+	return (struct text){backend->jid, backend->jid_len};
+}
 
 static uint64_t next_random(struct pool *pool)
 {
@@ -173,7 +179,7 @@ static struct backend *pick_random(struct pool *pool, enum pool_state state, str
 
 static size_t load_of(const struct pool_request *request, const struct backend *backend)
 {
-	return request->load(request->context, backend->jid, backend->jid_len);
+	return request->load(request->context, jid_of(backend));
 }
 
 static struct backend *pick_least_pending(struct pool *pool, enum pool_state state, struct backend *excepted,
@@ -249,7 +255,7 @@ static struct backend *pick_first(struct pool *pool, enum pool_state state, stru
 
 static void enter_ring(struct pool *pool, struct orders *orders, struct backend *backend)
 {
-	ring_add(&orders->ring, &backend->points, pool->key, backend->jid, backend->jid_len);
+	ring_add(&orders->ring, &backend->points, pool->key, jid_of(backend));
 }
 
 static void leave_ring(struct orders *orders, struct backend *backend)
@@ -257,13 +263,10 @@ static void leave_ring(struct orders *orders, struct backend *backend)
 	ring_remove(&orders->ring, &backend->points);
 }
 
-static struct backend *pick_by_bare(struct pool *pool, enum pool_state state, struct backend *excepted, const char *jid,
-                                    size_t jid_len)
+static struct backend *pick_by_bare(struct pool *pool, enum pool_state state, struct backend *excepted, struct text jid)
 {
-	const char *slash = jid == NULL ? NULL : memchr(jid, '/', jid_len);
-	size_t bare_len = slash == NULL ? jid_len : (size_t)(slash - jid);
 	struct ring_member *points =
-		ring_find(&pool->orders[state].ring, pool->key, jid, bare_len, excepted != NULL ? &excepted->points : NULL);
+		ring_find(&pool->orders[state].ring, pool->key, jid_bare(jid), excepted != NULL ? &excepted->points : NULL);
 
 	return (void *)((char *)points - offsetof(struct backend, points));
 }
@@ -271,13 +274,13 @@ static struct backend *pick_by_bare(struct pool *pool, enum pool_state state, st
 static struct backend *pick_by_sender(struct pool *pool, enum pool_state state, struct backend *excepted,
                                       const struct pool_request *request)
 {
-	return pick_by_bare(pool, state, excepted, request->requester, request->requester_len);
+	return pick_by_bare(pool, state, excepted, request->requester);
 }
 
 static struct backend *pick_by_recipient(struct pool *pool, enum pool_state state, struct backend *excepted,
                                          const struct pool_request *request)
 {
-	return pick_by_bare(pool, state, excepted, request->service, request->service_len);
+	return pick_by_bare(pool, state, excepted, request->service);
 }
 
 static const struct strategy strategies[] = {
@@ -315,43 +318,43 @@ static void set_state(struct pool *pool, struct backend *backend, enum pool_stat
 	enter_order(pool, backend);
 }
 
-static struct backend *find(const struct pool *pool, const char *jid, size_t jid_len)
+static struct backend *find(const struct pool *pool, struct text jid)
 {
-	struct hashtable_node *node = hashtable_find(&pool->by_jid, hashtable_hash(&pool->by_jid, jid, jid_len));
+	struct hashtable_node *node = hashtable_find(&pool->by_jid, hashtable_hash(&pool->by_jid, jid));
 
 	for (; node != NULL; node = hashtable_next(node)) {
 		struct backend *backend = (void *)((char *)node - offsetof(struct backend, node));
 
-		if (backend->jid_len == jid_len && memcmp(backend->jid, jid, jid_len) == 0) {
+		if (text_is_equal(jid_of(backend), jid)) {
 			return backend;
 		}
 	}
 	return NULL;
 }
 
-int pool_add(struct pool *pool, const char *jid, size_t jid_len)
+int pool_add(struct pool *pool, struct text jid)
 {
 	size_t count = pool_count(pool);
 	struct backend *backend;
 
-	if (find(pool, jid, jid_len) != NULL) {
+	if (find(pool, jid) != NULL) {
 		return 0;
 	}
 	if (slots_reserve(&pool->backends, count + 1) != 0) {
 		return -1;
 	}
-	backend = malloc(sizeof *backend + jid_len);
+	backend = malloc(sizeof *backend + jid.length);
 	if (backend == NULL) {
 		return -1;
 	}
 	backend->priority = 0;
-	backend->jid_len = jid_len;
-	memcpy(backend->jid, jid, jid_len);
+	backend->jid_len = jid.length;
+	memcpy(backend->jid, jid.bytes, jid.length);
 	backend->state = POOL_STATES - 1;
 	pool->counts[backend->state]++;
 	place(pool, count, backend);
 	set_state(pool, backend, POOL_READY);
-	backend->node.hash = hashtable_hash(&pool->by_jid, jid, jid_len);
+	backend->node.hash = hashtable_hash(&pool->by_jid, jid);
 	hashtable_add(&pool->by_jid, &backend->node);
 	return 1;
 }
@@ -391,9 +394,9 @@ void pool_free(struct pool *pool)
 	free(pool);
 }
 
-int pool_remove(struct pool *pool, const char *jid, size_t jid_len)
+int pool_remove(struct pool *pool, struct text jid)
 {
-	struct backend *backend = find(pool, jid, jid_len);
+	struct backend *backend = find(pool, jid);
 
 	if (backend == NULL) {
 		return 0;
@@ -402,21 +405,14 @@ int pool_remove(struct pool *pool, const char *jid, size_t jid_len)
 	return 1;
 }
 
-const char *pool_any(const struct pool *pool, size_t *jid_len)
+struct text pool_any(const struct pool *pool)
 {
-	const struct backend *backend;
-
-	if (pool_count(pool) == 0) {
-		return NULL;
-	}
-	backend = backend_at(pool, pool_count(pool) - 1);
-	*jid_len = backend->jid_len;
-	return backend->jid;
+	return pool_count(pool) == 0 ? (struct text){NULL, 0} : jid_of(backend_at(pool, pool_count(pool) - 1));
 }
 
-int pool_set(struct pool *pool, const char *jid, size_t jid_len, enum pool_state state)
+int pool_set(struct pool *pool, struct text jid, enum pool_state state)
 {
-	struct backend *backend = find(pool, jid, jid_len);
+	struct backend *backend = find(pool, jid);
 
 	if (backend == NULL || backend->state == state) {
 		return 0;
@@ -425,9 +421,9 @@ int pool_set(struct pool *pool, const char *jid, size_t jid_len, enum pool_state
 	return 1;
 }
 
-int pool_set_priority(struct pool *pool, const char *jid, size_t jid_len, int8_t priority)
+int pool_set_priority(struct pool *pool, struct text jid, int8_t priority)
 {
-	struct backend *backend = find(pool, jid, jid_len);
+	struct backend *backend = find(pool, jid);
 
 	if (backend == NULL || backend->priority == priority) {
 		return 0;
@@ -483,9 +479,9 @@ enum pool_strategy pool_strategy(const struct pool *pool)
 	return pool->strategy;
 }
 
-enum pool_state pool_state(const struct pool *pool, const char *jid, size_t jid_len)
+enum pool_state pool_state(const struct pool *pool, struct text jid)
 {
-	const struct backend *backend = find(pool, jid, jid_len);
+	const struct backend *backend = find(pool, jid);
 
 	return backend == NULL ? POOL_STATES : backend->state;
 }
@@ -513,15 +509,15 @@ static struct backend *pick_of(struct pool *pool, enum pool_state state, struct 
 	return strategies[pool->strategy].pick(pool, state, excepted, request);
 }
 
-static struct backend *find_optional(const struct pool *pool, const char *jid, size_t jid_len)
+static struct backend *find_optional(const struct pool *pool, struct text jid)
 {
-	return jid == NULL ? NULL : find(pool, jid, jid_len);
+	return jid.bytes == NULL ? NULL : find(pool, jid);
 }
 
-const char *pool_pick(struct pool *pool, const struct pool_request *request, size_t *jid_len)
+struct text pool_pick(struct pool *pool, const struct pool_request *request)
 {
-	struct backend *requester = find_optional(pool, request->requester, request->requester_len);
-	struct backend *avoided = find_optional(pool, request->avoided, request->avoided_len);
+	struct backend *requester = find_optional(pool, request->requester);
+	struct backend *avoided = find_optional(pool, request->avoided);
 	struct backend *excepted = avoided != NULL ? avoided : requester, *picked;
 
 	picked = pick_of(pool, POOL_READY, excepted, request);
@@ -529,8 +525,7 @@ const char *pool_pick(struct pool *pool, const struct pool_request *request, siz
 		picked = pick_of(pool, POOL_SUSPENDED, excepted, request);
 	}
 	if (picked == NULL || picked == requester) {
-		return NULL;
+		return (struct text){NULL, 0};
 	}
-	*jid_len = picked->jid_len;
-	return picked->jid;
+	return jid_of(picked);
 }

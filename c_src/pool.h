@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "text.h"
+
 enum {
 	POOL_SEEDBYTES = 24,
 	POOL_KEYBYTES = 16,
@@ -52,19 +54,19 @@ void pool_free(struct pool *pool);
  * 1 if `jid` is a backend now, a ready one with priority 0, and was none before;
  * 0 if it was one already, which stays as it is; -1 if there is no memory.
  */
-int pool_add(struct pool *pool, const char *jid, size_t jid_len);
+int pool_add(struct pool *pool, struct text jid);
 
 /* 1 if `jid` was a backend, 0 if not; it is none now. */
-int pool_remove(struct pool *pool, const char *jid, size_t jid_len);
+int pool_remove(struct pool *pool, struct text jid);
 
 /* Gives the backend `jid` a state. 1 if that is another than before, 0 if not or if it is no backend. */
-int pool_set(struct pool *pool, const char *jid, size_t jid_len, enum pool_state state);
+int pool_set(struct pool *pool, struct text jid, enum pool_state state);
 
 /*
  * Gives the backend `jid` a priority, for POOL_PRIMARY, be it now or later. 1 if
  * that is another than before, 0 if not or if it is no backend.
  */
-int pool_set_priority(struct pool *pool, const char *jid, size_t jid_len, int8_t priority);
+int pool_set_priority(struct pool *pool, struct text jid, int8_t priority);
 
 /*
  * Chooses by `strategy` from now on; nothing happens if that and `key` (copied)
@@ -77,11 +79,11 @@ int pool_set_strategy(struct pool *pool, enum pool_strategy strategy, const uint
 /* What it chooses by. */
 enum pool_strategy pool_strategy(const struct pool *pool);
 
-/* The JID of some backend, and its length; NULL if there is none. Valid until that backend is removed. */
-const char *pool_any(const struct pool *pool, size_t *jid_len);
+/* The JID of some backend, or no text if there is none. Valid until that backend is removed. */
+struct text pool_any(const struct pool *pool);
 
 /* The state of the backend `jid`; POOL_STATES if it is none. */
-enum pool_state pool_state(const struct pool *pool, const char *jid, size_t jid_len);
+enum pool_state pool_state(const struct pool *pool, struct text jid);
 
 /* How many backends there are. */
 size_t pool_count(const struct pool *pool);
@@ -90,28 +92,25 @@ size_t pool_count(const struct pool *pool);
 int pool_serves(const struct pool *pool);
 
 /* The load of a backend, by any measure. */
-typedef size_t pool_load(void *context, const char *jid, size_t jid_len);
+typedef size_t pool_load(void *context, struct text jid);
 
 /* What a backend is wanted for; all zero is nothing in particular. */
 struct pool_request {
-	const char *requester; /* a JID, which is not chosen for itself, or NULL */
-	size_t requester_len;
-	const char *avoided; /* another JID that is not chosen, or NULL */
-	size_t avoided_len;
-	const char *service; /* the address that was asked, or NULL */
-	size_t service_len;
-	pool_load *load; /* not NULL with POOL_LEAST_PENDING; it leaves the pool alone */
-	void *context;   /* of `load` */
+	struct text requester; /* a JID, which is not chosen for itself, or none */
+	struct text avoided;   /* another JID that is not chosen, or none */
+	struct text service;   /* the address that was asked, or none */
+	pool_load *load;       /* not NULL with POOL_LEAST_PENDING; it leaves the pool alone */
+	void *context;         /* of `load` */
 };
 
 /*
  * The JID of the backend for `request`, chosen by the strategy as if the requester
- * were no backend, and its length; NULL if there is none that is ready or
- * suspended. Valid until that backend is removed.
+ * were no backend; no text if there is none that is ready or suspended. Valid until
+ * that backend is removed.
  *
- * If a backend is to be avoided, it is chosen as if that were none; NULL, too, if
+ * If a backend is to be avoided, it is chosen as if that were none; no text, too, if
  * that choice is the requester itself.
  */
-const char *pool_pick(struct pool *pool, const struct pool_request *request, size_t *jid_len);
+struct text pool_pick(struct pool *pool, const struct pool_request *request);
 
 #endif

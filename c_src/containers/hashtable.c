@@ -27,12 +27,12 @@ void hashtable_free(struct hashtable *table)
 	sodium_memzero(table->seed, sizeof table->seed);
 }
 
-uint64_t hashtable_hash(const struct hashtable *table, const void *data, size_t len)
+uint64_t hashtable_hash(const struct hashtable *table, struct text data)
 {
 	uint64_t hash;
 	unsigned char bytes[crypto_shorthash_BYTES];
 
-	crypto_shorthash(bytes, data, len, table->seed);
+	crypto_shorthash(bytes, (const unsigned char *)data.bytes, data.length, table->seed);
 	memcpy(&hash, bytes, sizeof hash);
 	return hash;
 }

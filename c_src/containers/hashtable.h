@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "containers/slots.h"
+#include "text.h"
 
 enum { HASHTABLE_SEEDBYTES = 16 };
 
@@ -39,7 +40,7 @@ int hashtable_init(struct hashtable *table, const uint8_t seed[HASHTABLE_SEEDBYT
 void hashtable_free(struct hashtable *table);
 
 /* The keyed hash of `data`. */
-uint64_t hashtable_hash(const struct hashtable *table, const void *data, size_t len);
+uint64_t hashtable_hash(const struct hashtable *table, struct text data);
 
 /* The first node with that hash, or NULL. */
 struct hashtable_node *hashtable_find(const struct hashtable *table, uint64_t hash);

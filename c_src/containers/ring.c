@@ -45,14 +45,13 @@ static uint64_t reverse(uint64_t bits)
 }
 
 /* SipHash with 128 bits: half for the points, half for the rank. */
-void ring_add(struct ring *ring, struct ring_member *member, const uint8_t key[RING_KEYBYTES], const char *name,
-              size_t name_len)
+void ring_add(struct ring *ring, struct ring_member *member, const uint8_t key[RING_KEYBYTES], struct text name)
 {
 	unsigned char hash[crypto_shorthash_siphashx24_BYTES];
 	uint64_t state;
 	int i;
 
-	crypto_shorthash_siphashx24(hash, (const unsigned char *)name, name_len, key);
+	crypto_shorthash_siphashx24(hash, (const unsigned char *)name.bytes, name.length, key);
 	state = load64(hash);
 	member->rank = load64(hash + 8);
 	for (i = 0; i < RING_POINTS; i++) {
@@ -115,15 +114,15 @@ static void look_from(const struct ring *ring, uint64_t position, const struct r
 	}
 }
 
-struct ring_member *ring_find(const struct ring *ring, const uint8_t key[RING_KEYBYTES], const char *text,
-                              size_t text_len, const struct ring_member *except)
+struct ring_member *ring_find(const struct ring *ring, const uint8_t key[RING_KEYBYTES], struct text text,
+                              const struct ring_member *except)
 {
 	unsigned char hash[crypto_shorthash_siphash24_BYTES];
 	struct candidate nearest = {NULL, UINT64_MAX};
 	uint64_t state;
 	int i;
 
-	crypto_shorthash_siphash24(hash, (const unsigned char *)text, text_len, key);
+	crypto_shorthash_siphash24(hash, (const unsigned char *)text.bytes, text.length, key);
 	state = load64(hash);
 	for (i = 0; i < RING_POSITIONS; i++) {
 		look_from(ring, splitmix64(&state), except, &nearest);

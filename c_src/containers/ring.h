@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 #include "containers/hashtable.h"
+#include "text.h"
 
 /* Another number of points or positions would move nearly everything. */
 enum {
@@ -58,8 +59,7 @@ void ring_free(struct ring *ring);
  * Adds `member`, under a name that no other one in the ring has. Under another
  * key, everything falls differently; within a ring, it is always the same.
  */
-void ring_add(struct ring *ring, struct ring_member *member, const uint8_t key[RING_KEYBYTES], const char *name,
-              size_t name_len);
+void ring_add(struct ring *ring, struct ring_member *member, const uint8_t key[RING_KEYBYTES], struct text name);
 
 /* Takes `member`, which is in the ring, out of it. */
 void ring_remove(struct ring *ring, struct ring_member *member);
@@ -68,7 +68,7 @@ void ring_remove(struct ring *ring, struct ring_member *member);
  * The member that `text` falls to, or would if `except` (NULL: nobody) were not
  * in the ring; there has to be another one in it.
  */
-struct ring_member *ring_find(const struct ring *ring, const uint8_t key[RING_KEYBYTES], const char *text,
-                              size_t text_len, const struct ring_member *except);
+struct ring_member *ring_find(const struct ring *ring, const uint8_t key[RING_KEYBYTES], struct text text,
+                              const struct ring_member *except);
 
 #endif

@@ -25,7 +25,7 @@ enum {
 /* A decoder does not take it, even if the owner of the key made it. */
 static const enum jat_kind OTHER_KIND = (enum jat_kind)(JAT_REQUESTER + 1);
 
-static const char *const HOST_NAMES[HOSTS] = {"proxy", "prox"};
+static const struct text HOST_NAMES[HOSTS] = {{"proxy", 5}, {"prox", 4}};
 static const char ALPHABET[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 struct key {
@@ -46,6 +46,16 @@ struct token {
 	size_t len;
 };
 
+static struct text text_of(const struct token *token)
+{
+	return (struct text){token->bytes, token->len};
+}
+
+static int is_same_token(const struct token *a, const struct token *b)
+{
+	return text_is_equal(text_of(a), text_of(b));
+}
+
 struct made {
 	struct token token;
 	char jid[JAT_JID_MAX];
@@ -54,6 +64,11 @@ struct made {
 	const struct codec *codec;
 	struct key key;
 };
+
+static struct text jid_of(const struct made *made)
+{
+	return (struct text){made->jid, made->jid_len};
+}
 
 /* What decoding has to give: `made` is NULL unless JAT_OK. */
 struct verdict {
@@ -228,7 +243,7 @@ static struct verdict judge_signed(const struct codec *codec, const struct token
 	for (i = 0; i < made_count; i++) {
 		if (is_same_codec(made[i].codec, codec) && made[i].kind == JAT_REQUESTER &&
 		    (is_master(&codec->current, made[i].key.master) || is_master(&codec->previous, made[i].key.master)) &&
-		    is_equal(made[i].token.bytes, made[i].token.len, token->bytes, token->len)) {
+		    is_same_token(&made[i].token, token)) {
 			return success(&made[i]);
 		}
 	}
@@ -264,16 +279,17 @@ static struct verdict judge(const struct codec *codec, const struct token *token
 static enum jat_status encode(const struct codec *codec, enum jat_kind kind, const char *jid, size_t jid_len,
                               struct token *token)
 {
-	char *bytes = malloc(JAT_TOKEN_MAX), *copy = copy_of(jid, jid_len);
+	char *bytes = malloc(JAT_TOKEN_MAX);
+	struct text copy = text_copy((struct text){jid, jid_len});
 	enum jat_status status;
 
 	assert(bytes != NULL);
-	status = jat_encode(codec->jat, kind, copy, jid_len, bytes, &token->len);
+	status = jat_encode(codec->jat, kind, copy, bytes, &token->len);
 	if (status == JAT_OK) {
 		assert(token->len <= JAT_TOKEN_MAX);
 		memcpy(token->bytes, bytes, token->len);
 	}
-	free(copy);
+	free_text(copy);
 	free(bytes);
 	return status;
 }
@@ -285,15 +301,15 @@ static void expect_own(const struct made *one)
 
 	for (i = 0; i < made_count; i++) {
 		const struct made *other = &made[i];
-		int is_same_token = is_equal(one->token.bytes, one->token.len, other->token.bytes, other->token.len);
+		int is_shared = is_same_token(&one->token, &other->token);
 
 		if (!is_same_codec(one->codec, other->codec)) {
 			continue;
 		}
-		if (!is_equal(one->jid, one->jid_len, other->jid, other->jid_len)) {
-			assert(!is_same_token);
+		if (!text_is_equal(jid_of(one), jid_of(other))) {
+			assert(!is_shared);
 		} else if (one->kind == other->kind && one->key.master == other->key.master && one->key.id == other->key.id) {
-			assert(is_same_token);
+			assert(is_shared);
 		}
 	}
 }
@@ -324,7 +340,7 @@ static void expect_again(const struct codec *codec, const struct made *one)
 
 	if (one->key.master == codec->current.master && one->key.id == codec->current.id) {
 		assert(encode(codec, one->kind, one->jid, one->jid_len, &again) == JAT_OK);
-		assert(is_equal(again.bytes, again.len, one->token.bytes, one->token.len));
+		assert(is_same_token(&again, &one->token));
 	}
 }
 
@@ -332,20 +348,23 @@ static void decode(const struct codec *codec, const struct token *token)
 {
 	static const char untouched[JAT_JID_MAX];
 	struct verdict verdict = judge(codec, token);
-	char *bytes = copy_of(token->bytes, token->len), *jid = copy_of(untouched, sizeof untouched);
+	struct text copy = text_copy(text_of(token));
+	char *jid = malloc(sizeof untouched);
 	enum jat_kind kind = OTHER_KIND;
 	size_t jid_len = SIZE_MAX;
 
-	assert(jat_decode(codec->jat, bytes, token->len, &kind, jid, &jid_len) == verdict.status);
+	assert(jid != NULL);
+	memcpy(jid, untouched, sizeof untouched);
+	assert(jat_decode(codec->jat, copy, &kind, jid, &jid_len) == verdict.status);
 	if (verdict.status == JAT_OK) {
 		assert(kind == JAT_REQUESTER);
-		assert(is_equal(jid, jid_len, verdict.made->jid, verdict.made->jid_len));
+		assert(text_is_equal((struct text){jid, jid_len}, jid_of(verdict.made)));
 		expect_again(codec, verdict.made);
 	} else {
 		assert(kind == OTHER_KIND && jid_len == SIZE_MAX && memcmp(jid, untouched, sizeof untouched) == 0);
 	}
 	free(jid);
-	free(bytes);
+	free_text(copy);
 }
 
 /*
@@ -360,7 +379,7 @@ static struct codec *read_codec(struct input *input)
 	if (codec->jat == NULL) {
 		codec->format = (enum jat_format)(number % FORMATS);
 		codec->host = number / FORMATS;
-		codec->jat = jat_new(HOST_NAMES[codec->host], strlen(HOST_NAMES[codec->host]), codec->format);
+		codec->jat = jat_new(HOST_NAMES[codec->host], codec->format);
 		assert(codec->jat != NULL);
 	}
 	return codec;

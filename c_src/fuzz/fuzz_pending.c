@@ -19,13 +19,13 @@ enum {
 #define TEXT(literal) {literal, sizeof literal - 1}
 /* clang-format on */
 
-static const struct pending_text BACKENDS[] = {TEXT(""), TEXT("f"), TEXT("g"), TEXT("f\0")};
-static const struct pending_text ADDRESSES[] = {TEXT(""), TEXT("t"), TEXT("f")};
+static const struct text BACKENDS[] = {TEXT(""), TEXT("f"), TEXT("g"), TEXT("f\0")};
+static const struct text ADDRESSES[] = {TEXT(""), TEXT("t"), TEXT("f")};
 
 static char longest[UINT16_MAX] = "a@b/"; /* see fill_longest */
 
 /* clang-format off */
-static const struct pending_text REQUESTERS[] = {
+static const struct text REQUESTERS[] = {
 	TEXT(""), TEXT("/"),
 	TEXT("a"), TEXT("a/"), TEXT("a/r"), TEXT("a/r/s"),
 	TEXT("a@b"), TEXT("a@b/r"), {longest, sizeof longest},
@@ -72,19 +72,14 @@ static size_t entry_bytes; /* what a request counts as, besides its texts and wh
  * and number 0 the empty one. Of one length, an entry is about as large as a cell
  * can be; of the last, larger.
  */
-static struct pending_text id_text(unsigned number, char id[ID_MAX])
+static struct text id_text(unsigned number, char id[ID_MAX])
 {
 	static const size_t lengths[ID_LENGTHS] = {2, 3, 2 + 8, 2 + 64, 2 + 380, 2 + 444, ID_MAX};
 
 	memset(id, 'i', ID_MAX);
 	id[0] = (char)(0x20 + number % 0xE0);
 	id[1] = (char)(0x20 + number / 0xE0);
-	return (struct pending_text){id, number == 0 ? 0 : lengths[number % ID_LENGTHS]};
-}
-
-static struct pending_text text_copy(struct pending_text text)
-{
-	return (struct pending_text){copy_of(text.bytes, text.len), text.len};
+	return (struct text){id, number == 0 ? 0 : lengths[number % ID_LENGTHS]};
 }
 
 static struct pending_answer answer_copy(unsigned from, unsigned to, unsigned id)
@@ -98,21 +93,11 @@ static struct pending_answer answer_copy(unsigned from, unsigned to, unsigned id
 	};
 }
 
-static void free_text(struct pending_text text)
-{
-	free((char *)text.bytes);
-}
-
 static void free_answer(struct pending_answer answer)
 {
 	free_text(answer.from);
 	free_text(answer.to);
 	free_text(answer.id);
-}
-
-static int is_text(struct pending_text text, struct pending_text expected)
-{
-	return is_equal(text.bytes, text.len, expected.bytes, expected.len);
 }
 
 /*
@@ -185,8 +170,8 @@ static size_t bytes_of(const struct request *request)
 {
 	char bytes[ID_MAX];
 
-	return entry_bytes + REQUESTERS[request->requester].len + ADDRESSES[request->service].len +
-	       id_text(request->id, bytes).len + request->kept_bytes;
+	return entry_bytes + REQUESTERS[request->requester].length + ADDRESSES[request->service].length +
+	       id_text(request->id, bytes).length + request->kept_bytes;
 }
 
 static size_t bytes_of_all(void)
@@ -239,10 +224,10 @@ static void expect_request(const struct pending_entry *entry, const struct reque
 	char bytes[ID_MAX];
 
 	assert(entry == expected->entry);
-	assert(is_text(request.requester, REQUESTERS[expected->requester]));
-	assert(is_text(request.service, ADDRESSES[expected->service]));
-	assert(is_text(request.id, id_text(expected->id, bytes)));
-	assert(is_text(request.backend, BACKENDS[expected->from]));
+	assert(text_is_equal(request.requester, REQUESTERS[expected->requester]));
+	assert(text_is_equal(request.service, ADDRESSES[expected->service]));
+	assert(text_is_equal(request.id, id_text(expected->id, bytes)));
+	assert(text_is_equal(request.backend, BACKENDS[expected->from]));
 	assert(request.added == expected->added);
 	assert(request.deadline == expected->deadline);
 	assert(request.retries == expected->retries);
@@ -291,7 +276,7 @@ static void compare(void)
 	expect_abandoned(pending_first_abandoned(pending));
 	expect_first(pending_first(pending));
 	for (from = 0; from < BACKEND_COUNT; from++) {
-		struct pending_text backend = text_copy(BACKENDS[from]);
+		struct text backend = text_copy(BACKENDS[from]);
 
 		assert(pending_count_of(pending, backend) == count_of_backend(from));
 		expect_at(pending_first_movable(pending, backend), find_movable(from));
@@ -507,7 +492,7 @@ static void do_fix_many(struct input *input)
 static void do_abandon(struct input *input)
 {
 	unsigned from = read_below(input, BACKEND_COUNT);
-	struct pending_text backend = text_copy(BACKENDS[from]);
+	struct text backend = text_copy(BACKENDS[from]);
 	size_t i;
 
 	pending_abandon(pending, backend);
@@ -540,7 +525,7 @@ static void do_add_byte(struct input *input)
 
 	memset(id, 'j', len);
 	id[position] = (char)byte;
-	answer.id = request.id = (struct pending_text){copy_of(id, len), len};
+	answer.id = request.id = text_copy((struct text){id, len});
 	status = pending_add(pending, &answer, &request, &entry);
 	assert((status == PENDING_BAD_ID) == (byte < 0x20));
 	if (status == PENDING_OK) {

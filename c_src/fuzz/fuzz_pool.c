@@ -35,16 +35,15 @@ struct model {
 };
 
 static char jids[JIDS][JID_SIZE];
-static size_t jid_lens[JIDS];
 static unsigned bare[JIDS]; /* the lowest number of those with the same bare JID */
 
 static struct model model;
 static struct pool *pool;
 static uint64_t asked; /* whose load has been */
 
-static size_t bare_len(const char *jid)
+static struct text bare_text(size_t number)
 {
-	return strcspn(jid, "/");
+	return (struct text){jids[number], strcspn(jids[number], "/")};
 }
 
 /* The first are backends', most of one account; the others are of several accounts, two of each. */
@@ -61,30 +60,24 @@ static void write_jids(void)
 		} else if (i > NOBODY) {
 			snprintf(jids[i], JID_SIZE, i % 2 == 0 ? "u%zu" : "u%zu/r", i / 2);
 		}
-		jid_lens[i] = strlen(jids[i]);
-		for (j = 0; !is_equal(jids[j], bare_len(jids[j]), jids[i], bare_len(jids[i])); j++) {
+		for (j = 0; !text_is_equal(bare_text(j), bare_text(i)); j++) {
 		}
 		bare[i] = (unsigned)j;
 	}
 }
 
-/* A JID as an argument */
-struct text {
-	char *bytes;
-	size_t len;
-};
-
+/* A JID as an argument, to be freed */
 static struct text text_of(unsigned number)
 {
-	return (struct text){copy_of(jids[number], jid_lens[number]), jid_lens[number]};
+	return text_copy((struct text){jids[number], strlen(jids[number])});
 }
 
 /* The number of a backend's JID that the pool returned. */
-static unsigned number_of(const char *jid, size_t jid_len)
+static unsigned number_of(struct text jid)
 {
 	unsigned number = 0;
 
-	while (number < BACKENDS && !is_equal(jid, jid_len, jids[number], jid_lens[number])) {
+	while (number < BACKENDS && !text_is_equal(jid, (struct text){jids[number], strlen(jids[number])})) {
 		number++;
 	}
 	assert(number < BACKENDS);
@@ -269,18 +262,17 @@ static void compare_backend(unsigned number)
 {
 	struct text jid = text_of(number);
 
-	assert(pool_state(pool, jid.bytes, jid.len) == state_of(number));
-	free(jid.bytes);
+	assert(pool_state(pool, jid) == state_of(number));
+	free_text(jid);
 }
 
 static void compare(void)
 {
-	size_t jid_len;
-	const char *any = pool_any(pool, &jid_len);
+	struct text any = pool_any(pool);
 	uint64_t backends = model.states[POOL_READY] | model.states[POOL_SUSPENDED] | model.states[POOL_AWAY];
 
 	assert(pool_count(pool) == (size_t)count_in(backends));
-	assert(any == NULL ? backends == 0 : is_in(backends, number_of(any, jid_len)));
+	assert(any.bytes == NULL ? backends == 0 : is_in(backends, number_of(any)));
 	assert((pool_serves(pool) != 0) == (choices(NOBODY) != 0));
 	assert(pool_strategy(pool) == model.strategy);
 }
@@ -290,8 +282,8 @@ static void add(unsigned number)
 	struct text jid = text_of(number);
 	int is_new = state_of(number) == POOL_STATES;
 
-	assert(pool_add(pool, jid.bytes, jid.len) == is_new);
-	free(jid.bytes);
+	assert(pool_add(pool, jid) == is_new);
+	free_text(jid);
 	if (is_new) {
 		model.backends[number].priority = 0;
 		set_state(number, POOL_READY);
@@ -302,8 +294,8 @@ static void remove_backend(unsigned number)
 {
 	struct text jid = text_of(number);
 
-	assert(pool_remove(pool, jid.bytes, jid.len) == (state_of(number) != POOL_STATES));
-	free(jid.bytes);
+	assert(pool_remove(pool, jid) == (state_of(number) != POOL_STATES));
+	free_text(jid);
 	leave_state(number);
 	if (model.last == number) {
 		model.last = NOBODY;
@@ -316,16 +308,16 @@ static void set(unsigned number, enum pool_state state)
 	enum pool_state before = state_of(number);
 	int is_changed = before != POOL_STATES && before != state;
 
-	assert(pool_set(pool, jid.bytes, jid.len, state) == is_changed);
-	free(jid.bytes);
+	assert(pool_set(pool, jid, state) == is_changed);
+	free_text(jid);
 	if (is_changed) {
 		set_state(number, state);
 	}
 }
 
-static size_t load_of(void *context, const char *jid, size_t jid_len)
+static size_t load_of(void *context, struct text jid)
 {
-	unsigned number = number_of(jid, jid_len);
+	unsigned number = number_of(jid);
 
 	assert(context == &model);
 	asked |= bit(number);
@@ -335,10 +327,9 @@ static size_t load_of(void *context, const char *jid, size_t jid_len)
 /* Whom the pool has for `request`, JIDS for nobody. */
 static unsigned pick_number(const struct pool_request *request)
 {
-	size_t jid_len;
-	const char *picked = pool_pick(pool, request, &jid_len);
+	struct text picked = pool_pick(pool, request);
 
-	return picked == NULL ? JIDS : number_of(picked, jid_len);
+	return picked.bytes == NULL ? JIDS : number_of(picked);
 }
 
 /* With one to be avoided, the choice can be the requester itself; it was chosen, but is not told. */
@@ -361,22 +352,19 @@ static void pick(unsigned requester, unsigned service, unsigned avoided)
 	int is_avoided = avoided < BACKENDS && state_of(avoided) != POOL_STATES;
 
 	if (requester != NOBODY) {
-		request.requester = from.bytes;
-		request.requester_len = from.len;
+		request.requester = from;
 	}
 	if (service != NOBODY) {
-		request.service = to.bytes;
-		request.service_len = to.len;
+		request.service = to;
 	}
 	if (avoided != NOBODY) {
-		request.avoided = other.bytes;
-		request.avoided_len = other.len;
+		request.avoided = other;
 	}
 	asked = 0;
 	expect_choice(choices(is_avoided ? avoided : requester), pick_number(&request), requester, service);
-	free(from.bytes);
-	free(to.bytes);
-	free(other.bytes);
+	free_text(from);
+	free_text(to);
+	free_text(other);
 }
 
 /*
@@ -406,11 +394,10 @@ static void do_remove(struct input *input)
 static void do_remove_any(struct input *input)
 {
 	unsigned count = read_below(input, BACKENDS);
-	const char *any;
-	size_t jid_len;
+	struct text any;
 
-	for (; count > 0 && (any = pool_any(pool, &jid_len)) != NULL; count--) {
-		remove_backend(number_of(any, jid_len));
+	for (; count > 0 && (any = pool_any(pool)).bytes != NULL; count--) {
+		remove_backend(number_of(any));
 	}
 }
 
@@ -429,8 +416,8 @@ static void do_set_priority(struct input *input)
 	int8_t priority = (int8_t)((int)read_byte(input) - 128);
 	int is_changed = state_of(number) != POOL_STATES && backend->priority != priority;
 
-	assert(pool_set_priority(pool, jid.bytes, jid.len, priority) == is_changed);
-	free(jid.bytes);
+	assert(pool_set_priority(pool, jid, priority) == is_changed);
+	free_text(jid);
 	if (is_changed) {
 		backend->priority = priority;
 	}

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text.h"
+
 struct input {
 	const uint8_t *bytes;
 	size_t len;
@@ -46,18 +48,18 @@ static inline unsigned read_pair(struct input *input)
 }
 
 /* A copy that ends where its memory does, so that AddressSanitizer catches who reads on. The caller frees it. */
-static inline char *copy_of(const char *bytes, size_t len)
+static inline struct text text_copy(struct text text)
 {
-	char *copy = malloc(len);
+	char *copy = malloc(text.length);
 
 	assert(copy != NULL);
-	memcpy(copy, bytes, len);
-	return copy;
+	memcpy(copy, text.bytes, text.length);
+	return (struct text){copy, text.length};
 }
 
-static inline int is_equal(const char *a, size_t a_len, const char *b, size_t b_len)
+static inline void free_text(struct text text)
 {
-	return a_len == b_len && memcmp(a, b, a_len) == 0;
+	free((char *)text.bytes);
 }
 
 #endif

@@ -35,12 +35,11 @@ static const char *const jat_formats[] = {"sealed", "signed", "plain", NULL};
  */
 static int l_jat_new(lua_State *L)
 {
-	size_t host_len;
-	const char *host = luaL_checklstring(L, 1, &host_len);
+	struct text host = check_text(L, 1);
 	enum jat_format format = (enum jat_format)luaL_checkoption(L, 2, NULL, jat_formats);
 	void **object = new_object(L, JAT_TYPE, 0);
 
-	*object = jat_new(host, host_len, format);
+	*object = jat_new(host, format);
 	return *object == NULL ? no_memory(L) : 1;
 }
 
@@ -72,11 +71,9 @@ static int l_jat_add_key(lua_State *L)
 static int l_jat_encode(lua_State *L)
 {
 	const struct jat *jat = check_object(L, JAT_TYPE);
-	size_t jid_len;
-	const char *jid = luaL_checklstring(L, 2, &jid_len);
 	char token[JAT_TOKEN_MAX];
 	size_t token_len;
-	enum jat_status status = jat_encode(jat, JAT_REQUESTER, jid, jid_len, token, &token_len);
+	enum jat_status status = jat_encode(jat, JAT_REQUESTER, check_text(L, 2), token, &token_len);
 
 	if (status != JAT_OK) {
 		return fail(L, jat_code(status));
@@ -92,12 +89,10 @@ static int l_jat_encode(lua_State *L)
 static int l_jat_decode(lua_State *L)
 {
 	const struct jat *jat = check_object(L, JAT_TYPE);
-	size_t token_len;
-	const char *token = luaL_checklstring(L, 2, &token_len);
 	enum jat_kind kind;
 	char jid[JAT_JID_MAX];
 	size_t jid_len;
-	enum jat_status status = jat_decode(jat, token, token_len, &kind, jid, &jid_len);
+	enum jat_status status = jat_decode(jat, check_text(L, 2), &kind, jid, &jid_len);
 
 	if (status != JAT_OK) {
 		return fail(L, jat_code(status));

@@ -19,19 +19,6 @@ void **new_object(lua_State *L, const char *type, int user_values)
 	return object;
 }
 
-void *check_object_at(lua_State *L, int arg, const char *type)
-{
-	void *object = *(void **)luaL_checkudata(L, arg, type);
-
-	luaL_argcheck(L, object != NULL, arg, "already collected");
-	return object;
-}
-
-void *check_object(lua_State *L, const char *type)
-{
-	return check_object_at(L, 1, type);
-}
-
 const uint8_t *check_bytes(lua_State *L, int arg, size_t expected)
 {
 	size_t len;

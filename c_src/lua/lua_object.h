@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "text.h"
+
 /* The types of the objects, as luaL_checkudata knows them. */
 #define JAT_TYPE "mod_client_proxy.jat"
 #define POOL_TYPE "mod_client_proxy.pool"
@@ -26,13 +28,51 @@ void register_type(lua_State *L, const char *type, const luaL_Reg *methods, cons
 void **new_object(lua_State *L, const char *type, int user_values);
 
 /* The object in the userdata of that type at `arg`; raises if it is another value, or was collected already. */
-void *check_object_at(lua_State *L, int arg, const char *type);
+static inline void *check_object_at(lua_State *L, int arg, const char *type)
+{
+	void *object = *(void **)luaL_checkudata(L, arg, type);
+
+	luaL_argcheck(L, object != NULL, arg, "already collected");
+	return object;
+}
 
 /* The same of a method's first argument. */
-void *check_object(lua_State *L, const char *type);
+static inline void *check_object(lua_State *L, const char *type)
+{
+	return check_object_at(L, 1, type);
+}
 
 /* The bytes of the string at `arg`, which raises unless there are as many as expected. */
 const uint8_t *check_bytes(lua_State *L, int arg, size_t expected);
+
+/* The string at `arg`, valid as long as that is. */
+static inline struct text check_text(lua_State *L, int arg)
+{
+	struct text text;
+
+	text.bytes = luaL_checklstring(L, arg, &text.length);
+	return text;
+}
+
+/* The same, or no text (whose bytes are NULL) where there is nothing or nil. */
+static inline struct text opt_text(lua_State *L, int arg)
+{
+	struct text text;
+
+	text.bytes = luaL_optlstring(L, arg, NULL, &text.length);
+	return text;
+}
+
+/* Pushes the text, or nil if it is none. Returns 1, how many values that is. */
+static inline int push_text(lua_State *L, struct text text)
+{
+	if (text.bytes == NULL) {
+		lua_pushnil(L);
+	} else {
+		lua_pushlstring(L, text.bytes, text.length);
+	}
+	return 1;
+}
 
 /* Pushes nil and the code; how many values that are. */
 int fail(lua_State *L, const char *code);

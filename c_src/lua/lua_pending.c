@@ -15,12 +15,12 @@ enum {
 	KEPT_BYTES_MAX = 8192, /* of one request */
 };
 
-static struct pending_text check_text(lua_State *L, int arg, size_t max)
+/* One that pending_request has room for */
+static struct text check_address(lua_State *L, int arg)
 {
-	struct pending_text text;
+	struct text text = check_text(L, arg);
 
-	text.bytes = luaL_checklstring(L, arg, &text.len);
-	luaL_argcheck(L, text.len <= max, arg, "too long");
+	luaL_argcheck(L, text.length <= UINT16_MAX, arg, "too long");
 	return text;
 }
 
@@ -35,16 +35,10 @@ static double check_time(lua_State *L, int arg)
 static struct pending_answer check_answer(lua_State *L)
 {
 	return (struct pending_answer){
-		.from = check_text(L, 2, SIZE_MAX),
-		.to = check_text(L, 3, SIZE_MAX),
-		.id = check_text(L, 4, SIZE_MAX),
+		.from = check_text(L, 2),
+		.to = check_text(L, 3),
+		.id = check_text(L, 4),
 	};
-}
-
-static int push_text(lua_State *L, struct pending_text text)
-{
-	lua_pushlstring(L, text.bytes, text.len);
-	return 1;
 }
 
 static size_t check_size(lua_State *L, int arg)
@@ -149,8 +143,8 @@ static int l_pending_add(lua_State *L)
 	struct pending *pending = check_object(L, PENDING_TYPE);
 	struct pending_answer answer = check_answer(L);
 	struct pending_request request = {
-		.requester = check_text(L, 5, UINT16_MAX),
-		.service = check_text(L, 6, UINT16_MAX),
+		.requester = check_address(L, 5),
+		.service = check_address(L, 6),
 		.id = answer.id,
 		.added = check_time(L, 7),
 		.deadline = check_time(L, 8),
@@ -215,7 +209,7 @@ static int l_pending_take(lua_State *L)
 static int l_pending_first_movable(lua_State *L)
 {
 	const struct pending *pending = check_object(L, PENDING_TYPE);
-	const struct pending_entry *entry = pending_first_movable(pending, check_text(L, 2, SIZE_MAX));
+	const struct pending_entry *entry = pending_first_movable(pending, check_text(L, 2));
 
 	if (entry == NULL) {
 		lua_pushnil(L);
@@ -231,14 +225,14 @@ static int l_pending_take_movable(lua_State *L)
 {
 	struct pending *pending = check_object(L, PENDING_TYPE);
 
-	return take_entry(L, pending, pending_first_movable(pending, check_text(L, 2, SIZE_MAX)));
+	return take_entry(L, pending, pending_first_movable(pending, check_text(L, 2)));
 }
 
 /* pending:fix_movable(backend): first_movable(), if there is one, has no retries any more */
 static int l_pending_fix_movable(lua_State *L)
 {
 	struct pending *pending = check_object(L, PENDING_TYPE);
-	struct pending_entry *entry = pending_first_movable(pending, check_text(L, 2, SIZE_MAX));
+	struct pending_entry *entry = pending_first_movable(pending, check_text(L, 2));
 
 	if (entry != NULL) {
 		struct pending_request request = pending_read(entry);
@@ -257,7 +251,7 @@ static int l_pending_abandon(lua_State *L)
 {
 	struct pending *pending = check_object(L, PENDING_TYPE);
 
-	pending_abandon(pending, check_text(L, 2, SIZE_MAX));
+	pending_abandon(pending, check_text(L, 2));
 	return 0;
 }
 
@@ -309,7 +303,7 @@ static int l_pending_count(lua_State *L)
 {
 	const struct pending *pending = check_object(L, PENDING_TYPE);
 
-	lua_pushinteger(L, (lua_Integer)pending_count_of(pending, check_text(L, 2, SIZE_MAX)));
+	lua_pushinteger(L, (lua_Integer)pending_count_of(pending, check_text(L, 2)));
 	return 1;
 }
 

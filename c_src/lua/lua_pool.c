@@ -29,9 +29,7 @@ static int l_pool_gc(lua_State *L)
 static int l_pool_add(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	size_t jid_len;
-	const char *jid = luaL_checklstring(L, 2, &jid_len);
-	int added = pool_add(pool, jid, jid_len);
+	int added = pool_add(pool, check_text(L, 2));
 
 	if (added < 0) {
 		return no_memory(L);
@@ -44,10 +42,8 @@ static int l_pool_add(lua_State *L)
 static int l_pool_remove(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	size_t jid_len;
-	const char *jid = luaL_checklstring(L, 2, &jid_len);
 
-	lua_pushboolean(L, pool_remove(pool, jid, jid_len));
+	lua_pushboolean(L, pool_remove(pool, check_text(L, 2)));
 	return 1;
 }
 
@@ -60,11 +56,10 @@ static const char *const pool_states[] = {"ready", "suspended", "away", NULL};
 static int l_pool_set(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	size_t jid_len;
-	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	struct text jid = check_text(L, 2);
 	enum pool_state state = (enum pool_state)luaL_checkoption(L, 3, NULL, pool_states);
 
-	lua_pushboolean(L, pool_set(pool, jid, jid_len, state));
+	lua_pushboolean(L, pool_set(pool, jid, state));
 	return 1;
 }
 
@@ -72,10 +67,9 @@ static int l_pool_set(lua_State *L)
 static int l_pool_state(lua_State *L)
 {
 	const struct pool *pool = check_object(L, POOL_TYPE);
-	size_t jid_len;
-	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	struct text jid = check_text(L, 2);
 
-	lua_pushstring(L, pool_states[pool_state(pool, jid, jid_len)]); /* of NULL: nil */
+	lua_pushstring(L, pool_states[pool_state(pool, jid)]); /* of NULL: nil */
 	return 1;
 }
 
@@ -86,12 +80,11 @@ static int l_pool_state(lua_State *L)
 static int l_pool_priority(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	size_t jid_len;
-	const char *jid = luaL_checklstring(L, 2, &jid_len);
+	struct text jid = check_text(L, 2);
 	lua_Integer priority = luaL_checkinteger(L, 3);
 
 	luaL_argcheck(L, priority >= INT8_MIN && priority <= INT8_MAX, 3, "-128 to 127 expected");
-	lua_pushboolean(L, pool_set_priority(pool, jid, jid_len, (int8_t)priority));
+	lua_pushboolean(L, pool_set_priority(pool, jid, (int8_t)priority));
 	return 1;
 }
 
@@ -120,23 +113,10 @@ static int l_pool_strategy(lua_State *L)
 	return 1;
 }
 
-static int push_jid(lua_State *L, const char *jid, size_t jid_len)
-{
-	if (jid == NULL) {
-		lua_pushnil(L);
-	} else {
-		lua_pushlstring(L, jid, jid_len);
-	}
-	return 1;
-}
-
 /* pool:any() -> jid | nil: some backend, whichever */
 static int l_pool_any(lua_State *L)
 {
-	size_t jid_len = 0;
-	const char *jid = pool_any(check_object(L, POOL_TYPE), &jid_len);
-
-	return push_jid(L, jid, jid_len);
+	return push_text(L, pool_any(check_object(L, POOL_TYPE)));
 }
 
 /* pool:serves() -> boolean: whether a backend is ready or suspended, so that pick() has one, but takes no turn */
@@ -146,9 +126,9 @@ static int l_pool_serves(lua_State *L)
 	return 1;
 }
 
-static size_t count_pending(void *pending, const char *jid, size_t jid_len)
+static size_t count_pending(void *pending, struct text jid)
 {
-	return pending_count_of(pending, (struct pending_text){jid, jid_len});
+	return pending_count_of(pending, jid);
 }
 
 /*
@@ -160,18 +140,17 @@ static size_t count_pending(void *pending, const char *jid, size_t jid_len)
 static int l_pool_pick(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	struct pool_request request = {.load = count_pending};
-	size_t jid_len = 0;
-	const char *jid;
+	struct pool_request request = {
+		.requester = opt_text(L, 2),
+		.service = opt_text(L, 3),
+		.avoided = opt_text(L, 5),
+		.load = count_pending,
+	};
 
-	request.requester = luaL_optlstring(L, 2, NULL, &request.requester_len);
-	request.service = luaL_optlstring(L, 3, NULL, &request.service_len);
-	request.avoided = luaL_optlstring(L, 5, NULL, &request.avoided_len);
 	if (!lua_isnoneornil(L, 4) || pool_strategy(pool) == POOL_LEAST_PENDING) {
 		request.context = check_object_at(L, 4, PENDING_TYPE);
 	}
-	jid = pool_pick(pool, &request, &jid_len);
-	return push_jid(L, jid, jid_len);
+	return push_text(L, pool_pick(pool, &request));
 }
 
 /* #pool -> integer: how many backends there are */
