@@ -11,10 +11,10 @@
 enum { FIXED, MOVABLE, KINDS }; /* requests without, and with retries left */
 
 /* A backend with pending requests. */
-struct backend {
-	struct hashtable_node node; /* unless abandoned */
-	struct backend *previous;   /* in the list of those that are abandoned */
-	struct backend *next;
+struct pending_backend {
+	struct hashtable_node node;       /* unless abandoned */
+	struct pending_backend *previous; /* in the list of those that are abandoned */
+	struct pending_backend *next;
 	struct pending_entry *first[KINDS]; /* of its requests, a ring of each kind, the oldest first */
 	size_t count;
 	int is_abandoned;
@@ -40,7 +40,7 @@ struct kept {
 struct pending_entry {
 	struct hashtable_node node; /* by the answer */
 	struct deadline deadline;
-	struct backend *backend;
+	struct pending_backend *backend;
 	struct pending_entry *previous; /* of the backend's */
 	struct pending_entry *next;
 	double added;
@@ -57,7 +57,7 @@ struct pending {
 	struct hashtable backends;
 	struct hashtable requesters;
 	struct deadlines deadlines;
-	struct backend *first_abandoned;
+	struct pending_backend *first_abandoned;
 	struct cells cells; /* where all of these are */
 	size_t bytes;
 	size_t max;
@@ -74,7 +74,7 @@ static struct pending_entry *entry_of_deadline(struct deadline *deadline)
 	return deadline == NULL ? NULL : (void *)((char *)deadline - offsetof(struct pending_entry, deadline));
 }
 
-static struct text jid_of(const struct backend *backend)
+static struct text jid_of(const struct pending_backend *backend)
 {
 	return (struct text){backend->jid, backend->jid_len};
 }
@@ -156,13 +156,13 @@ static void put_requester(struct pending *pending, struct requester *requester)
 	}
 }
 
-static struct backend *find_backend(const struct pending *pending, struct text jid)
+static struct pending_backend *find_backend(const struct pending *pending, struct text jid)
 {
 	uint64_t hash = hashtable_hash(&pending->backends, jid);
 	struct hashtable_node *node = hashtable_find(&pending->backends, hash);
 
 	for (; node != NULL; node = hashtable_next(node)) {
-		struct backend *backend = (void *)((char *)node - offsetof(struct backend, node));
+		struct pending_backend *backend = (void *)((char *)node - offsetof(struct pending_backend, node));
 
 		if (text_is_equal(jid, jid_of(backend))) {
 			return backend;
@@ -171,16 +171,16 @@ static struct backend *find_backend(const struct pending *pending, struct text j
 	return NULL;
 }
 
-static struct backend *get_backend(struct pending *pending, struct text jid)
+static struct pending_backend *get_backend(struct pending *pending, struct text jid)
 {
-	struct backend *backend = find_backend(pending, jid);
+	struct pending_backend *backend = find_backend(pending, jid);
 
 	if (backend == NULL) {
 		backend = cells_alloc(&pending->cells, sizeof *backend + jid.length);
 		if (backend == NULL) {
 			return NULL;
 		}
-		*backend = (struct backend){.jid_len = jid.length};
+		*backend = (struct pending_backend){.jid_len = jid.length};
 		backend->node.hash = hashtable_hash(&pending->backends, jid);
 		memcpy(backend->jid, jid.bytes, jid.length);
 		hashtable_add(&pending->backends, &backend->node);
@@ -188,7 +188,7 @@ static struct backend *get_backend(struct pending *pending, struct text jid)
 	return backend;
 }
 
-static void join_abandoned(struct pending *pending, struct backend *backend)
+static void join_abandoned(struct pending *pending, struct pending_backend *backend)
 {
 	backend->is_abandoned = 1;
 	backend->previous = NULL;
@@ -199,7 +199,7 @@ static void join_abandoned(struct pending *pending, struct backend *backend)
 	pending->first_abandoned = backend;
 }
 
-static void leave_abandoned(struct pending *pending, struct backend *backend)
+static void leave_abandoned(struct pending *pending, struct pending_backend *backend)
 {
 	*(backend->previous == NULL ? &pending->first_abandoned : &backend->previous->next) = backend->next;
 	if (backend->next != NULL) {
@@ -207,7 +207,7 @@ static void leave_abandoned(struct pending *pending, struct backend *backend)
 	}
 }
 
-static void put_backend(struct pending *pending, struct backend *backend)
+static void put_backend(struct pending *pending, struct pending_backend *backend)
 {
 	if (backend->count > 0) {
 		return;
@@ -226,7 +226,7 @@ static struct pending_entry **first_of_kind(struct pending_entry *entry)
 }
 
 /* Makes `entry` the youngest of its backend's. */
-static void join_backend(struct pending_entry *entry, struct backend *backend)
+static void join_backend(struct pending_entry *entry, struct pending_backend *backend)
 {
 	struct pending_entry **first;
 
@@ -419,7 +419,7 @@ enum pending_status pending_add(struct pending *pending, const struct pending_an
 	uint64_t hash = hash_answer(pending, answer);
 	struct requester *requester = get_requester(pending, request->requester);
 	enum pending_status status;
-	struct backend *backend;
+	struct pending_backend *backend;
 	struct pending_entry *entry;
 
 	if (requester == NULL) {
@@ -465,7 +465,7 @@ struct pending_entry *pending_first(const struct pending *pending)
 
 struct pending_entry *pending_first_movable(const struct pending *pending, struct text jid)
 {
-	const struct backend *backend = find_backend(pending, jid);
+	const struct pending_backend *backend = find_backend(pending, jid);
 
 	return backend == NULL ? NULL : backend->first[MOVABLE];
 }
@@ -483,7 +483,7 @@ void pending_fix(struct pending *pending, struct pending_entry *entry)
 
 void pending_abandon(struct pending *pending, struct text jid)
 {
-	struct backend *backend = find_backend(pending, jid);
+	struct pending_backend *backend = find_backend(pending, jid);
 
 	if (backend != NULL) {
 		hashtable_remove(&pending->backends, &backend->node);
@@ -493,7 +493,7 @@ void pending_abandon(struct pending *pending, struct text jid)
 
 struct pending_entry *pending_first_abandoned(const struct pending *pending)
 {
-	const struct backend *backend = pending->first_abandoned;
+	const struct pending_backend *backend = pending->first_abandoned;
 
 	if (backend == NULL) {
 		return NULL;
@@ -550,7 +550,7 @@ size_t pending_bytes(const struct pending *pending)
 
 size_t pending_count_of(const struct pending *pending, struct text jid)
 {
-	const struct backend *backend = find_backend(pending, jid);
+	const struct pending_backend *backend = find_backend(pending, jid);
 
 	return backend == NULL ? 0 : backend->count;
 }

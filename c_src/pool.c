@@ -12,7 +12,7 @@
 #include "containers/turns.h"
 #include "jid.h"
 
-struct backend {
+struct pool_backend {
 	struct hashtable_node node;
 	enum pool_state state;
 	int8_t priority;
@@ -48,14 +48,14 @@ struct pool {
 
 struct strategy {
 	/* A backend gets a place in the order, and gives it up; NULL: there is no order. */
-	void (*enter)(struct pool *pool, struct orders *orders, struct backend *backend);
-	void (*leave)(struct orders *orders, struct backend *backend);
+	void (*enter)(struct pool *pool, struct orders *orders, struct pool_backend *backend);
+	void (*leave)(struct orders *orders, struct pool_backend *backend);
 	/* There is a backend with that state other than `excepted`, which has it, too, or is NULL. */
-	struct backend *(*pick)(struct pool *pool, enum pool_state state, struct backend *excepted,
-	                        const struct pool_request *request);
+	struct pool_backend *(*pick)(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
+	                             const struct pool_request *request);
 };
 
-static struct text jid_of(const struct backend *backend)
+static struct text jid_of(const struct pool_backend *backend)
 {
 	return (struct text){backend->jid, backend->jid_len};
 }
@@ -102,12 +102,12 @@ struct pool *pool_new(const uint8_t seed[POOL_SEEDBYTES])
 	return pool;
 }
 
-static struct backend *backend_at(const struct pool *pool, size_t position)
+static struct pool_backend *backend_at(const struct pool *pool, size_t position)
 {
 	return *slots_at(&pool->backends, position);
 }
 
-static void place(struct pool *pool, size_t position, struct backend *backend)
+static void place(struct pool *pool, size_t position, struct pool_backend *backend)
 {
 	*slots_at(&pool->backends, position) = backend;
 	backend->position = position;
@@ -115,7 +115,7 @@ static void place(struct pool *pool, size_t position, struct backend *backend)
 
 static void swap(struct pool *pool, size_t a, size_t b)
 {
-	struct backend *moved = backend_at(pool, a);
+	struct pool_backend *moved = backend_at(pool, a);
 
 	place(pool, a, backend_at(pool, b));
 	place(pool, b, moved);
@@ -134,7 +134,7 @@ static size_t start_of(const struct pool *pool, enum pool_state state)
 }
 
 /* From state to state, the backend goes to the edge, which then moves past it. */
-static void move(struct pool *pool, struct backend *backend, enum pool_state state)
+static void move(struct pool *pool, struct pool_backend *backend, enum pool_state state)
 {
 	while (backend->state < state) {
 		swap(pool, backend->position, start_of(pool, backend->state + 1) - 1);
@@ -149,13 +149,13 @@ static void move(struct pool *pool, struct backend *backend, enum pool_state sta
 }
 
 /* How many backends of a state there are to choose among; `excepted`, unless NULL, is one of that state. */
-static size_t choices(const struct pool *pool, enum pool_state state, const struct backend *excepted)
+static size_t choices(const struct pool *pool, enum pool_state state, const struct pool_backend *excepted)
 {
 	return pool->counts[state] - (excepted != NULL ? 1 : 0);
 }
 
-static struct backend *choice_at(const struct pool *pool, enum pool_state state, const struct backend *excepted,
-                                 size_t number)
+static struct pool_backend *choice_at(const struct pool *pool, enum pool_state state,
+                                      const struct pool_backend *excepted, size_t number)
 {
 	size_t position = start_of(pool, state) + number;
 
@@ -166,8 +166,8 @@ static struct backend *choice_at(const struct pool *pool, enum pool_state state,
  * random
  */
 
-static struct backend *pick_random(struct pool *pool, enum pool_state state, struct backend *excepted,
-                                   const struct pool_request *request)
+static struct pool_backend *pick_random(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
+                                        const struct pool_request *request)
 {
 	(void)request;
 	return choice_at(pool, state, excepted, random_below(pool, choices(pool, state, excepted)));
@@ -177,16 +177,16 @@ static struct backend *pick_random(struct pool *pool, enum pool_state state, str
  * least_pending
  */
 
-static size_t load_of(const struct pool_request *request, const struct backend *backend)
+static size_t load_of(const struct pool_request *request, const struct pool_backend *backend)
 {
 	return request->load(request->context, jid_of(backend));
 }
 
-static struct backend *pick_least_pending(struct pool *pool, enum pool_state state, struct backend *excepted,
-                                          const struct pool_request *request)
+static struct pool_backend *pick_least_pending(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
+                                               const struct pool_request *request)
 {
 	size_t count = choices(pool, state, excepted), number = random_below(pool, count);
-	struct backend *backend = choice_at(pool, state, excepted, number), *other;
+	struct pool_backend *backend = choice_at(pool, state, excepted, number), *other;
 
 	if (count == 1) {
 		return backend;
@@ -199,45 +199,45 @@ static struct backend *pick_least_pending(struct pool *pool, enum pool_state sta
  * round_robin
  */
 
-static void enter_turns(struct pool *pool, struct orders *orders, struct backend *backend)
+static void enter_turns(struct pool *pool, struct orders *orders, struct pool_backend *backend)
 {
 	turns_join(&orders->turns, &backend->turn, pool->last_turn);
 }
 
-static void leave_turns(struct orders *orders, struct backend *backend)
+static void leave_turns(struct orders *orders, struct pool_backend *backend)
 {
 	(void)orders;
 	turns_leave(&backend->turn);
 }
 
-static struct backend *pick_turn(struct pool *pool, enum pool_state state, struct backend *excepted,
-                                 const struct pool_request *request)
+static struct pool_backend *pick_turn(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
+                                      const struct pool_request *request)
 {
 	struct turn *turn = turns_take(&pool->orders[state].turns, excepted != NULL ? &excepted->turn : NULL);
 
 	(void)request;
 	pool->last_turn = turn;
-	return (void *)((char *)turn - offsetof(struct backend, turn));
+	return (void *)((char *)turn - offsetof(struct pool_backend, turn));
 }
 
 /*
  * primary
  */
 
-static void enter_ranks(struct pool *pool, struct orders *orders, struct backend *backend)
+static void enter_ranks(struct pool *pool, struct orders *orders, struct pool_backend *backend)
 {
 	(void)pool;
 	backend->rank.key = (struct tree_key){(uint64_t)(INT8_MAX - backend->priority), backend->since};
 	tree_add(&orders->ranks, &backend->rank);
 }
 
-static void leave_ranks(struct orders *orders, struct backend *backend)
+static void leave_ranks(struct orders *orders, struct pool_backend *backend)
 {
 	tree_remove(&orders->ranks, &backend->rank);
 }
 
-static struct backend *pick_first(struct pool *pool, enum pool_state state, struct backend *excepted,
-                                  const struct pool_request *request)
+static struct pool_backend *pick_first(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
+                                       const struct pool_request *request)
 {
 	struct tree *ranks = &pool->orders[state].ranks;
 	struct tree_node *first = tree_first(ranks);
@@ -246,39 +246,40 @@ static struct backend *pick_first(struct pool *pool, enum pool_state state, stru
 	if (excepted != NULL && first == &excepted->rank) {
 		first = tree_after(ranks, first);
 	}
-	return (void *)((char *)first - offsetof(struct backend, rank));
+	return (void *)((char *)first - offsetof(struct pool_backend, rank));
 }
 
 /*
  * sender and recipient
  */
 
-static void enter_ring(struct pool *pool, struct orders *orders, struct backend *backend)
+static void enter_ring(struct pool *pool, struct orders *orders, struct pool_backend *backend)
 {
 	ring_add(&orders->ring, &backend->points, pool->key, jid_of(backend));
 }
 
-static void leave_ring(struct orders *orders, struct backend *backend)
+static void leave_ring(struct orders *orders, struct pool_backend *backend)
 {
 	ring_remove(&orders->ring, &backend->points);
 }
 
-static struct backend *pick_by_bare(struct pool *pool, enum pool_state state, struct backend *excepted, struct text jid)
+static struct pool_backend *pick_by_bare(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
+                                         struct text jid)
 {
 	struct ring_member *points =
 		ring_find(&pool->orders[state].ring, pool->key, jid_bare(jid), excepted != NULL ? &excepted->points : NULL);
 
-	return (void *)((char *)points - offsetof(struct backend, points));
+	return (void *)((char *)points - offsetof(struct pool_backend, points));
 }
 
-static struct backend *pick_by_sender(struct pool *pool, enum pool_state state, struct backend *excepted,
-                                      const struct pool_request *request)
+static struct pool_backend *pick_by_sender(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
+                                           const struct pool_request *request)
 {
 	return pick_by_bare(pool, state, excepted, request->requester);
 }
 
-static struct backend *pick_by_recipient(struct pool *pool, enum pool_state state, struct backend *excepted,
-                                         const struct pool_request *request)
+static struct pool_backend *pick_by_recipient(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
+                                              const struct pool_request *request)
 {
 	return pick_by_bare(pool, state, excepted, request->service);
 }
@@ -292,7 +293,7 @@ static const struct strategy strategies[] = {
 	[POOL_RECIPIENT] = {enter_ring, leave_ring, pick_by_recipient},
 };
 
-static void enter_order(struct pool *pool, struct backend *backend)
+static void enter_order(struct pool *pool, struct pool_backend *backend)
 {
 	const struct strategy *strategy = &strategies[pool->strategy];
 
@@ -301,7 +302,7 @@ static void enter_order(struct pool *pool, struct backend *backend)
 	}
 }
 
-static void leave_order(struct pool *pool, struct backend *backend)
+static void leave_order(struct pool *pool, struct pool_backend *backend)
 {
 	const struct strategy *strategy = &strategies[pool->strategy];
 
@@ -310,7 +311,7 @@ static void leave_order(struct pool *pool, struct backend *backend)
 	}
 }
 
-static void set_state(struct pool *pool, struct backend *backend, enum pool_state state)
+static void set_state(struct pool *pool, struct pool_backend *backend, enum pool_state state)
 {
 	leave_order(pool, backend);
 	move(pool, backend, state);
@@ -318,12 +319,12 @@ static void set_state(struct pool *pool, struct backend *backend, enum pool_stat
 	enter_order(pool, backend);
 }
 
-static struct backend *find(const struct pool *pool, struct text jid)
+static struct pool_backend *find(const struct pool *pool, struct text jid)
 {
 	struct hashtable_node *node = hashtable_find(&pool->by_jid, hashtable_hash(&pool->by_jid, jid));
 
 	for (; node != NULL; node = hashtable_next(node)) {
-		struct backend *backend = (void *)((char *)node - offsetof(struct backend, node));
+		struct pool_backend *backend = (void *)((char *)node - offsetof(struct pool_backend, node));
 
 		if (text_is_equal(jid_of(backend), jid)) {
 			return backend;
@@ -335,7 +336,7 @@ static struct backend *find(const struct pool *pool, struct text jid)
 int pool_add(struct pool *pool, struct text jid)
 {
 	size_t count = pool_count(pool);
-	struct backend *backend;
+	struct pool_backend *backend;
 
 	if (find(pool, jid) != NULL) {
 		return 0;
@@ -360,7 +361,7 @@ int pool_add(struct pool *pool, struct text jid)
 }
 
 /* The last backend takes the place of the one that goes: there are never holes. */
-static void take_out(struct pool *pool, struct backend *backend)
+static void take_out(struct pool *pool, struct pool_backend *backend)
 {
 	size_t last = pool_count(pool) - 1;
 
@@ -396,7 +397,7 @@ void pool_free(struct pool *pool)
 
 int pool_remove(struct pool *pool, struct text jid)
 {
-	struct backend *backend = find(pool, jid);
+	struct pool_backend *backend = find(pool, jid);
 
 	if (backend == NULL) {
 		return 0;
@@ -412,7 +413,7 @@ struct text pool_any(const struct pool *pool)
 
 int pool_set(struct pool *pool, struct text jid, enum pool_state state)
 {
-	struct backend *backend = find(pool, jid);
+	struct pool_backend *backend = find(pool, jid);
 
 	if (backend == NULL || backend->state == state) {
 		return 0;
@@ -423,7 +424,7 @@ int pool_set(struct pool *pool, struct text jid, enum pool_state state)
 
 int pool_set_priority(struct pool *pool, struct text jid, int8_t priority)
 {
-	struct backend *backend = find(pool, jid);
+	struct pool_backend *backend = find(pool, jid);
 
 	if (backend == NULL || backend->priority == priority) {
 		return 0;
@@ -448,7 +449,7 @@ static int init_rings(struct pool *pool)
 	return 0;
 }
 
-static void for_each(struct pool *pool, void (*call)(struct pool *, struct backend *))
+static void for_each(struct pool *pool, void (*call)(struct pool *, struct pool_backend *))
 {
 	size_t position;
 
@@ -481,7 +482,7 @@ enum pool_strategy pool_strategy(const struct pool *pool)
 
 enum pool_state pool_state(const struct pool *pool, struct text jid)
 {
-	const struct backend *backend = find(pool, jid);
+	const struct pool_backend *backend = find(pool, jid);
 
 	return backend == NULL ? POOL_STATES : backend->state;
 }
@@ -497,8 +498,8 @@ int pool_serves(const struct pool *pool)
 }
 
 /* One of the backends of a state other than `excepted`, or NULL. */
-static struct backend *pick_of(struct pool *pool, enum pool_state state, struct backend *excepted,
-                               const struct pool_request *request)
+static struct pool_backend *pick_of(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
+                                    const struct pool_request *request)
 {
 	if (excepted != NULL && excepted->state != state) {
 		excepted = NULL;
@@ -509,16 +510,16 @@ static struct backend *pick_of(struct pool *pool, enum pool_state state, struct 
 	return strategies[pool->strategy].pick(pool, state, excepted, request);
 }
 
-static struct backend *find_optional(const struct pool *pool, struct text jid)
+static struct pool_backend *find_optional(const struct pool *pool, struct text jid)
 {
 	return jid.bytes == NULL ? NULL : find(pool, jid);
 }
 
 struct text pool_pick(struct pool *pool, const struct pool_request *request)
 {
-	struct backend *requester = find_optional(pool, request->requester);
-	struct backend *avoided = find_optional(pool, request->avoided);
-	struct backend *excepted = avoided != NULL ? avoided : requester, *picked;
+	struct pool_backend *requester = find_optional(pool, request->requester);
+	struct pool_backend *avoided = find_optional(pool, request->avoided);
+	struct pool_backend *excepted = avoided != NULL ? avoided : requester, *picked;
 
 	picked = pick_of(pool, POOL_READY, excepted, request);
 	if (picked == NULL) {
