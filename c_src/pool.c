@@ -406,11 +406,6 @@ int pool_remove(struct pool *pool, struct text jid)
 	return 1;
 }
 
-struct text pool_any(const struct pool *pool)
-{
-	return pool_count(pool) == 0 ? (struct text){NULL, 0} : jid_of(backend_at(pool, pool_count(pool) - 1));
-}
-
 int pool_set(struct pool *pool, struct text jid, enum pool_state state)
 {
 	struct pool_backend *backend = find(pool, jid);

@@ -79,9 +79,6 @@ int pool_set_strategy(struct pool *pool, enum pool_strategy strategy, const uint
 /* What it chooses by. */
 enum pool_strategy pool_strategy(const struct pool *pool);
 
-/* The JID of some backend, or no text if there is none. Valid until that backend is removed. */
-struct text pool_any(const struct pool *pool);
-
 /* The state of the backend `jid`; POOL_STATES if it is none. */
 enum pool_state pool_state(const struct pool *pool, struct text jid);
 

@@ -113,12 +113,6 @@ static int l_pool_strategy(lua_State *L)
 	return 1;
 }
 
-/* pool:any() -> jid | nil: some backend, whichever */
-static int l_pool_any(lua_State *L)
-{
-	return push_text(L, pool_any(check_object(L, POOL_TYPE)));
-}
-
 /* pool:serves() -> boolean: whether a backend is ready or suspended, so that pick() has one, but takes no turn */
 static int l_pool_serves(lua_State *L)
 {
@@ -170,7 +164,6 @@ static const luaL_Reg pool_methods[] = {
 	{"state", l_pool_state},
 	{"priority", l_pool_priority},
 	{"strategy", l_pool_strategy},
-	{"any", l_pool_any},
 	{"serves", l_pool_serves},
 	{"pick", l_pool_pick},
 	{NULL, NULL},

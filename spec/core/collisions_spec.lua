@@ -26,7 +26,8 @@ for what, pair in pairs(PAIRS) do
 			assert.is_true(pool:set(b, "away"));
 			assert.equal("ready", pool:state(a));
 			assert.is_true(pool:remove(a));
-			assert.equal(b, pool:any());
+			assert.is_nil(pool:state(a));
+			assert.equal(1, #pool);
 			assert.equal("away", pool:state(b));
 		end);
 

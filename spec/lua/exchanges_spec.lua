@@ -529,12 +529,14 @@ describe("exchanges", function ()
 		run = exchange.new { retries = 3 };
 		run:come(A);
 		run:request {};
+		local before = A;
 		for n = 1, 3 do
-			local before = run.pool:any();
-			run:come(exchange.backend("r"..n));
+			local after = exchange.backend("r"..n);
+			run:come(after);
 			run:pass(10);
 			run:go(before);
 			run:pass(0);
+			before = after;
 		end
 		run:pass(run.timeout - 30.5);
 		assert.equal(1, run.open_count);
