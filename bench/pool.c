@@ -22,8 +22,6 @@ enum {
 	ROUNDS = 3,
 };
 
-static const char *const STRATEGIES[] = {"random", "round_robin", "least_pending", "primary", "sender", "recipient"};
-
 static char backends[NAMES][NAME_SIZE], requesters[NAMES][NAME_SIZE], services[NAMES][NAME_SIZE];
 static struct pending *pending;
 static uint64_t random_state;
@@ -89,18 +87,18 @@ static void prioritise(struct pool *pool, const char *jid, size_t number)
 static void suspend(struct pool *pool, const char *jid, size_t number)
 {
 	(void)number;
-	pool_set(pool, text(jid), POOL_SUSPENDED);
+	pool_set_state(pool, text(jid), POOL_SUSPENDED);
 }
 
 static void resume(struct pool *pool, const char *jid, size_t number)
 {
 	(void)number;
-	pool_set(pool, text(jid), POOL_READY);
+	pool_set_state(pool, text(jid), POOL_READY);
 }
 
 static void pick(struct pool *pool, const char *jid, size_t number)
 {
-	struct pool_request request = {
+	struct request request = {
 		.requester = text(requesters[number % NAMES]),
 		.service = text(services[number % NAMES]),
 		.load = load,
@@ -108,7 +106,7 @@ static void pick(struct pool *pool, const char *jid, size_t number)
 	};
 
 	(void)jid;
-	if (pool_pick(pool, &request).bytes == NULL) {
+	if (pool_pick(pool, &request, (struct text){NULL, 0}).bytes == NULL) {
 		abort();
 	}
 }
@@ -126,7 +124,7 @@ struct pools {
 	size_t backend_count;
 };
 
-static void fill(struct pools *pools, enum pool_strategy strategy, size_t count)
+static void fill(struct pools *pools, const struct strategy *strategy, size_t count)
 {
 	static const uint8_t seed[POOL_SEEDBYTES] = {2}, key[POOL_KEYBYTES] = {3};
 	size_t i, number;
@@ -178,7 +176,7 @@ static double flood(const struct pools *pools)
 	return (nanoseconds() - elapsed) / 1e6;
 }
 
-static void measure(enum pool_strategy strategy, size_t count)
+static void measure(const struct strategy *strategy, size_t count)
 {
 	static operation *const calls[] = {pick, take_out, add, prioritise, suspend, resume};
 	enum { CALLS = sizeof calls / sizeof *calls };
@@ -206,7 +204,7 @@ static void measure(enum pool_strategy strategy, size_t count)
 		flood_time = least(flood_time, flood(&pools));
 		empty(&pools);
 	}
-	printf("%-14s %8zu", STRATEGIES[strategy], count);
+	printf("%-14s %8zu", strategy->name, count);
 	for (i = 0; i < CALLS; i++) {
 		printf(" %8.0f", times[i]);
 	}
@@ -215,8 +213,7 @@ static void measure(enum pool_strategy strategy, size_t count)
 
 int main(void)
 {
-	enum pool_strategy strategy;
-	size_t count;
+	size_t i, count;
 
 	if (sodium_init() < 0) {
 		return 1;
@@ -228,9 +225,9 @@ int main(void)
 	printf("# The least of %d rounds, each the mean of %d calls.\n", ROUNDS, PASSES * BATCH);
 	printf("# %-12s %8s %8s %8s %8s %8s %8s %8s %9s\n", "strategy", "backends", "pick", "remove", "add", "priority",
 	       "suspend", "resume", "flood");
-	for (strategy = POOL_RANDOM; strategy <= POOL_RECIPIENT; strategy++) {
+	for (i = 0; strategies[i] != NULL; i++) {
 		for (count = 10; count <= NAMES; count *= 100) {
-			measure(strategy, count);
+			measure(strategies[i], count);
 		}
 	}
 	pending_free(pending);

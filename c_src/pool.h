@@ -1,9 +1,9 @@
 /*
- * The pool: the set of backends, and the choice among them.
+ * The pool: the set of backends and their states. It knows which of them there are to
+ * choose among; the choice is a strategy's: see strategies/strategy.h.
  *
  * Every call is O(1) (expected), but for pool_free and pool_set_strategy, which go
- * through all backends, and with POOL_PRIMARY adding, removing and changing a
- * backend, and choosing one for the primary itself, which are O(log n) (expected).
+ * through all backends, and for what a strategy takes longer for, O(log n) at most.
  *
  * sodium_init() must have succeeded before any of this is called.
  */
@@ -13,11 +13,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "strategies/strategy.h"
 #include "text.h"
 
 enum {
 	POOL_SEEDBYTES = 24,
-	POOL_KEYBYTES = 16,
+	POOL_KEYBYTES = STRATEGY_KEYBYTES,
 };
 
 /* Whether a backend is chosen for new requests. What it has, it may answer in any state. */
@@ -28,20 +29,10 @@ enum pool_state {
 	POOL_STATES,
 };
 
-/* How a backend is chosen among the ready ones, or else among the suspended ones. */
-enum pool_strategy {
-	POOL_RANDOM,        /* each is as likely as the next */
-	POOL_ROUND_ROBIN,   /* each in turn; whoever becomes ready, after those who wait already */
-	POOL_LEAST_PENDING, /* of two at random, the one with the lower load */
-	POOL_PRIMARY,       /* the one with the highest priority; of these, the longest in its state */
-	POOL_SENDER,        /* by the requester's bare JID, consistently: see ring.h */
-	POOL_RECIPIENT,     /* likewise by the bare service address */
-};
-
 struct pool;
 
 /*
- * An empty pool, which chooses by POOL_RANDOM; `seed` (copied) keys its hash and
+ * An empty pool, which chooses by strategy_random; `seed` (copied) keys its hash and
  * starts its random choices. NULL if there is no memory. The caller owns it:
  * pool_free.
  */
@@ -51,8 +42,8 @@ struct pool *pool_new(const uint8_t seed[POOL_SEEDBYTES]);
 void pool_free(struct pool *pool);
 
 /*
- * 1 if `jid` is a backend now, a ready one with priority 0, and was none before;
- * 0 if it was one already, which stays as it is; -1 if there is no memory.
+ * 1 if `jid` (copied) is a backend now, a ready one with priority 0, and was none
+ * before; 0 if it was one already, which stays as it is; -1 if there is no memory.
  */
 int pool_add(struct pool *pool, struct text jid);
 
@@ -60,24 +51,24 @@ int pool_add(struct pool *pool, struct text jid);
 int pool_remove(struct pool *pool, struct text jid);
 
 /* Gives the backend `jid` a state. 1 if that is another than before, 0 if not or if it is no backend. */
-int pool_set(struct pool *pool, struct text jid, enum pool_state state);
+int pool_set_state(struct pool *pool, struct text jid, enum pool_state state);
 
 /*
- * Gives the backend `jid` a priority, for POOL_PRIMARY, be it now or later. 1 if
- * that is another than before, 0 if not or if it is no backend.
+ * Gives the backend `jid` a priority, which a strategy may go by, be it now or when it is
+ * the pool's later. 1 if that is another than before, 0 if not or if it is no backend.
  */
 int pool_set_priority(struct pool *pool, struct text jid, int8_t priority);
 
 /*
- * Chooses by `strategy` from now on; nothing happens if that and `key` (copied)
- * are as before. By POOL_SENDER and POOL_RECIPIENT, who gets what follows from the
- * key and from which backends are ready (or suspended), and from nothing else.
+ * Chooses by `strategy` from now on; nothing happens if that and `key` (copied) are as
+ * before. By a strategy that chooses consistently, who gets what follows from the key
+ * and from which backends are ready (or suspended), and from nothing else.
  * 0, or -1 if there is no memory: then all is as before.
  */
-int pool_set_strategy(struct pool *pool, enum pool_strategy strategy, const uint8_t key[POOL_KEYBYTES]);
+int pool_set_strategy(struct pool *pool, const struct strategy *strategy, const uint8_t key[POOL_KEYBYTES]);
 
 /* What it chooses by. */
-enum pool_strategy pool_strategy(const struct pool *pool);
+const struct strategy *pool_strategy(const struct pool *pool);
 
 /* The state of the backend `jid`; POOL_STATES if it is none. */
 enum pool_state pool_state(const struct pool *pool, struct text jid);
@@ -85,29 +76,22 @@ enum pool_state pool_state(const struct pool *pool, struct text jid);
 /* How many backends there are. */
 size_t pool_count(const struct pool *pool);
 
-/* Whether pool_pick has a backend for a requester that is none itself; it takes no turn of anybody. */
+/*
+ * Whether a backend is ready or suspended, so that pool_pick has one for a requester that
+ * is no backend itself. Nothing is chosen by asking: all have the turns they had.
+ */
 int pool_serves(const struct pool *pool);
 
-/* The load of a backend, by any measure. */
-typedef size_t pool_load(void *context, struct text jid);
-
-/* What a backend is wanted for; all zero is nothing in particular. */
-struct pool_request {
-	struct text requester; /* a JID, which is not chosen for itself, or none */
-	struct text avoided;   /* another JID that is not chosen, or none */
-	struct text service;   /* the address that was asked, or none */
-	pool_load *load;       /* not NULL with POOL_LEAST_PENDING; it leaves the pool alone */
-	void *context;         /* of `load` */
-};
-
 /*
- * The JID of the backend for `request`, chosen by the strategy as if the requester
- * were no backend; no text if there is none that is ready or suspended. Valid until
- * that backend is removed.
+ * The JID of the backend for `request`, chosen by the strategy among those that are ready,
+ * or else among those that are suspended; no text if there is none. Valid until that
+ * backend is removed.
  *
- * If a backend is to be avoided, it is chosen as if that were none; no text, too, if
- * that choice is the requester itself.
+ * A requester that is a backend itself is not chosen for its own request, but as if it
+ * were none. If `avoided` is a backend (it can be no text), that is not chosen either:
+ * the choice is made as if that one, and it alone, were none, and if it falls on the
+ * requester, no text is returned.
  */
-struct text pool_pick(struct pool *pool, const struct pool_request *request);
+struct text pool_pick(struct pool *pool, const struct request *request, struct text avoided);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "input.h"
 #include "pool.h"
+#include "strategies/strategy.h"
 
 enum {
 	BACKENDS = 64, /* JIDs that can be one; a set of them is 64 bits */
@@ -27,7 +28,7 @@ struct model {
 	struct backend backends[BACKENDS];
 	unsigned now;
 	unsigned last; /* who had the last turn */
-	enum pool_strategy strategy;
+	const struct strategy *strategy;
 	unsigned key;
 	size_t loads[BACKENDS];
 	/* By strategy, key, and bare JID: to whom each backend has been preferred so far. */
@@ -233,24 +234,18 @@ static void expect_preferred(uint64_t preferred[BACKENDS], uint64_t set, unsigne
 static void expect_picked(uint64_t set, unsigned picked, unsigned requester, unsigned service)
 {
 	assert(is_in(set, picked));
-	switch (model.strategy) {
-	case POOL_RANDOM:
-		break;
-	case POOL_ROUND_ROBIN:
+	if (model.strategy == &strategy_round_robin) {
 		expect_turn(set, picked);
-		break;
-	case POOL_LEAST_PENDING:
+	} else if (model.strategy == &strategy_least_pending) {
 		expect_lower_load(set, picked);
-		break;
-	case POOL_PRIMARY:
+	} else if (model.strategy == &strategy_primary) {
 		expect_primary(set, picked);
-		break;
-	case POOL_SENDER:
+	} else if (model.strategy == &strategy_sender) {
 		expect_preferred(model.preferred[0][model.key][bare[requester]], set, picked);
-		break;
-	case POOL_RECIPIENT:
+	} else if (model.strategy == &strategy_recipient) {
 		expect_preferred(model.preferred[1][model.key][bare[service]], set, picked);
-		break;
+	} else {
+		assert(model.strategy == &strategy_random); /* by which any may be picked */
 	}
 }
 
@@ -306,7 +301,7 @@ static void set(unsigned number, enum pool_state state)
 	enum pool_state before = state_of(number);
 	int is_changed = before != POOL_STATES && before != state;
 
-	assert(pool_set(pool, jid, state) == is_changed);
+	assert(pool_set_state(pool, jid, state) == is_changed);
 	free_text(jid);
 	if (is_changed) {
 		set_state(number, state);
@@ -323,9 +318,9 @@ static size_t load_of(void *context, struct text jid)
 }
 
 /* Whom the pool has for `request`, JIDS for nobody. */
-static unsigned pick_number(const struct pool_request *request)
+static unsigned pick_number(const struct request *request, struct text avoided)
 {
-	struct text picked = pool_pick(pool, request);
+	struct text picked = pool_pick(pool, request, avoided);
 
 	return picked.bytes == NULL ? JIDS : number_of(picked);
 }
@@ -346,8 +341,9 @@ static void expect_choice(uint64_t set, unsigned picked, unsigned requester, uns
 static void pick(unsigned requester, unsigned service, unsigned avoided)
 {
 	struct text from = text_of(requester), to = text_of(service), other = text_of(avoided);
-	struct pool_request request = {.load = load_of, .context = &model};
+	struct request request = {.load = load_of, .context = &model};
 	int is_avoided = avoided < BACKENDS && state_of(avoided) != POOL_STATES;
+	unsigned picked;
 
 	if (requester != NOBODY) {
 		request.requester = from;
@@ -355,11 +351,9 @@ static void pick(unsigned requester, unsigned service, unsigned avoided)
 	if (service != NOBODY) {
 		request.service = to;
 	}
-	if (avoided != NOBODY) {
-		request.avoided = other;
-	}
 	asked = 0;
-	expect_choice(choices(is_avoided ? avoided : requester), pick_number(&request), requester, service);
+	picked = pick_number(&request, avoided == NOBODY ? (struct text){NULL, 0} : other);
+	expect_choice(choices(is_avoided ? avoided : requester), picked, requester, service);
 	free_text(from);
 	free_text(to);
 	free_text(other);
@@ -419,9 +413,19 @@ static void do_set_priority(struct input *input)
 	}
 }
 
+static unsigned count_strategies(void)
+{
+	unsigned count = 0;
+
+	while (strategies[count] != NULL) {
+		count++;
+	}
+	return count;
+}
+
 static void do_set_strategy(struct input *input)
 {
-	enum pool_strategy strategy = (enum pool_strategy)read_below(input, POOL_RECIPIENT + 1);
+	const struct strategy *strategy = strategies[read_below(input, count_strategies())];
 	unsigned number = read_below(input, KEYS);
 	const uint8_t key[POOL_KEYBYTES] = {[POOL_KEYBYTES - 1] = (uint8_t)number};
 
@@ -485,6 +489,8 @@ static void init_model(void)
 {
 	memset(&model, 0, sizeof model);
 	model.last = NOBODY;
+	model.strategy = pool_strategy(pool);
+	assert(model.strategy == &strategy_random);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)

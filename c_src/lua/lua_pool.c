@@ -1,12 +1,15 @@
 /*
  * core.pool: the set of backends, and the choice among them
  */
+#include <string.h>
+
 #include "lua/lua_core.h"
 #include "lua/lua_object.h"
 #include "pending.h"
 #include "pool.h"
+#include "strategies/strategy.h"
 
-/* core.pool(seed) -> pool | nil, "no-memory": empty, its strategy is "random"; `seed`: POOL_SEEDBYTES random bytes */
+/* core.pool(seed) -> pool | nil, "no-memory": empty, chooses at random; `seed`: POOL_SEEDBYTES random bytes */
 static int l_pool_new(lua_State *L)
 {
 	const uint8_t *seed = check_bytes(L, 1, POOL_SEEDBYTES);
@@ -59,7 +62,7 @@ static int l_pool_set(lua_State *L)
 	struct text jid = check_text(L, 2);
 	enum pool_state state = (enum pool_state)luaL_checkoption(L, 3, NULL, pool_states);
 
-	lua_pushboolean(L, pool_set(pool, jid, state));
+	lua_pushboolean(L, pool_set_state(pool, jid, state));
 	return 1;
 }
 
@@ -88,23 +91,29 @@ static int l_pool_priority(lua_State *L)
 	return 1;
 }
 
-static const char *const pool_strategies[] = {
-	"random", "round_robin", "least_pending", "primary", "sender", "recipient", NULL,
-};
+static const struct strategy *check_strategy(lua_State *L, int arg)
+{
+	const char *name = luaL_checkstring(L, arg);
+	size_t i = 0;
+
+	while (strategies[i] != NULL && strcmp(strategies[i]->name, name) != 0) {
+		i++;
+	}
+	if (strategies[i] == NULL) {
+		luaL_argerror(L, arg, lua_pushfstring(L, "invalid option '%s'", name));
+	}
+	return strategies[i];
+}
 
 /*
  * pool:strategy(name, key) -> true | nil, "no-memory": how pick() chooses from now on
- * name: "random", each as likely as the next; "round_robin", in turn; "least_pending", the one of
- * two at random with fewer pending requests; "primary", the one with the highest priority, of these
- * the one that has been ready for longest; "sender" or "recipient", by the requester's bare JID or
- * the bare service address, consistently: the same from the same backends, and with one less or one
- * more, nothing moves but what was or will be that one's
- * key: POOL_KEYBYTES bytes, with which "sender" and "recipient" choose: another key, another choice
+ * name: one of core.STRATEGIES
+ * key: POOL_KEYBYTES bytes, with which a strategy that is consistent chooses: another key, another choice
  */
 static int l_pool_strategy(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	enum pool_strategy strategy = (enum pool_strategy)luaL_checkoption(L, 2, NULL, pool_strategies);
+	const struct strategy *strategy = check_strategy(L, 2);
 
 	if (pool_set_strategy(pool, strategy, check_bytes(L, 3, POOL_KEYBYTES)) != 0) {
 		return no_memory(L);
@@ -113,7 +122,7 @@ static int l_pool_strategy(lua_State *L)
 	return 1;
 }
 
-/* pool:serves() -> boolean: whether a backend is ready or suspended, so that pick() has one, but takes no turn */
+/* pool:serves() -> boolean: whether a backend is ready or suspended, so that pick() has one; nobody's turn passes */
 static int l_pool_serves(lua_State *L)
 {
 	lua_pushboolean(L, pool_serves(check_object(L, POOL_TYPE)));
@@ -128,23 +137,19 @@ static size_t count_pending(void *pending, struct text jid)
 /*
  * pool:pick([requester[, service[, pending[, avoided]]]]) -> jid | nil
  * The ready backend that the strategy chooses for a request of `requester` to `service`, or else a
- * suspended one; never `requester` itself, nor the backend `avoided`. `pending`, which
- * "least_pending" cannot do without, tells how many requests each has.
+ * suspended one; never `requester` itself, nor the backend `avoided`. `pending`, which some
+ * strategies cannot do without, tells how many requests each has.
  */
 static int l_pool_pick(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	struct pool_request request = {
-		.requester = opt_text(L, 2),
-		.service = opt_text(L, 3),
-		.avoided = opt_text(L, 5),
-		.load = count_pending,
-	};
+	struct request request = {.requester = opt_text(L, 2), .service = opt_text(L, 3), .load = count_pending};
+	struct text avoided = opt_text(L, 5);
 
-	if (!lua_isnoneornil(L, 4) || pool_strategy(pool) == POOL_LEAST_PENDING) {
+	if (!lua_isnoneornil(L, 4) || pool_strategy(pool)->needs_load) {
 		request.context = check_object_at(L, 4, PENDING_TYPE);
 	}
-	return push_text(L, pool_pick(pool, &request));
+	return push_text(L, pool_pick(pool, &request, avoided));
 }
 
 /* #pool -> integer: how many backends there are */
@@ -177,6 +182,17 @@ static const luaL_Reg pool_metamethods[] = {
 
 /* clang-format on */
 
+static void push_strategies(lua_State *L)
+{
+	size_t i;
+
+	lua_newtable(L);
+	for (i = 0; strategies[i] != NULL; i++) {
+		lua_pushstring(L, strategies[i]->name);
+		lua_rawseti(L, -2, (lua_Integer)i + 1);
+	}
+}
+
 void lua_open_pool(lua_State *L)
 {
 	register_type(L, POOL_TYPE, pool_methods, pool_metamethods);
@@ -184,4 +200,6 @@ void lua_open_pool(lua_State *L)
 	lua_setfield(L, -2, "pool");
 	set_integer(L, "POOL_SEEDBYTES", POOL_SEEDBYTES);
 	set_integer(L, "POOL_KEYBYTES", POOL_KEYBYTES);
+	push_strategies(L);
+	lua_setfield(L, -2, "STRATEGIES");
 }

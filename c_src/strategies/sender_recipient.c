@@ -1,0 +1,60 @@
+/*
+ * By the requester's bare JID, or by the bare service address: consistently, so that all
+ * requests with the same address go to one and the same candidate as long as there are the
+ * same candidates, and with one less or one more, only what falls to that one moves. See
+ * ring.h; the two strategies differ in nothing but in which address they look at.
+ */
+#include "jid.h"
+#include "strategies/strategy.h"
+
+static int prepare(struct chooser *chooser, struct order *order)
+{
+	(void)chooser;
+	return ring_init(&order->ring);
+}
+
+static void enter(struct chooser *chooser, struct order *order, struct candidate *candidate)
+{
+	ring_add(&order->ring, &candidate->points, chooser->key, candidate->jid);
+}
+
+static void leave(struct order *order, struct candidate *candidate)
+{
+	ring_remove(&order->ring, &candidate->points);
+}
+
+static struct candidate *pick_by(const struct chooser *chooser, const struct choices *choices, struct text address)
+{
+	const struct ring_member *excepted = choices->excepted != NULL ? &choices->excepted->points : NULL;
+	struct ring_member *points = ring_find(&choices->order->ring, chooser->key, jid_bare(address), excepted);
+
+	return (void *)((char *)points - offsetof(struct candidate, points));
+}
+
+static struct candidate *pick_by_sender(struct chooser *chooser, const struct choices *choices,
+                                        const struct request *request)
+{
+	return pick_by(chooser, choices, request->requester);
+}
+
+static struct candidate *pick_by_recipient(struct chooser *chooser, const struct choices *choices,
+                                           const struct request *request)
+{
+	return pick_by(chooser, choices, request->service);
+}
+
+const struct strategy strategy_sender = {
+	.name = "sender",
+	.prepare = prepare,
+	.enter = enter,
+	.leave = leave,
+	.pick = pick_by_sender,
+};
+
+const struct strategy strategy_recipient = {
+	.name = "recipient",
+	.prepare = prepare,
+	.enter = enter,
+	.leave = leave,
+	.pick = pick_by_recipient,
+};

@@ -1,0 +1,16 @@
+#include "strategies/strategy.h"
+
+const struct strategy *const strategies[] = {
+	&strategy_random,
+	&strategy_round_robin,
+	&strategy_least_pending,
+	&strategy_primary,
+	&strategy_sender,
+	&strategy_recipient,
+	NULL,
+};
+
+void order_free(struct order *order)
+{
+	ring_free(&order->ring);
+}
