@@ -1,5 +1,10 @@
 -- The options: read, checked and normalised once, when the module is loaded.
--- Returns a table of them, or nil and what the operator has to write instead.
+-- Returns a table of them, or nil and what the operator has to write, or to do, instead.
+
+local core, no_core = module:require "load_core";
+if not core then
+	return nil, no_core;
+end
 
 local jid = require "util.jid";
 local resourceprep = require "util.encodings".stringprep.resourceprep;
@@ -120,8 +125,7 @@ local options = {
 	retries = read_integer("client_proxy_retries", 1, 0, 10);
 	max_pending = read_integer("client_proxy_max_pending", 100000, 1, 10000000);
 	max_pending_per_requester = read_integer("client_proxy_max_pending_per_requester", 256, 1, 10000000);
-	strategy = read_choice("client_proxy_strategy", "random",
-		{ "random", "round_robin", "least_pending", "primary", "sender", "recipient" });
+	strategy = read_choice("client_proxy_strategy", "random", core.STRATEGIES);
 	resources = read_resources("client_proxy_resources");
 	auto_approve = read_boolean("client_proxy_auto_approve", true);
 	key_lifetime = read_period("client_proxy_key_lifetime", 30 * DAY, 60, 3650 * DAY);

@@ -10,7 +10,6 @@ local vectors = require "spec.vectors.ring";
 local SEED = ("seed"):rep(core.POOL_SEEDBYTES // 4);
 local KEY = ("k"):rep(core.POOL_KEYBYTES);
 local STATES = { "ready", "suspended", "away" };
-local STRATEGIES = { "random", "round_robin", "least_pending", "primary", "sender", "recipient" };
 local NO_REQUESTS = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
 
 random.announce("strategies_spec");
@@ -277,7 +276,7 @@ end
 describe("core.pool, by strategy", function ()
 	before_each(random.restart);
 
-	for _, strategy in ipairs(STRATEGIES) do
+	for _, strategy in ipairs(core.STRATEGIES) do
 		describe(strategy, function ()
 			for _, case in ipairs {
 				{ "with few backends", names(3), 200, 300 };
@@ -354,7 +353,7 @@ describe("core.pool, by strategy", function ()
 			end);
 
 			it("can follow any other, whatever the backends' states and priorities", function ()
-				for _, before in ipairs(STRATEGIES) do
+				for _, before in ipairs(core.STRATEGIES) do
 					local pool, slow = new_pool(before, {}), oracle.new();
 					for number = 1, 30 do
 						local jid, state, priority = name(number), random.element(STATES), math.random(-2, 2);

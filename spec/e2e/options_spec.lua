@@ -1,3 +1,4 @@
+local core = require "mod_client_proxy.core";
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
 
@@ -89,7 +90,7 @@ describe("the configuration", function ()
 	for _, value in ipairs { '"fastest"', '1', 'true', '{ "random", "primary" }' } do
 		it("refuses client_proxy_strategy = "..value, function ()
 			refuses(target_and("client_proxy_strategy = "..value), "client_proxy_strategy = ",
-				[[one of "random", "round_robin", "least_pending", "primary", "sender", "recipient"]]);
+				([[one of "%s"]]):format(table.concat(core.STRATEGIES, [[", "]])));
 		end);
 	end
 

@@ -1,5 +1,6 @@
 -- Which backend gets a request
 
+local core = require "mod_client_proxy.core";
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
 local xmpp = require "spec.support.xmpp";
@@ -284,7 +285,7 @@ Component "proxy.domain.example" "client_proxy"
 	end);
 
 	describe("whichever it is", function ()
-		for _, strategy in ipairs { "random", "round_robin", "least_pending", "primary", "sender", "recipient" } do
+		for _, strategy in ipairs(core.STRATEGIES) do
 			it("serves, and gives a backend none of its own requests: "..strategy, function ()
 				start(("client_proxy_strategy = %q"):format(strategy), { "a" });
 				assert.equal("a", round_trip());

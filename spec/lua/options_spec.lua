@@ -1,3 +1,4 @@
+local core = require "mod_client_proxy.core";
 local fake_module = require "spec.support.module";
 local parse_duration = require "util.human.io".parse_duration; -- nil before Prosody 13
 
@@ -123,9 +124,9 @@ describe("options", function ()
 	end
 
 	describe("client_proxy_strategy", function ()
-		local allowed = [[write one of "random", "round_robin", "least_pending", "primary", "sender", "recipient"]];
+		local allowed = ([[write one of "%s"]]):format(table.concat(core.STRATEGIES, [[", "]]));
 
-		for _, value in ipairs { "random", "round_robin", "least_pending", "primary", "sender", "recipient" } do
+		for _, value in ipairs(core.STRATEGIES) do
 			it("can be "..value, function ()
 				assert.equal(value, read_with("client_proxy_strategy", value).strategy);
 			end);

@@ -2,6 +2,7 @@
 -- target, drains and undrains backends, asks for all presence anew.
 
 local admin_shell = require "spec.support.admin_shell";
+local core = require "mod_client_proxy.core";
 local service = require "spec.support.service";
 local socket = require "socket";
 
@@ -14,7 +15,7 @@ operator.__index = operator;
 local USUAL = { strategy = "random", retries = 2, address_format = "sealed", timeout = 2, max_pending = 100000, max_per_requester = 10000 };
 
 local CHOICES = {
-	strategy = { "random", "round_robin", "least_pending", "primary", "sender", "recipient" };
+	strategy = core.STRATEGIES;
 	retries = { 0, 1, 2, 3, 2, 3 };
 	address_format = { "sealed", "signed", "plain" };
 	timeout = { 1, 2, 2, 2 };
