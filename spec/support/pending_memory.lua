@@ -1,4 +1,4 @@
--- For spec/core/memory_spec.lua: what 200,000 typical pending requests cost. A process of its
+-- For spec/core/as_built/memory_spec.lua: what 200,000 typical pending requests cost. A process of its
 -- own, because one that has freed memory before would fill that first, and the requests would
 -- seem to cost less.
 --
