@@ -24,7 +24,7 @@ struct pending_backend {
 
 #define REQUESTER_BYTES_MASK ((UINT64_C(1) << 40) - 1)
 
-/* A requester's bare JID with pending requests, known by its hash alone: two in 2^64 would share a limit. */
+/* A requester's bare JID with pending requests, known by its hash alone, which takes less memory. */
 struct requester {
 	struct hashtable_node node;
 	uint64_t count : 24; /* at most PENDING_PER_REQUESTER_MAX */
@@ -279,7 +279,10 @@ static size_t entry_size(const struct pending_request *request, int has_kept)
 	return offsetof(struct pending_entry, rest) + (has_kept ? sizeof(struct kept) : 0) + texts_len(request);
 }
 
-/* What the entry counts as, towards the limits: the same with retries and without, but for what is kept. */
+/*
+ * What the request counts as towards the limits. Room for a struct kept is counted even where
+ * there is none, so that only kept_bytes makes a difference when the retries are taken away.
+ */
 static size_t held_bytes(const struct pending_request *request)
 {
 	return entry_size(request, 1) + request->kept_bytes;
@@ -339,7 +342,7 @@ static void let_go(struct pending *pending, struct requester *requester, size_t 
 	pending->bytes -= bytes;
 }
 
-/* Hashes the parts one by one, so that none can pass for the end of another. */
+/* The parts are hashed one by one: in a row, "ab" and "c" would be the same as "a" and "bc". */
 static uint64_t hash_answer(const struct pending *pending, const struct pending_answer *answer)
 {
 	uint64_t parts[] = {
@@ -351,7 +354,7 @@ static uint64_t hash_answer(const struct pending *pending, const struct pending_
 	return hashtable_hash(&pending->entries, (struct text){(const char *)parts, sizeof parts});
 }
 
-/* `to` is not kept: of what the hash stands for, it alone is left to the odds. */
+/* For an entry with the answer's hash. The entry does not keep `to`, which the hash alone speaks for. */
 static int is_answered_by(const struct pending_entry *entry, const struct pending_answer *answer)
 {
 	return !entry->backend->is_abandoned && text_is_equal(answer->id, pending_read(entry).id) &&
@@ -388,7 +391,10 @@ static struct pending_entry *find_by_hash(const struct pending *pending, const s
 	return entry_of_node(node);
 }
 
-/* All that have one answer were sent to one service address, as any other is refused. */
+/*
+ * Whether `request` was sent to another service address than those that have the same answer. It is enough to
+ * look at one of these, or NULL if there is none: all were sent to the same, as any other is refused.
+ */
 static int is_in_conflict(const struct pending_entry *same_answer, const struct pending_request *request)
 {
 	return same_answer != NULL && !text_is_equal(request->service, pending_read(same_answer).service);

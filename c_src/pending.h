@@ -5,8 +5,15 @@
  * A request is found again by what its answer carries: who answers, to which
  * address, under which id. Requests that agree in all three can be pending at
  * the same time if they were sent to one and the same service address; they are
- * found first in, first out. The backend and the id are compared byte by byte,
- * the address by a keyed hash of 64 bits.
+ * found first in, first out.
+ *
+ * The table keeps the backend and the id, and compares them byte by byte. It does not
+ * keep the address that the answer is sent to, and compares a keyed hash of all three in
+ * its place: an answer to another address is taken for the right one with a probability
+ * of 2^-64, which nobody can raise who does not know the seed. Whoever finds that too
+ * much has to compare what the address stands for with the requester that pending_read
+ * tells. Requesters' bare JIDs are told apart by such a hash, too: two with the same one
+ * would share a limit.
  *
  * No call does more than O(log n) work, growth included, but for looking through
  * the requests with one and the same answer, of which a limit per requester
@@ -92,7 +99,10 @@ void pending_set_limits(struct pending *pending, size_t max, size_t max_per_requ
 enum pending_status pending_add(struct pending *pending, const struct pending_answer *answer,
                                 const struct pending_request *request, struct pending_entry **added);
 
-/* The oldest request that `answer` can be for, or NULL. What was abandoned cannot be answered. */
+/*
+ * The oldest request that `answer` can be for, or NULL. `to` is compared by its hash alone,
+ * as said above. What was abandoned cannot be answered.
+ */
 struct pending_entry *pending_find(const struct pending *pending, const struct pending_answer *answer);
 
 /* The request with the earliest deadline, or NULL. */

@@ -87,10 +87,10 @@ int pool_serves(const struct pool *pool);
  * or else among those that are suspended; no text if there is none. Valid until that
  * backend is removed.
  *
- * A requester that is a backend itself is not chosen for its own request, but as if it
- * were none. If `avoided` is a backend (it can be no text), that is not chosen either:
- * the choice is made as if that one, and it alone, were none, and if it falls on the
- * requester, no text is returned.
+ * A requester that is a backend itself does not get its own request: the choice is made
+ * as if it were none. If `avoided` (a JID, or no text) is a backend, the choice is made as
+ * if that one were none, and the requester, should it be a backend, were one like the
+ * others; where the choice then falls on the requester, no text is returned.
  */
 struct text pool_pick(struct pool *pool, const struct request *request, struct text avoided);
 

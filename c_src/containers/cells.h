@@ -2,8 +2,9 @@
  * Memory for many small things of about the same size that come and go: cells,
  * cut from chunks that are asked of the system and given back to it one by one.
  *
- * malloc would do, but that it gives back what it no longer needs all at once:
- * freeing the last of a million requests then takes it ten milliseconds.
+ * malloc keeps what was freed and gives it back to the system all at once: freeing
+ * the last of a million requests then takes it ten milliseconds. Here, no call does
+ * more than ask for one chunk, or give one back.
  */
 #ifndef CELLS_H
 #define CELLS_H

@@ -3,9 +3,10 @@
  * that nobody can aim at a bucket, and linear hashing, so that each call grows
  * or shrinks the table by a few buckets at most and none has to rehash it all.
  *
- * The table knows its nodes by their hash alone. Nodes with the same hash stay
- * in the order they were added; telling them apart is the caller's, as far as
- * one chance in 2^64 is too much.
+ * The table knows its nodes by their hash alone. Two keys have the same hash with
+ * a probability of 2^-64, if whoever chooses them does not know the seed: a caller
+ * for whom that is too much compares the keys of the nodes it gets. Nodes with the
+ * same hash stay in the order they were added.
  *
  * Nodes live inside the caller's structures, which the table never allocates,
  * copies or frees.
@@ -36,7 +37,10 @@ struct hashtable {
 /* 0, or -1 if there is no memory; then there is nothing to free. */
 int hashtable_init(struct hashtable *table, const uint8_t seed[HASHTABLE_SEEDBYTES]);
 
-/* Frees the buckets and wipes the seed; the nodes are the caller's. */
+/*
+ * Frees the buckets and wipes the seed; the nodes are the caller's. The table must not be
+ * used any more. Harmless if it is all zero.
+ */
 void hashtable_free(struct hashtable *table);
 
 /* The keyed hash of `data`. */

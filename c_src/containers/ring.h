@@ -41,18 +41,19 @@ struct ring_point {
 
 struct ring_member {
 	struct ring_point points[RING_POINTS];
-	uint64_t rank; /* of those with a point in the same position, the lowest comes first */
+	uint64_t rank; /* of two with a point in the same position, the one with the lower rank comes first */
 };
 
-/* All zero is a ring that nobody is in, but still has to be initialised. */
+/* All zero is an empty ring, which ring_init has to make ready for use. */
 struct ring {
 	struct hashtable points;
 };
 
-/* 0, or -1 if there is no memory; there is nothing more to do if it has been 0 before. */
+/* Makes `ring` ready for use. 0, or -1 if there is no memory. If it has been 0 before, it is again, and nothing
+ * changes. */
 int ring_init(struct ring *ring);
 
-/* Frees the ring's memory; the members are the caller's. */
+/* Frees the ring's memory; the members are the caller's. Harmless if the ring was never made ready. */
 void ring_free(struct ring *ring);
 
 /*

@@ -1,6 +1,6 @@
 /*
- * SplitMix64: 64-bit numbers, evenly spread, one after the other from any start.
- * They keep no secret.
+ * SplitMix64: 64-bit numbers, evenly spread, one after the other from any start. Whoever
+ * sees one of them can compute the next: they are not for secrets.
  */
 #ifndef SPLITMIX_H
 #define SPLITMIX_H
@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The next number; `state` is whatever the first one is to follow from. */
+/* The next number after `state`, which moves on; at first, that is any number. */
 static inline uint64_t splitmix64(uint64_t *state)
 {
 	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);

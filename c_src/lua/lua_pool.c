@@ -53,7 +53,7 @@ static int l_pool_remove(lua_State *L)
 static const char *const pool_states[] = {"ready", "suspended", "away", NULL};
 
 /*
- * pool:set(jid, state) -> boolean: whether it is a backend whose state was another
+ * pool:set(jid, state) -> boolean: whether it is a backend and had another state before
  * state: "ready"; "suspended", chosen only while no backend is ready; "away", never chosen
  */
 static int l_pool_set(lua_State *L)
@@ -77,8 +77,8 @@ static int l_pool_state(lua_State *L)
 }
 
 /*
- * pool:priority(jid, priority) -> boolean: whether it is a backend whose priority was another
- * priority: -128 to 127, as in a presence; it counts for the strategy "primary" alone
+ * pool:priority(jid, priority) -> boolean: whether it is a backend and had another priority before
+ * priority: -128 to 127, as in a presence; it counts for some strategies
  */
 static int l_pool_priority(lua_State *L)
 {
@@ -122,7 +122,7 @@ static int l_pool_strategy(lua_State *L)
 	return 1;
 }
 
-/* pool:serves() -> boolean: whether a backend is ready or suspended, so that pick() has one; nobody's turn passes */
+/* pool:serves() -> boolean: whether a backend is ready or suspended, so that pick() has one; asking changes nothing */
 static int l_pool_serves(lua_State *L)
 {
 	lua_pushboolean(L, pool_serves(check_object(L, POOL_TYPE)));

@@ -1,7 +1,7 @@
 /*
  * How a backend is chosen: by one of several strategies. Each is a struct strategy in a
- * file of its own, in which alone its name stands, and is known to others by the list of
- * all of them.
+ * file of its own, in which alone its name stands. It is declared below, and listed in
+ * strategy.c: whoever offers strategies, measures or tests them goes through that list.
  *
  * The pool says which backends there are to choose among, and tells a strategy when there
  * is one more or less. A strategy may keep an order of them. There is one order of those
@@ -77,12 +77,14 @@ struct request {
 	void *context;         /* of `load` */
 };
 
-/* What is NULL has nothing to do in this strategy. */
+/* A function that is NULL has nothing to do in this strategy; `pick` is never NULL. */
 struct strategy {
-	const char *name;
-	int needs_load;
-	/* Makes the order ready for use. 0, or -1 if there is no memory. An order that another strategy uses stays as it
-	 * is. */
+	const char *name; /* as an operator writes it */
+	int needs_load;   /* whether a request has to have a `load` */
+	/*
+	 * Makes the order ready for use by this strategy, before it takes another one's place: what the order has
+	 * for the other one stays as it is. 0, or -1 if there is no memory.
+	 */
 	int (*prepare)(struct chooser *chooser, struct order *order);
 	/* The candidate, whose fields are set, becomes one of the order's. */
 	void (*enter)(struct chooser *chooser, struct order *order, struct candidate *candidate);
