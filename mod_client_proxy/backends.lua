@@ -91,8 +91,8 @@ function backends.new(setup)
 		for name, value in pairs(fields) do
 			record[name] = value;
 		end
-		pool:priority(backend, record.priority);
-		pool:set(backend, POOL_STATES[state_of(record)]);
+		pool:set_priority(backend, record.priority);
+		pool:set_state(backend, POOL_STATES[state_of(record)]);
 	end
 
 	-- Sets fields of a backend's record, if it is one.

@@ -47,7 +47,7 @@ local jat = must(core.jat(module.host, options.address_format));
 local keeps_target = saved.target == options.target;
 local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
 -- With a key that stays the same, what sender and recipient choose does, too.
-must(pool:strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES)));
+must(pool:set_strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES)));
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
 

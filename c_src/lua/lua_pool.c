@@ -53,10 +53,10 @@ static int l_pool_remove(lua_State *L)
 static const char *const pool_states[] = {"ready", "suspended", "away", NULL};
 
 /*
- * pool:set(jid, state) -> boolean: whether it is a backend and had another state before
+ * pool:set_state(jid, state) -> boolean: whether it is a backend and had another state before
  * state: "ready"; "suspended", chosen only while no backend is ready; "away", never chosen
  */
-static int l_pool_set(lua_State *L)
+static int l_pool_set_state(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
 	struct text jid = check_text(L, 2);
@@ -77,10 +77,10 @@ static int l_pool_state(lua_State *L)
 }
 
 /*
- * pool:priority(jid, priority) -> boolean: whether it is a backend and had another priority before
+ * pool:set_priority(jid, priority) -> boolean: whether it is a backend and had another priority before
  * priority: -128 to 127, as in a presence; it counts for some strategies
  */
-static int l_pool_priority(lua_State *L)
+static int l_pool_set_priority(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
 	struct text jid = check_text(L, 2);
@@ -106,11 +106,11 @@ static const struct strategy *check_strategy(lua_State *L, int arg)
 }
 
 /*
- * pool:strategy(name, key) -> true | nil, "no-memory": how pick() chooses from now on
+ * pool:set_strategy(name, key) -> true | nil, "no-memory": how pick() chooses from now on
  * name: one of core.STRATEGIES
  * key: POOL_KEYBYTES bytes, with which a strategy that is consistent chooses: another key, another choice
  */
-static int l_pool_strategy(lua_State *L)
+static int l_pool_set_strategy(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
 	const struct strategy *strategy = check_strategy(L, 2);
@@ -165,10 +165,10 @@ static int l_pool_len(lua_State *L)
 static const luaL_Reg pool_methods[] = {
 	{"add", l_pool_add},
 	{"remove", l_pool_remove},
-	{"set", l_pool_set},
+	{"set_state", l_pool_set_state},
 	{"state", l_pool_state},
-	{"priority", l_pool_priority},
-	{"strategy", l_pool_strategy},
+	{"set_priority", l_pool_set_priority},
+	{"set_strategy", l_pool_set_strategy},
 	{"serves", l_pool_serves},
 	{"pick", l_pool_pick},
 	{NULL, NULL},

@@ -23,7 +23,7 @@ for what, pair in pairs(PAIRS) do
 			assert.is_false(pool:remove(b));
 			assert.is_true(pool:add(b));
 			assert.equal(2, #pool);
-			assert.is_true(pool:set(b, "away"));
+			assert.is_true(pool:set_state(b, "away"));
 			assert.equal("ready", pool:state(a));
 			assert.is_true(pool:remove(a));
 			assert.is_nil(pool:state(a));

@@ -66,7 +66,7 @@ function oracle:clear()
 	self.backends, self.states = {}, {};
 end
 
-function oracle:set(jid, state)
+function oracle:set_state(jid, state)
 	local before = self.states[jid];
 	if before then
 		self.states[jid] = state;
@@ -130,8 +130,8 @@ local function run_sequence(universe, steps, add_weight)
 			twin:remove(jid);
 		elseif chance < 0.8 then
 			local state = random.element { "ready", "suspended", "away" };
-			expect.equal(slow:set(jid, state), pool:set(jid, state), "step %d, set", step);
-			twin:set(jid, state);
+			expect.equal(slow:set_state(jid, state), pool:set_state(jid, state), "step %d, set", step);
+			twin:set_state(jid, state);
 		elseif chance < 0.8 + 2 / steps then
 			slow:clear();
 			clear(pool, universe);
@@ -415,7 +415,7 @@ describe("core.pool", function ()
 			local pool = core.pool(SEED);
 			local meta = getmetatable(pool);
 			local others = { core.jat("h", "sealed"), core.pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
-			for _, method in ipairs { pool.add, pool.remove, pool.set, pool.state, pool.priority, pool.strategy,
+			for _, method in ipairs { pool.add, pool.remove, pool.set_state, pool.state, pool.set_priority, pool.set_strategy,
 				pool.serves, pool.pick, meta.__len, meta.__gc } do
 				for _, other in ipairs(others) do
 					expect.raises("mod_client_proxy.pool expected", method, other, "a");
@@ -429,7 +429,7 @@ describe("core.pool", function ()
 			local meta = getmetatable(pool);
 			meta.__gc(pool);
 			meta.__gc(pool);
-			for _, method in ipairs { pool.add, pool.remove, pool.set, pool.state, pool.priority, pool.strategy,
+			for _, method in ipairs { pool.add, pool.remove, pool.set_state, pool.state, pool.set_priority, pool.set_strategy,
 				pool.serves, pool.pick, meta.__len } do
 				expect.raises("already collected", method, pool, "a");
 			end

@@ -19,7 +19,7 @@ local name, names = backend_names.one, backend_names.list;
 -- (strategy, list, key) -> pool that has them all
 local function new_pool(strategy, list, key)
 	local pool = core.pool(random.bytes(core.POOL_SEEDBYTES));
-	pool:strategy(strategy, key or KEY);
+	pool:set_strategy(strategy, key or KEY);
 	for _, jid in ipairs(list) do
 		pool:add(jid);
 	end
@@ -62,7 +62,7 @@ function oracle:find(jid)
 	end
 end
 
-function oracle:set(jid, state)
+function oracle:set_state(jid, state)
 	local backend = self:find(jid);
 	if not backend or backend.state == state then
 		return false;
@@ -81,7 +81,7 @@ function oracle:add(jid)
 		return false;
 	end
 	table.insert(self.backends, { jid = jid, priority = 0 });
-	return self:set(jid, "ready");
+	return self:set_state(jid, "ready");
 end
 
 function oracle:remove(jid)
@@ -97,7 +97,7 @@ function oracle:remove(jid)
 	return true;
 end
 
-function oracle:priority(jid, priority)
+function oracle:set_priority(jid, priority)
 	local backend = self:find(jid);
 	local before = backend and backend.priority;
 	if backend then
@@ -214,10 +214,10 @@ local function run_sequence(strategy, universe, steps, add_weight)
 			expect.equal(slow:remove(jid), pool:remove(jid), "step %d, remove", step);
 		elseif chance < 0.6 then
 			local state = random.element(STATES);
-			expect.equal(slow:set(jid, state), pool:set(jid, state), "step %d, set", step);
+			expect.equal(slow:set_state(jid, state), pool:set_state(jid, state), "step %d, set", step);
 		elseif chance < 0.7 then
 			local priority = math.random(-2, 2);
-			expect.equal(slow:priority(jid, priority), pool:priority(jid, priority), "step %d, priority", step);
+			expect.equal(slow:set_priority(jid, priority), pool:set_priority(jid, priority), "step %d, priority", step);
 		else
 			local requester = random.element { jid, ("user-%d@h/r"):format(math.random(1000)), "" };
 			local service = random.element { "", "proxy.domain.example", ("room-%d@h/r"):format(math.random(1000)) };
@@ -300,8 +300,8 @@ describe("core.pool, by strategy", function ()
 
 			it("finds none where all others are away, and the suspended where none is ready", function ()
 				local pool = new_pool(strategy, { "a", "b", "c" });
-				pool:set("b", "suspended");
-				pool:set("c", "away");
+				pool:set_state("b", "suspended");
+				pool:set_state("c", "away");
 				for _ = 1, 20 do
 					assert.equal("a", pool:pick(nil, nil, NO_REQUESTS));
 					assert.equal("b", pool:pick("a", nil, NO_REQUESTS));
@@ -309,7 +309,7 @@ describe("core.pool, by strategy", function ()
 				pool:remove("b");
 				assert.is_true(pool:serves());
 				assert.is_nil(pool:pick("a", nil, NO_REQUESTS));
-				pool:set("a", "away");
+				pool:set_state("a", "away");
 				assert.is_false(pool:serves());
 				assert.is_nil(pool:pick(nil, nil, NO_REQUESTS));
 			end);
@@ -322,7 +322,7 @@ describe("core.pool, by strategy", function ()
 					assert.equal("b", pool:pick("a", nil, NO_REQUESTS, "a"));
 					assert.is_nil(pool:pick("a", nil, NO_REQUESTS, "b"));
 				end
-				pool:set("b", "suspended");
+				pool:set_state("b", "suspended");
 				for _ = 1, 20 do
 					assert.equal("b", pool:pick("requester", nil, NO_REQUESTS, "a"));
 					assert.equal("a", pool:pick("requester", nil, NO_REQUESTS, "b"));
@@ -359,11 +359,11 @@ describe("core.pool, by strategy", function ()
 						local jid, state, priority = name(number), random.element(STATES), math.random(-2, 2);
 						pool:add(jid);
 						slow:add(jid);
-						expect.equal(slow:set(jid, state), pool:set(jid, state), "state of %d", number);
-						expect.equal(slow:priority(jid, priority), pool:priority(jid, priority), "priority of %d", number);
+						expect.equal(slow:set_state(jid, state), pool:set_state(jid, state), "state of %d", number);
+						expect.equal(slow:set_priority(jid, priority), pool:set_priority(jid, priority), "priority of %d", number);
 						pool:pick(name(number), "proxy.domain.example", NO_REQUESTS);
 					end
-					assert.is_true(pool:strategy(strategy, KEY));
+					assert.is_true(pool:set_strategy(strategy, KEY));
 					if strategy == "round_robin" then -- in any order
 						local ready = {};
 						for i, backend in ipairs(slow:choices()) do
@@ -387,7 +387,7 @@ describe("core.pool, by strategy", function ()
 	it("is random where nothing else is said", function ()
 		local seed = random.bytes(core.POOL_SEEDBYTES);
 		local pool, twin = core.pool(seed), core.pool(seed);
-		pool:strategy("random", KEY);
+		pool:set_strategy("random", KEY);
 		for number = 1, 20 do
 			pool:add(name(number));
 			twin:add(name(number));
@@ -442,8 +442,8 @@ describe("core.pool, by strategy", function ()
 					pool:remove(returning);
 					pool:add(returning);
 				else
-					pool:set(returning, "away");
-					pool:set(returning, "ready");
+					pool:set_state(returning, "away");
+					pool:set_state(returning, "ready");
 				end
 			end
 			for number = 1, 5 do
@@ -455,9 +455,9 @@ describe("core.pool, by strategy", function ()
 			local pool = new_pool("round_robin", { "a", "b" });
 			assert.equal("a", pool:pick());
 			assert.equal("b", pool:pick());
-			pool:set("a", "away");
+			pool:set_state("a", "away");
 			assert.equal("b", pool:pick());
-			pool:set("a", "ready");
+			pool:set_state("a", "ready");
 			assert.equal("a", pool:pick());
 			assert.equal("b", pool:pick());
 			pool:remove("b");
@@ -481,9 +481,9 @@ describe("core.pool, by strategy", function ()
 			local pool = new_pool("round_robin", { "a", "b", "c" });
 			assert.equal("a", pool:pick());
 			assert.equal("b", pool:pick());
-			assert.is_true(pool:strategy("round_robin", KEY));
+			assert.is_true(pool:set_strategy("round_robin", KEY));
 			assert.equal("c", pool:pick());
-			pool:priority("a", 7);
+			pool:set_priority("a", 7);
 			assert.equal("a", pool:pick());
 			assert.equal("b", pool:pick());
 		end);
@@ -562,13 +562,13 @@ describe("core.pool, by strategy", function ()
 
 		it("is taken over by a standby, and not back", function ()
 			local pool = new_pool("primary", { "a", "b", "c" });
-			pool:set("a", "away");
+			pool:set_state("a", "away");
 			assert.equal("b", pool:pick());
-			pool:set("a", "ready");
+			pool:set_state("a", "ready");
 			assert.equal("b", pool:pick());
-			pool:set("b", "suspended");
+			pool:set_state("b", "suspended");
 			assert.equal("c", pool:pick());
-			pool:set("b", "ready");
+			pool:set_state("b", "ready");
 			assert.equal("c", pool:pick());
 			pool:remove("c");
 			assert.equal("a", pool:pick());
@@ -579,17 +579,17 @@ describe("core.pool, by strategy", function ()
 
 		it("goes by the highest priority first", function ()
 			local pool = new_pool("primary", { "a", "b", "c" });
-			assert.is_true(pool:priority("c", 1));
+			assert.is_true(pool:set_priority("c", 1));
 			assert.equal("c", pool:pick());
-			assert.is_true(pool:priority("b", 127));
+			assert.is_true(pool:set_priority("b", 127));
 			assert.equal("b", pool:pick());
-			assert.is_true(pool:priority("c", 127)); -- since after b
+			assert.is_true(pool:set_priority("c", 127)); -- since after b
 			assert.equal("b", pool:pick());
-			pool:priority("a", 127); -- since before b
+			pool:set_priority("a", 127); -- since before b
 			assert.equal("a", pool:pick());
-			pool:priority("a", -1);
-			pool:priority("b", -128);
-			pool:priority("c", -128);
+			pool:set_priority("a", -1);
+			pool:set_priority("b", -128);
+			pool:set_priority("c", -128);
 			assert.equal("a", pool:pick());
 			pool:remove("a");
 			assert.equal("b", pool:pick());
@@ -597,7 +597,7 @@ describe("core.pool, by strategy", function ()
 
 		it("gives a new backend no priority of one before", function ()
 			local pool = new_pool("primary", { "a", "b" });
-			pool:priority("b", 5);
+			pool:set_priority("b", 5);
 			pool:remove("b");
 			pool:add("b");
 			assert.equal("a", pool:pick());
@@ -610,8 +610,8 @@ describe("core.pool, by strategy", function ()
 				local priority = math.random(-128, 127);
 				pool:add(name(number));
 				slow:add(name(number));
-				pool:priority(name(number), priority);
-				slow:priority(name(number), priority);
+				pool:set_priority(name(number), priority);
+				slow:set_priority(name(number), priority);
 			end
 			local order = slow:choices();
 			table.sort(order, function (a, b)
@@ -635,7 +635,7 @@ describe("core.pool, by strategy", function ()
 						expect.equal(expected, pool:pick(text), "vector %d, sender %q", number, text);
 						expect.equal(expected, pool:pick(text.."/resource/", "other"), "vector %d, sender %q", number, text);
 					end
-					pool:strategy("recipient", vector.key);
+					pool:set_strategy("recipient", vector.key);
 					for _, case in ipairs(vector.texts) do
 						local text, expected = case[1], vector.members[case[2]];
 						expect.equal(expected, pool:pick(nil, text), "vector %d, recipient %q", number, text);
@@ -648,7 +648,7 @@ describe("core.pool, by strategy", function ()
 		it("take nobody for the empty JID", function ()
 			local pool = new_pool("sender", names(100));
 			assert.equal(pool:pick("/resource"), pool:pick());
-			pool:strategy("recipient", KEY);
+			pool:set_strategy("recipient", KEY);
 			assert.equal(pool:pick("requester", ""), pool:pick("requester"));
 		end);
 
@@ -663,19 +663,19 @@ describe("core.pool, by strategy", function ()
 					pool:add(jid);
 				end
 				for _, jid in ipairs(random.shuffle(list)) do
-					pool:set(jid, "away");
-					pool:priority(jid, math.random(100));
+					pool:set_state(jid, "away");
+					pool:set_priority(jid, math.random(100));
 				end
 				for _, jid in ipairs(random.shuffle(others)) do
 					pool:remove(jid);
 				end
 				for _, jid in ipairs(random.shuffle(list)) do
-					pool:set(jid, "ready");
+					pool:set_state(jid, "ready");
 				end
 				expect.same(expected, pick_all(pool, keys), "after others came and went");
 			end
-			pool:strategy("recipient", KEY);
-			pool:strategy("sender", KEY);
+			pool:set_strategy("recipient", KEY);
+			pool:set_strategy("sender", KEY);
 			expect.same(expected, pick_all(pool, keys), "after another strategy");
 		end);
 
@@ -683,14 +683,14 @@ describe("core.pool, by strategy", function ()
 			local keys, pool = random_keys(1000), new_pool("sender", names(10));
 			local before = pick_all(pool, keys);
 			for position = 1, core.POOL_KEYBYTES do
-				pool:strategy("sender", KEY:sub(1, position - 1).."\0"..KEY:sub(position + 1));
+				pool:set_strategy("sender", KEY:sub(1, position - 1).."\0"..KEY:sub(position + 1));
 				local same = 0;
 				for i, picked in ipairs(pick_all(pool, keys)) do
 					same = same + (picked == before[i] and 1 or 0);
 				end
 				expect.that(same < 250, "byte %d: %d of 1000 as before", position, same); -- about 100
 			end
-			pool:strategy("sender", KEY);
+			pool:set_strategy("sender", KEY);
 			expect.same(before, pick_all(pool, keys), "the first key again");
 		end);
 
@@ -765,34 +765,34 @@ describe("core.pool, by strategy", function ()
 	describe("mistakes raise:", function ()
 		it("a strategy that is none, or no key", function ()
 			local pool = core.pool(SEED);
-			expect.raises("invalid option 'best'", pool.strategy, pool, "best", KEY);
-			expect.raises("string expected, got no value", pool.strategy, pool);
-			expect.raises("string expected, got no value", pool.strategy, pool, "random");
+			expect.raises("invalid option 'best'", pool.set_strategy, pool, "best", KEY);
+			expect.raises("string expected, got no value", pool.set_strategy, pool);
+			expect.raises("string expected, got no value", pool.set_strategy, pool, "random");
 			for _, length in ipairs { 0, 15, 17, 32 } do
-				expect.raises(("16 bytes expected, got %d"):format(length), pool.strategy, pool, "sender", ("k"):rep(length));
+				expect.raises(("16 bytes expected, got %d"):format(length), pool.set_strategy, pool, "sender", ("k"):rep(length));
 			end
 			for _, wrong in ipairs { false, true, {}, print, pool } do
-				expect.raises("string expected", pool.strategy, pool, wrong, KEY);
-				expect.raises("string expected", pool.strategy, pool, "sender", wrong);
+				expect.raises("string expected", pool.set_strategy, pool, wrong, KEY);
+				expect.raises("string expected", pool.set_strategy, pool, "sender", wrong);
 			end
 		end);
 
 		it("a priority that is none", function ()
 			local pool = new_pool("primary", { "a", "b" });
 			for _, wrong in ipairs { -129, 128, math.maxinteger, math.mininteger } do
-				expect.raises("-128 to 127 expected", pool.priority, pool, "b", wrong);
+				expect.raises("-128 to 127 expected", pool.set_priority, pool, "b", wrong);
 			end
 			for _, wrong in ipairs { false, true, {}, print, pool, "x" } do
-				expect.raises("number expected", pool.priority, pool, "b", wrong);
+				expect.raises("number expected", pool.set_priority, pool, "b", wrong);
 			end
-			expect.raises("number expected, got no value", pool.priority, pool, "b");
-			expect.raises("no integer representation", pool.priority, pool, "b", 0.5);
-			expect.raises("string expected", pool.priority, pool, {}, 1);
+			expect.raises("number expected, got no value", pool.set_priority, pool, "b");
+			expect.raises("no integer representation", pool.set_priority, pool, "b", 0.5);
+			expect.raises("string expected", pool.set_priority, pool, {}, 1);
 			assert.equal("a", pool:pick());
-			assert.is_false(pool:priority("c", 1));
-			assert.is_false(pool:priority("b", 0));
-			assert.is_true(pool:priority("b", -128));
-			assert.is_true(pool:priority("b", 127));
+			assert.is_false(pool:set_priority("c", 1));
+			assert.is_false(pool:set_priority("b", 0));
+			assert.is_true(pool:set_priority("b", -128));
+			assert.is_true(pool:set_priority("b", 127));
 		end);
 
 		it("arguments of a pick of a wrong type", function ()

@@ -396,7 +396,7 @@ describe("backends", function ()
 		end);
 
 		it("and known to the pool by their priority", function ()
-			pool:strategy("primary", ("k"):rep(core.POOL_KEYBYTES));
+			pool:set_strategy("primary", ("k"):rep(core.POOL_KEYBYTES));
 			receive_priority("1", TARGET.."/a");
 			receive_priority("2", TARGET.."/b");
 			assert.equal(TARGET.."/b", pool:pick());

@@ -254,13 +254,13 @@ function exchange:go(backend)
 end
 
 function exchange:hibernate(backend)
-	if self.pool:set(backend, "away") then
+	if self.pool:set_state(backend, "away") then
 		happen(self, self.instance.handlers.on_backend_hibernating, backend);
 	end
 end
 
 function exchange:resume(backend)
-	self.pool:set(backend, "ready");
+	self.pool:set_state(backend, "ready");
 end
 
 -- What is to come before is done. The errors of others end what they are thrown in, and nothing else.

@@ -36,7 +36,7 @@ local TOKEN = new_jat():encode(JID);
 local function new_pool_by(strategy)
 	return function ()
 		local pool = core.pool(POOL_SEED);
-		pool:strategy(strategy, POOL_KEY);
+		pool:set_strategy(strategy, POOL_KEY);
 		for _, jid in ipairs(BACKENDS) do
 			pool:add(jid);
 		end
@@ -227,10 +227,10 @@ describe("without memory for Lua, either,", function ()
 	covers("pool:add", 1, new_pool, long("d@"));
 	covers("pool:add", 1, new_pool, 1234567); -- which Lua makes a string of
 	covers("pool:remove", 0, new_pool, BACKENDS[2]);
-	covers("pool:set", 0, new_pool, BACKENDS[1], "suspended");
+	covers("pool:set_state", 0, new_pool, BACKENDS[1], "suspended");
 	covers("pool:state", 0, new_pool, BACKENDS[1]);
-	covers("pool:priority", 0, new_pool, BACKENDS[3], 1);
-	covers("pool:strategy", 3, new_pool, "sender", POOL_KEY);
+	covers("pool:set_priority", 0, new_pool, BACKENDS[3], 1);
+	covers("pool:set_strategy", 3, new_pool, "sender", POOL_KEY);
 	covers("pool:serves", 0, new_pool);
 	for _, strategy in ipairs { "round_robin", "primary", "sender", "recipient" } do
 		covers("pool:pick", 1, new_pool_by(strategy), JID, JID);

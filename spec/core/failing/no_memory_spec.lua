@@ -60,16 +60,16 @@ describe("without memory", function ()
 
 	it("the strategy is the one before", function ()
 		local pool = core.pool(POOL_SEED);
-		assert.is_true(pool:strategy("primary", ("k"):rep(core.POOL_KEYBYTES)));
+		assert.is_true(pool:set_strategy("primary", ("k"):rep(core.POOL_KEYBYTES)));
 		for number = 1, 10 do
 			assert.is_true(pool:add("backend-"..number));
 		end
 		assert.equal(3, fail_each(function ()
 			assert.equal("backend-1", pool:pick("requester"));
 			assert.equal("backend-2", pool:pick("backend-1"));
-			return pool:strategy("sender", ("k"):rep(core.POOL_KEYBYTES));
+			return pool:set_strategy("sender", ("k"):rep(core.POOL_KEYBYTES));
 		end));
-		assert.equal(0, fail_each(function () return pool:strategy("recipient", ("l"):rep(core.POOL_KEYBYTES)); end));
+		assert.equal(0, fail_each(function () return pool:set_strategy("recipient", ("l"):rep(core.POOL_KEYBYTES)); end));
 		for number = 1, 10 do
 			assert.is_true(pool:remove("backend-"..number));
 		end

@@ -108,6 +108,6 @@ describe("What is left behind", function ()
 	it("by a pool is neither its seed nor its key", function ()
 		local seed = SEED..KEY:sub(-8);
 		check_life(SEED, core.pool, seed, "add", JID);
-		check_life(KEY, core.pool, seed, "strategy", "sender", KEY);
+		check_life(KEY, core.pool, seed, "set_strategy", "sender", KEY);
 	end);
 end);
