@@ -469,11 +469,21 @@ struct pending_entry *pending_first(const struct pending *pending)
 	return entry_of_deadline(deadlines_first(&pending->deadlines));
 }
 
-struct pending_entry *pending_first_movable(const struct pending *pending, struct text jid)
+static struct pending_entry *first_of(const struct pending *pending, struct text jid, int kind)
 {
 	const struct pending_backend *backend = find_backend(pending, jid);
 
-	return backend == NULL ? NULL : backend->first[MOVABLE];
+	return backend == NULL ? NULL : backend->first[kind];
+}
+
+struct pending_entry *pending_first_movable(const struct pending *pending, struct text jid)
+{
+	return first_of(pending, jid, MOVABLE);
+}
+
+struct pending_entry *pending_first_fixed(const struct pending *pending, struct text jid)
+{
+	return first_of(pending, jid, FIXED);
 }
 
 void pending_fix(struct pending *pending, struct pending_entry *entry)

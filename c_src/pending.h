@@ -58,7 +58,7 @@ struct pending_request {
 	struct text requester; /* at most UINT16_MAX bytes */
 	struct text service;   /* the service address the requester had used; likewise */
 	struct text id;
-	double added;        /* when it came; not NaN */
+	double added;        /* when it was handed to this backend; not NaN */
 	double deadline;     /* not NaN */
 	uint8_t retries;     /* how many more times it may be handed to another backend */
 	uint32_t kept_bytes; /* memory that the caller holds for it, which counts as if it were the table's */
@@ -110,6 +110,12 @@ struct pending_entry *pending_first(const struct pending *pending);
 
 /* The oldest request with retries left that was handed to the backend `jid`, or NULL. */
 struct pending_entry *pending_first_movable(const struct pending *pending, struct text jid);
+
+/*
+ * The request without retries that has been with the backend `jid` the longest, or NULL. One that was
+ * fixed counts from then on.
+ */
+struct pending_entry *pending_first_fixed(const struct pending *pending, struct text jid);
 
 /* Takes away what retries `entry` has left, at least one, and what is kept for it, which does not count any more. */
 void pending_fix(struct pending *pending, struct pending_entry *entry);

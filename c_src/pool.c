@@ -284,6 +284,11 @@ int pool_serves(const struct pool *pool)
 	return start_of(pool, POOL_AWAY) > 0;
 }
 
+int pool_is_ready(const struct pool *pool)
+{
+	return start_of(pool, POOL_SUSPENDED) > 0;
+}
+
 /* One of the backends of a state other than `excepted`, or NULL. */
 static struct pool_backend *pick_of(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
                                     const struct request *request)

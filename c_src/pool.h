@@ -82,6 +82,9 @@ size_t pool_count(const struct pool *pool);
  */
 int pool_serves(const struct pool *pool);
 
+/* Whether some backend is ready. */
+int pool_is_ready(const struct pool *pool);
+
 /*
  * The JID of the backend for `request`, chosen by the strategy among those that are ready,
  * or else among those that are suspended; no text if there is none. Valid until that

@@ -53,6 +53,7 @@ struct request {
 	uint32_t kept_bytes;
 	int32_t kept;
 	int is_abandoned;
+	size_t fixed_since; /* since when it has no retries, if it has none; counts up */
 	struct pending_entry *entry;
 };
 
@@ -61,6 +62,7 @@ struct model {
 	struct request list[REQUESTS_MAX];
 	size_t count;
 	size_t max, max_per_requester;
+	size_t fixed_count; /* of all that there have been */
 };
 
 static struct model model;
@@ -124,6 +126,22 @@ static size_t find_movable(unsigned from)
 		i++;
 	}
 	return i;
+}
+
+/* The one of them that has been without retries the longest, which need not be the oldest. */
+static size_t find_fixed(unsigned from)
+{
+	size_t i, first = model.count;
+
+	for (i = 0; i < model.count; i++) {
+		const struct request *request = &model.list[i];
+
+		if (!request->is_abandoned && request->from == from && request->retries == 0 &&
+		    (first == model.count || request->fixed_since < model.list[first].fixed_since)) {
+			first = i;
+		}
+	}
+	return first;
 }
 
 static size_t find_entry(const struct pending_entry *entry)
@@ -280,6 +298,7 @@ static void compare(void)
 
 		assert(pending_count_of(pending, backend) == count_of_backend(from));
 		expect_at(pending_first_movable(pending, backend), find_movable(from));
+		expect_at(pending_first_fixed(pending, backend), find_fixed(from));
 		free_text(backend);
 	}
 }
@@ -303,6 +322,7 @@ static void add(struct request request)
 	assert(status == expected_status(&request));
 	if (status == PENDING_OK) {
 		assert(find_entry(request.entry) == model.count);
+		request.fixed_since = ++model.fixed_count; /* which counts if it has no retries */
 		model.list[model.count++] = request;
 		expect_request(request.entry, &request);
 	}
@@ -407,9 +427,12 @@ static void do_take(struct input *input)
 	remove_at(find(request.from, request.to, request.id));
 }
 
-static void do_take_movable(struct input *input)
+/* With retries or without. */
+static void do_take_first(struct input *input)
 {
-	remove_at(find_movable(read_below(input, BACKEND_COUNT)));
+	unsigned number = read_below(input, 2 * BACKEND_COUNT);
+
+	remove_at(number < BACKEND_COUNT ? find_movable(number) : find_fixed(number - BACKEND_COUNT));
 }
 
 static void do_expire(struct input *input)
@@ -471,6 +494,7 @@ static void fix_at(size_t position)
 		pending_fix(pending, request->entry);
 		request->retries = 0;
 		request->kept_bytes = 0;
+		request->fixed_since = ++model.fixed_count;
 		expect_request(request->entry, request);
 	}
 }
@@ -541,7 +565,7 @@ static void (*const operations[])(struct input *) = {
 	do_add_many,
 	do_find,
 	do_take,
-	do_take_movable,
+	do_take_first,
 	do_expire,
 	do_remove_many,
 	do_find_many,

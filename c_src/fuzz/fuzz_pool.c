@@ -267,6 +267,7 @@ static void compare(void)
 
 	assert(pool_count(pool) == (size_t)count_in(backends));
 	assert((pool_serves(pool) != 0) == (choices(NOBODY) != 0));
+	assert((pool_is_ready(pool) != 0) == (model.states[POOL_READY] != 0));
 	assert(pool_strategy(pool) == model.strategy);
 }
 

@@ -205,7 +205,10 @@ static int l_pending_take(lua_State *L)
 	return take_entry(L, pending, pending_find(pending, &answer));
 }
 
-/* pending:first_movable(backend) -> requester, service | nil: of the oldest one with retries left that `backend` has */
+/*
+ * pending:first_movable(backend) -> requester, service, added | nil: of the oldest one with retries
+ * left that `backend` has
+ */
 static int l_pending_first_movable(lua_State *L)
 {
 	const struct pending *pending = check_object(L, PENDING_TYPE);
@@ -217,7 +220,8 @@ static int l_pending_first_movable(lua_State *L)
 	}
 	push_text(L, pending_read(entry).requester);
 	push_text(L, pending_read(entry).service);
-	return 2;
+	lua_pushnumber(L, pending_read(entry).added);
+	return 3;
 }
 
 /* pending:take_movable(backend) -> as take() | nil: takes first_movable(), which is pending no longer */
@@ -226,6 +230,20 @@ static int l_pending_take_movable(lua_State *L)
 	struct pending *pending = check_object(L, PENDING_TYPE);
 
 	return take_entry(L, pending, pending_first_movable(pending, check_text(L, 2)));
+}
+
+/*
+ * pending:take_fixed(backend, time) -> as take() | nil
+ * The request without retries that has been with `backend` the longest, if it was added before
+ * that time; it is pending no longer.
+ */
+static int l_pending_take_fixed(lua_State *L)
+{
+	struct pending *pending = check_object(L, PENDING_TYPE);
+	struct pending_entry *entry = pending_first_fixed(pending, check_text(L, 2));
+	lua_Number time = luaL_checknumber(L, 3);
+
+	return take_entry(L, pending, entry != NULL && pending_read(entry).added < time ? entry : NULL);
 }
 
 /* pending:fix_movable(backend): first_movable(), if there is one, has no retries any more */
@@ -330,6 +348,7 @@ static const luaL_Reg pending_methods[] = {
 	{"take", l_pending_take},
 	{"first_movable", l_pending_first_movable},
 	{"take_movable", l_pending_take_movable},
+	{"take_fixed", l_pending_take_fixed},
 	{"fix_movable", l_pending_fix_movable},
 	{"abandon", l_pending_abandon},
 	{"has_abandoned", l_pending_has_abandoned},

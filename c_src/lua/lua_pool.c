@@ -134,6 +134,13 @@ static size_t count_pending(void *pending, struct text jid)
 	return pending_count_of(pending, jid);
 }
 
+/* pool:is_ready() -> boolean: whether some backend is ready */
+static int l_pool_is_ready(lua_State *L)
+{
+	lua_pushboolean(L, pool_is_ready(check_object(L, POOL_TYPE)));
+	return 1;
+}
+
 /*
  * pool:pick([requester[, service[, pending[, avoided]]]]) -> jid | nil
  * The ready backend that the strategy chooses for a request of `requester` to `service`, or else a
@@ -170,6 +177,7 @@ static const luaL_Reg pool_methods[] = {
 	{"set_priority", l_pool_set_priority},
 	{"set_strategy", l_pool_set_strategy},
 	{"serves", l_pool_serves},
+	{"is_ready", l_pool_is_ready},
 	{"pick", l_pool_pick},
 	{NULL, NULL},
 };

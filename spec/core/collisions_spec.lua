@@ -36,6 +36,7 @@ for what, pair in pairs(PAIRS) do
 			pending:add(a, "to", "id", "requester-a", "service", 0, 1, 1, {});
 			assert.equal(0, pending:count(b));
 			assert.is_nil(pending:take_movable(b));
+			assert.is_nil(pending:take_fixed(b, math.huge));
 			pending:abandon(b);
 			assert.is_false(pending:has_abandoned());
 			assert.is_nil(pending:take(b, "to", "id"));

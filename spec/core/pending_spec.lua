@@ -47,7 +47,14 @@ local oracle = {};
 oracle.__index = oracle;
 
 function oracle.new()
-	return setmetatable({ entries = {}, max = math.huge, max_per_requester = math.huge }, oracle);
+	return setmetatable({ entries = {}, fixed_count = 0, max = math.huge, max_per_requester = math.huge }, oracle);
+end
+
+-- It has no retries from now on.
+function oracle:fix(entry)
+	entry[RETRIES], entry[STANZA] = 0, nil;
+	self.fixed_count = self.fixed_count + 1;
+	entry.fixed_since = self.fixed_count;
 end
 
 -- What comes back of an entry
@@ -119,11 +126,8 @@ end
 -- -> true | nil, code
 function oracle:add(...)
 	local entry = { ... };
-	if not weights[entry[STANZA]] or not entry[RETRIES] then
-		entry[RETRIES] = 0;
-	end
-	if entry[RETRIES] == 0 then
-		entry[STANZA] = nil;
+	if not weights[entry[STANZA]] or (entry[RETRIES] or 0) == 0 then
+		self:fix(entry);
 	end
 	local code = self:refusal(entry);
 	if code then
@@ -140,7 +144,7 @@ end
 function oracle:first_movable(backend)
 	local entry = self:find(is_movable_of(backend));
 	if entry then
-		return entry[REQUESTER], entry[SERVICE];
+		return entry[REQUESTER], entry[SERVICE], entry[ADDED];
 	end
 end
 
@@ -151,7 +155,21 @@ end
 function oracle:fix_movable(backend)
 	local entry = self:find(is_movable_of(backend));
 	if entry then
-		entry[RETRIES], entry[STANZA] = 0, nil;
+		self:fix(entry);
+	end
+end
+
+function oracle:take_fixed(backend, time)
+	local first, position;
+	for i, entry in ipairs(self.entries) do
+		if not entry.is_abandoned and entry[BACKEND] == backend and entry[RETRIES] == 0
+			and (not first or entry.fixed_since < first.fixed_since) then
+			first, position = entry, i;
+		end
+	end
+	if first and first[ADDED] < time then
+		table.remove(self.entries, position);
+		return results_of(first);
 	end
 end
 
@@ -257,6 +275,11 @@ function steps_of.fix_movable(slow, pending, from)
 	expect.equal(0, select("#", pending:fix_movable(from)), "fix movable");
 end
 
+function steps_of.take_fixed(slow, pending, from, _, _, now)
+	local time = random.element { now, now - math.random(0, 100), now + 1, math.huge, -math.huge };
+	expect.same({ slow:take_fixed(from, time) }, { pending:take_fixed(from, time) }, "take fixed");
+end
+
 function steps_of.abandon(slow, pending, from)
 	if math.random(5) == 1 then
 		slow:abandon(from);
@@ -272,7 +295,7 @@ function steps_of.expire(slow, pending, _, _, _, now)
 	slow:expire(now, pending:expire(now));
 end
 
-local OTHER_STEPS = { "take_movable", "fix_movable", "abandon", "take_abandoned", "take_abandoned", "expire", "expire" };
+local OTHER_STEPS = { "take_movable", "take_fixed", "fix_movable", "abandon", "take_abandoned", "take_abandoned", "expire", "expire" };
 
 local function compare(slow, pending, from)
 	expect.equal(slow:deadline(), pending:deadline(), "deadline");
@@ -522,11 +545,11 @@ describe("core.pending", function ()
 
 		it("gives what the backend has, the oldest first, and nothing of others", function ()
 			for i = 1, 1000 do
-				pending:add("f"..i % 3, "t"..i % 5, "i"..i % 10, "requester"..i, "service"..i % 10, 0, -i, i % 2, STANZAS[1]);
+				pending:add("f"..i % 3, "t"..i % 5, "i"..i % 10, "requester"..i, "service"..i % 10, i / 8, -i, i % 2, STANZAS[1]);
 			end
 			for i = 1, 1000 do
 				if i % 3 == 1 and i % 2 == 1 then
-					expect.same({ "requester"..i, "service"..i % 10 }, { pending:first_movable("f1") }, "first movable %d", i);
+					expect.same({ "requester"..i, "service"..i % 10, i / 8 }, { pending:first_movable("f1") }, "first movable %d", i);
 					expect.equal("requester"..i, (pending:take_movable("f1")), "take movable %d", i);
 				end
 			end
@@ -566,6 +589,48 @@ describe("core.pending", function ()
 			assert.same({ nil, "requester-full" }, { pending:add("f", "t", "j", "requester", "service", 0, 0, 1, half) });
 			pending:fix_movable("f");
 			assert.is_true(pending:add("f", "t", "j", "requester", "service", 0, 0, 1, half));
+		end);
+	end);
+
+	describe("take_fixed", function ()
+		it("finds nothing of a backend that has nothing without retries", function ()
+			pending:add("f", "t", "i", "requester", "service", 0, 1, 1, STANZAS[1]);
+			for _, backend in ipairs { "f", "g" } do
+				assert.is_nil(pending:take_fixed(backend, math.huge));
+				assert.equal(1, select("#", pending:take_fixed(backend, math.huge)));
+			end
+			assert.equal(1, #pending);
+		end);
+
+		it("gives what was added before that time, the oldest first, and nothing with retries or of others", function ()
+			for i = 1, 20 do
+				pending:add("f", "t", "i"..i, "requester"..i, "service", i, 100 - i, i % 2, STANZAS[1]);
+				pending:add("g", "t", "i"..i, "requester"..i, "service", 0, 0);
+			end
+			assert.is_nil(pending:take_fixed("f", 2));
+			for i = 2, 10, 2 do
+				expect.same({ "requester"..i, "service", "i"..i, "f", i, 100 - i, 0 }, { pending:take_fixed("f", 10.5) }, "take fixed %d", i);
+			end
+			assert.is_nil(pending:take_fixed("f", 12));
+			assert.equal("i12", select(3, pending:take_fixed("f", math.huge)));
+			assert.same({ 14, 20 }, { pending:count("f"), pending:count("g") });
+		end);
+
+		it("gives what has lost its retries, which counts as the last from then on, whenever it was added", function ()
+			pending:add("f", "t", "movable", "requester", "service", 1, 0, 1, STANZAS[1]);
+			pending:add("f", "t", "fixed", "requester", "service", 2, 0);
+			pending:fix_movable("f");
+			assert.is_nil(pending:take_fixed("f", 2)); -- as the first of them is younger
+			assert.equal("fixed", select(3, pending:take_fixed("f", 3)));
+			assert.same({ "requester", "service", "movable", "f", 1, 0, 0 }, { pending:take_fixed("f", 2) });
+			assert.equal(0, pending:bytes());
+		end);
+
+		it("gives nothing that is abandoned", function ()
+			pending:add("f", "t", "i", "requester", "service", 0, 0);
+			pending:abandon("f");
+			assert.is_nil(pending:take_fixed("f", math.huge));
+			assert.equal(1, #pending);
 		end);
 	end);
 
@@ -1165,7 +1230,7 @@ describe("core.pending", function ()
 		it("arguments of a wrong type, or none", function ()
 			for _, wrong in ipairs { false, true, {}, print, pending } do
 				expect.raises("string expected", core.pending, wrong);
-				for _, method in ipairs { "first_movable", "take_movable", "fix_movable", "abandon", "count" } do
+				for _, method in ipairs { "first_movable", "take_movable", "take_fixed", "fix_movable", "abandon", "count" } do
 					expect.raises("string expected", pending[method], pending, wrong);
 				end
 				for position = 1, 7 do
@@ -1180,6 +1245,7 @@ describe("core.pending", function ()
 					expect.raises("string expected", pending.take, pending, table.unpack(arguments));
 				end
 				expect.raises("number expected", pending.expire, pending, wrong);
+				expect.raises("number expected", pending.take_fixed, pending, "f", wrong);
 			end
 			expect.raises("string expected", core.pending);
 			for given = 0, 6 do
@@ -1191,6 +1257,7 @@ describe("core.pending", function ()
 				end
 			end
 			expect.raises("number expected", pending.expire, pending);
+			expect.raises("number expected", pending.take_fixed, pending, "f");
 			assert.equal(0, #pending);
 		end);
 
@@ -1198,7 +1265,7 @@ describe("core.pending", function ()
 			local meta = getmetatable(pending);
 			local others = { core.jat("h", "sealed"), core.pool(("s"):rep(core.POOL_SEEDBYTES)), io.stdout, {}, "s" };
 			for _, method in ipairs {
-				pending.add, pending.take, pending.first_movable, pending.take_movable, pending.fix_movable, pending.abandon,
+				pending.add, pending.take, pending.first_movable, pending.take_movable, pending.take_fixed, pending.fix_movable, pending.abandon,
 				pending.has_abandoned, pending.take_abandoned, pending.expire, pending.deadline, pending.set_limits, pending.count,
 				pending.bytes, meta.__len, meta.__gc,
 			} do
@@ -1215,7 +1282,7 @@ describe("core.pending", function ()
 			meta.__gc(pending);
 			meta.__gc(pending);
 			for _, method in ipairs {
-				pending.add, pending.take, pending.first_movable, pending.take_movable, pending.fix_movable, pending.abandon,
+				pending.add, pending.take, pending.first_movable, pending.take_movable, pending.take_fixed, pending.fix_movable, pending.abandon,
 				pending.has_abandoned, pending.take_abandoned, pending.expire, pending.deadline, pending.set_limits, pending.count,
 				pending.bytes, meta.__len,
 			} do

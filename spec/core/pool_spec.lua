@@ -74,6 +74,15 @@ function oracle:set_state(jid, state)
 	return before ~= nil and before ~= state;
 end
 
+function oracle:is_ready()
+	for _, state in pairs(self.states) do
+		if state == "ready" then
+			return true;
+		end
+	end
+	return false;
+end
+
 -- Whether `picked` is what a pick may return; with one to be avoided, it may be that the choice is the requester
 function oracle:allows(picked, requester, avoided)
 	local is_avoided = avoided and self.states[avoided];
@@ -145,6 +154,7 @@ local function run_sequence(universe, steps, add_weight)
 		end
 		expect.equal(slow.states[jid], pool:state(jid), "step %d, state", step);
 		expect.equal(#slow.backends, #pool, "step %d, number", step);
+		expect.equal(slow:is_ready(), pool:is_ready(), "step %d, is ready", step);
 	end
 end
 
@@ -416,7 +426,7 @@ describe("core.pool", function ()
 			local meta = getmetatable(pool);
 			local others = { core.jat("h", "sealed"), core.pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
 			for _, method in ipairs { pool.add, pool.remove, pool.set_state, pool.state, pool.set_priority, pool.set_strategy,
-				pool.serves, pool.pick, meta.__len, meta.__gc } do
+				pool.serves, pool.is_ready, pool.pick, meta.__len, meta.__gc } do
 				for _, other in ipairs(others) do
 					expect.raises("mod_client_proxy.pool expected", method, other, "a");
 				end
@@ -430,7 +440,7 @@ describe("core.pool", function ()
 			meta.__gc(pool);
 			meta.__gc(pool);
 			for _, method in ipairs { pool.add, pool.remove, pool.set_state, pool.state, pool.set_priority, pool.set_strategy,
-				pool.serves, pool.pick, meta.__len } do
+				pool.serves, pool.is_ready, pool.pick, meta.__len } do
 				expect.raises("already collected", method, pool, "a");
 			end
 		end);

@@ -226,6 +226,7 @@ local function run_sequence(strategy, universe, steps, add_weight)
 			check[strategy](slow, picked, requester, service, avoided);
 		end
 		expect.equal(#slow:choices() > 0, pool:serves(), "step %d, serves", step);
+		expect.equal(#slow.queues.ready > 0, pool:is_ready(), "step %d, is ready", step);
 		expect.equal(#slow.backends, #pool, "step %d, number", step);
 	end
 end
@@ -294,6 +295,7 @@ describe("core.pool, by strategy", function ()
 			it("finds none in an empty pool", function ()
 				local pool = new_pool(strategy, {});
 				assert.is_false(pool:serves());
+				assert.is_false(pool:is_ready());
 				assert.is_nil(pool:pick(nil, nil, NO_REQUESTS));
 				assert.equal(1, select("#", pool:pick("a", "b", NO_REQUESTS)));
 			end);
@@ -308,6 +310,10 @@ describe("core.pool, by strategy", function ()
 				end
 				pool:remove("b");
 				assert.is_true(pool:serves());
+				assert.is_true(pool:is_ready());
+				pool:set_state("a", "suspended");
+				assert.is_true(pool:serves());
+				assert.is_false(pool:is_ready());
 				assert.is_nil(pool:pick("a", nil, NO_REQUESTS));
 				pool:set_state("a", "away");
 				assert.is_false(pool:serves());

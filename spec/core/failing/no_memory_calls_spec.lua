@@ -71,6 +71,12 @@ local function new_pending_with(number)
 	end;
 end
 
+local function new_fixed()
+	local pending = new_pending();
+	pending:add(BACKENDS[3], "to", long("third"), JID, long("service"), 0, 3);
+	return pending;
+end
+
 local function new_abandoned()
 	local pending = new_pending();
 	pending:abandon(BACKENDS[1]);
@@ -232,6 +238,7 @@ describe("without memory for Lua, either,", function ()
 	covers("pool:set_priority", 0, new_pool, BACKENDS[3], 1);
 	covers("pool:set_strategy", 3, new_pool, "sender", POOL_KEY);
 	covers("pool:serves", 0, new_pool);
+	covers("pool:is_ready", 0, new_pool);
 	for _, strategy in ipairs { "round_robin", "primary", "sender", "recipient" } do
 		covers("pool:pick", 1, new_pool_by(strategy), JID, JID);
 	end
@@ -257,6 +264,7 @@ describe("without memory for Lua, either,", function ()
 	covers("pending:take", 4, new_pending, BACKENDS[1], "to", long("first"));
 	covers("pending:first_movable", 2, new_pending, BACKENDS[2]);
 	covers("pending:take_movable", 4, new_pending, BACKENDS[2]);
+	covers("pending:take_fixed", 4, new_fixed, BACKENDS[3], 1);
 	covers("pending:fix_movable", 0, new_pending, BACKENDS[2]);
 	covers("pending:abandon", 0, new_pending, BACKENDS[1]);
 	covers("pending:has_abandoned", 0, new_abandoned);
