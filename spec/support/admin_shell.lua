@@ -24,16 +24,20 @@ local callbacks = {
 		error(("the shell's stream: %s %s"):format(tostring(reason), tostring(text)));
 	end;
 	handlestanza = function (session, stanza)
-		if stanza.name == "repl-result" then
-			local waiting = table.remove(session.shell.waiting, 1);
-			waiting(stanza.attr.type ~= "error", stanza:get_text() or "");
+		local shell = session.shell;
+		if stanza.name == "repl-output" then
+			table.insert(shell.printed, stanza:get_text() or "");
+		elseif stanza.name == "repl-result" then
+			local printed = table.concat(shell.printed, "\n");
+			shell.printed = {};
+			table.remove(shell.waiting, 1)(stanza.attr.type ~= "error", stanza:get_text() or "", printed);
 		end
 	end;
 };
 
 -- (prosody) -> admin_shell of that running Prosody
 function admin_shell.new(prosody)
-	local self = setmetatable({ waiting = {}, unread = "" }, admin_shell);
+	local self = setmetatable({ waiting = {}, printed = {}, unread = "" }, admin_shell);
 	self.socket = unix.stream and unix.stream() or unix();
 	assert(self.socket:connect(prosody.dir.."/admin.sock"));
 	self.stream = new_stream({ shell = self, notopen = true }, callbacks);
@@ -46,7 +50,7 @@ function admin_shell:send(data)
 	assert(self.socket:send(tostring(data)));
 end
 
--- (line, on_end): on_end(ok, text) is called, from step(), when it has ended
+-- (line, on_end): on_end(ok, result, what it has printed) is called, from step(), when it has ended
 function admin_shell:start(line, on_end)
 	table.insert(self.waiting, on_end);
 	self:send(st.stanza("repl-input"):text(line));
@@ -64,11 +68,11 @@ function admin_shell:step()
 	assert(failure ~= "closed", "Prosody has closed the shell");
 end
 
--- (line) -> ok, text: waits until the command has ended
+-- (line) -> ok, result, what it has printed: waits until the command has ended
 function admin_shell:run(line)
-	local ok, text;
+	local ok, result, printed;
 	self:start(line, function (...)
-		ok, text = ...;
+		ok, result, printed = ...;
 	end);
 	local deadline = socket.gettime() + TIMEOUT;
 	while ok == nil do
@@ -76,7 +80,7 @@ function admin_shell:run(line)
 		self:step();
 		socket.sleep(0.001);
 	end
-	return ok, text;
+	return ok, result, printed;
 end
 
 function admin_shell:close()

@@ -54,15 +54,18 @@ local alone = [[
 modules_disabled = { "s2s", "tls" }
 ]]
 
--- There is one other server, on this machine: every domain that is not here leads to it.
+-- There is one other server, on this machine: every domain that is not here leads to it, by any of its
+-- ports. To unbound, a name ends at a NUL, so that each port can have an option of the same name. Prosody 13
+-- chooses among ports by chance, as they have weights; 0.12 tries the first one first, which changes each second.
 local federated = [[
 modules_disabled = { "tls" }
 s2s_ports = { S2S_PORT }
 s2s_require_encryption = false
-unbound = { resolvconf = false, options = {
-	["local-zone:"] = ". redirect";
-	["local-data:"] = ". SRV 0 0 "..PEER_PORT.." localhost.";
-} }
+local unbound_options = { ["local-zone:"] = ". redirect" }
+for port in PEER_PORTS:gmatch("%d+") do
+	unbound_options["local-data:\0"..port] = ". SRV 0 50 "..port.." localhost."
+end
+unbound = { resolvconf = false, options = unbound_options }
 ]]
 
 -- The configuration of the README's example, with hosts for two requesters.
@@ -83,7 +86,7 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 --          log_level, from which on things are logged, "debug" if nil
 --          statistics, which Prosody is to keep, "internal" if nil, false for none
 --          run_by, a command to run Prosody by, none if nil
---          s2s, if there is to be another server: { port (this one's own), peer_port }
+--          s2s, if there is to be another server: { port (this one's own), peer_port, or peer_ports, a list }
 function prosody.new(options)
 	options = options or {};
 	local self = throwaway.new(prosody);
@@ -103,10 +106,11 @@ end
 
 function prosody:configure(hosts)
 	local s2s = self.s2s or {};
+	local peer_ports = s2s.peer_ports or { s2s.peer_port };
 	local values = {
 		DIR = self.dir, CHECKOUT = checkout, PLUGIN_PATH = self.plugin_path,
 		C2S_PORT = self.c2s_port, COMPONENT_PORT = self.component_port, HTTP_PORT = self.http_port,
-		LOG_LEVEL = self.log_level, STATISTICS = self.statistics, S2S_PORT = s2s.port, PEER_PORT = s2s.peer_port,
+		LOG_LEVEL = self.log_level, STATISTICS = self.statistics, S2S_PORT = s2s.port, PEER_PORTS = table.concat(peer_ports, " "),
 	};
 	local lines = {};
 	for name, value in pairs(values) do

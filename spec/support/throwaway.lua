@@ -49,6 +49,15 @@ function throwaway.free_port()
 	return port;
 end
 
+-- (port) -> whether a server has it
+function throwaway.is_listening(port)
+	local connection = socket.connect("127.0.0.1", port);
+	if connection then
+		connection:close();
+	end
+	return connection ~= nil;
+end
+
 -- (name) -> a class of servers
 function throwaway.class(name)
 	local class = setmetatable({ name = name }, throwaway);

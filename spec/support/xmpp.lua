@@ -21,7 +21,7 @@ local callbacks = {
 	stream_ns = "http://etherx.jabber.org/streams";
 	streamopened = function (session, attr)
 		session.notopen = nil;
-		session.connection.stream_id = attr.id;
+		session.connection.stream_id, session.connection.header = attr.id, attr;
 	end;
 	streamclosed = function (session)
 		session.connection.closed = true;
@@ -34,14 +34,20 @@ local callbacks = {
 	end;
 };
 
-local function open(port, default_ns)
-	local self = setmetatable({ received = {}, unread = "" }, connection);
-	self.socket = assert(socket.connect("127.0.0.1", port));
+-- (tcp, default_ns) -> connection, over a connected socket, on which the other side may open a stream
+function xmpp.over(tcp, default_ns)
+	local self = setmetatable({ received = {}, unread = "", default_ns = default_ns }, connection);
+	self.socket = tcp;
 	self.socket:setoption("tcp-nodelay", true);
 	-- the session is one of its own because util.xmppstream puts functions into it
-	self.session = { connection = self };
+	self.session = { connection = self, notopen = true };
 	self.stream = new_stream(self.session, setmetatable({ default_ns = default_ns }, { __index = callbacks }), STANZA_SIZE_LIMIT);
 	return self;
+end
+
+-- (port, default_ns) -> connection to that port
+function xmpp.open(port, default_ns)
+	return xmpp.over(assert(socket.connect("127.0.0.1", port)), default_ns);
 end
 
 function connection:send(data)
@@ -58,12 +64,18 @@ function connection:send_large(stanza)
 	self:send(tostring(stanza)..(" "):rep(65536));
 end
 
-function connection:open_stream(to, default_ns, from)
+-- (attributes) sends a stream's header: what is in each, and these
+function connection:send_header(attributes)
+	attributes.xmlns, attributes["xmlns:stream"], attributes.version = self.default_ns, "http://etherx.jabber.org/streams", "1.0";
+	self:send("<?xml version='1.0'?>"..st.stanza("stream:stream", attributes):top_tag());
+end
+
+-- (attributes): opens a stream, or another one after the first
+function connection:open_stream(attributes)
 	self.stream:reset();
 	self.session.notopen = true;
-	self.stream_id = nil;
-	local attributes = { xmlns = default_ns, ["xmlns:stream"] = "http://etherx.jabber.org/streams", to = to, from = from, version = "1.0" };
-	self:send("<?xml version='1.0'?>"..st.stanza("stream:stream", attributes):top_tag());
+	self.stream_id, self.header = nil, nil;
+	self:send_header(attributes);
 end
 
 -- Reads what has come, waiting until `deadline` (on socket.gettime's clock) for the first of it
@@ -86,15 +98,23 @@ function connection:read(deadline)
 	return data ~= "";
 end
 
--- The next stanza for which `wanted` is true; those before it are gone. Errors if none comes.
+-- Of what has come, the next stanza for which `wanted` is true, or nil; those before it are gone.
+function connection:take(wanted)
+	while self.received[1] do
+		local stanza = table.remove(self.received, 1);
+		if not wanted or wanted(stanza) then
+			return stanza;
+		end
+	end
+end
+
+-- Likewise, waiting for it. Errors if none comes.
 function connection:receive(wanted, timeout)
 	local deadline = socket.gettime() + (timeout or TIMEOUT);
 	repeat
-		while self.received[1] do
-			local stanza = table.remove(self.received, 1);
-			if not wanted or wanted(stanza) then
-				return stanza;
-			end
+		local stanza = self:take(wanted);
+		if stanza then
+			return stanza;
 		end
 	until self.closed or not self:read(deadline);
 	error(("nothing came%s%s"):format(self.closed and ", the stream is closed" or " in time",
@@ -103,6 +123,14 @@ end
 
 function xmpp.is_iq(stanza)
 	return stanza.name == "iq";
+end
+
+-- (iq) -> a function that says whether a stanza is the answer to it
+function xmpp.is_answer_to(iq)
+	return function (stanza)
+		return stanza.name == "iq" and stanza.attr.id == iq.attr.id
+			and (stanza.attr.type == "result" or stanza.attr.type == "error");
+	end;
 end
 
 function xmpp.is_message(stanza)
@@ -137,10 +165,7 @@ end
 -- An IQ request and its answer
 function connection:request(iq)
 	self:send(iq);
-	return self:receive(function (stanza)
-		return stanza.name == "iq" and stanza.attr.id == iq.attr.id
-			and (stanza.attr.type == "result" or stanza.attr.type == "error");
-	end);
+	return self:receive(xmpp.is_answer_to(iq));
 end
 
 function connection:close()
@@ -167,14 +192,14 @@ local function keep(prosody, self)
 end
 
 local function logged_in(prosody, user, host)
-	local self = open(prosody.c2s_port, "jabber:client");
+	local self = xmpp.open(prosody.c2s_port, "jabber:client");
 	self.host = host;
-	self:open_stream(host, "jabber:client");
+	self:open_stream({ to = host });
 	self:receive();
 	self:send(st.stanza("auth", { xmlns = "urn:ietf:params:xml:ns:xmpp-sasl", mechanism = user and "PLAIN" or "ANONYMOUS" })
 		:text(user and base64.encode("\0"..user.."\0"..user) or "="));
 	assert(self:receive().name == "success", ("no login for %s at %s"):format(user or "anybody", host));
-	self:open_stream(host, "jabber:client");
+	self:open_stream({ to = host });
 	self:receive();
 	return self;
 end
@@ -209,9 +234,9 @@ end
 -- (prosody, component, host) -> connection of the external component (XEP-0114), whose secret is
 -- its name; host: a local host to sync with
 function xmpp.component(prosody, component, host)
-	local self = open(prosody.component_port, "jabber:component:accept");
+	local self = xmpp.open(prosody.component_port, "jabber:component:accept");
 	self.host, self.from = host, component;
-	self:open_stream(component, "jabber:component:accept");
+	self:open_stream({ to = component });
 	repeat until self.stream_id or not self:read(socket.gettime() + TIMEOUT);
 	self:send(st.stanza("handshake"):text(sha1(self.stream_id..component, true)));
 	assert(self:receive().name == "handshake", "no handshake for "..component);
@@ -220,8 +245,8 @@ end
 
 -- (prosody, from, to) -> connection of anybody, not authenticated, who says it is the server of that domain
 function xmpp.stranger(prosody, from, to)
-	local self = open(prosody.s2s.port, "jabber:server");
-	self:open_stream(to, "jabber:server", from);
+	local self = xmpp.open(prosody.s2s.port, "jabber:server");
+	self:open_stream({ to = to, from = from });
 	self:receive();
 	return keep(prosody, self);
 end
