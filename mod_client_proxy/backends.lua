@@ -2,6 +2,7 @@
 -- (RFC 6121 section 4), and which of them are to be chosen.
 
 local bounces = module:require "bounces";
+local doubt = module:require "doubt";
 local health = module:require "health";
 
 local jid_bare = require "util.jid".bare;
@@ -25,7 +26,12 @@ local function read_priority(presence)
 	return math.max(-128, math.min(127, priority));
 end
 
-local function state_of(record)
+-- Presence that is sent because it was asked for says when it was new (XEP-0203), as most servers have it.
+local function is_old(presence)
+	return presence:get_child("delay", "urn:xmpp:delay") ~= nil;
+end
+
+local function state_of(record, is_in_doubt)
 	if record.is_excluded then
 		return "excluded";
 	elseif record.is_drained or record.priority < 0 then
@@ -33,27 +39,28 @@ local function state_of(record)
 	elseif record.is_hibernating then
 		return "hibernating";
 	end
-	return (record.is_suspended or record.doubt) and "suspended" or "ready";
+	return (record.is_suspended or is_in_doubt) and "suspended" or "ready";
 end
 
 -- (setup) -> the handlers for presence and IQ events, and more
 -- setup: { target (the prepared bare JID), pool (filled and emptied here from now on), subscription,
---          timeout (seconds until one in doubt is lost), is_wanted(resource): whether it may serve,
+--          server (the target's), is_wanted(resource): whether it may serve,
 --          saved (what save() returned before a reload),
 --          on_gone(backend): to be told when one is in the pool no longer;
---          on_hibernating(backend): to be told when others can do what it has got;
+--          on_away(backend): to be told when others can do what it has got, as it hibernates or is in doubt;
+--          on_back(backend): to be told when one is in doubt no longer;
+--          on_broken(): to be told when what has been sent to any of them, or by them, may have been lost;
 --          on_change(): to be told when a backend has come, gone or changed }
 function backends.new(setup)
-	local target, pool, subscription = setup.target, setup.pool, setup.subscription;
-	local saved = setup.saved or { records = {}, remembered = new_cache(REMEMBERED), is_watched = false, was_serving = false };
-	-- by a backend's JID: { since, priority, is_excluded, is_drained, is_hibernating, is_suspended,
-	-- doubt (what it is in until its presence comes, or false) }
+	local target, pool, subscription, server = setup.target, setup.pool, setup.subscription, setup.server;
+	local saved = setup.saved or { records = {}, remembered = new_cache(REMEMBERED), is_watched = false, was_serving = false, doubts = {} };
+	-- by a backend's JID: { since, priority, is_excluded, is_drained, is_hibernating, is_suspended }
 	local records = saved.records;
 	local remembered = saved.remembered; -- by JID: { is_drained, is_suspended, session (the client's, here, or nil) }
 	local is_watched = saved.is_watched; -- whether the target is subscribed to the proxy's presence
 	local was_serving = saved.was_serving;
-	local checks; -- health's
-	local doubt_timer;
+	local was_ready = saved.was_ready; -- whether any of them was
+	local checks, doubts; -- health's and doubt's
 
 	local function send_presence(to, type)
 		module:send(st.presence({ from = module.host, to = to, type = type }));
@@ -64,22 +71,25 @@ function backends.new(setup)
 		send_presence(to, not pool:serves() and "unavailable" or nil);
 	end
 
-	-- What those that hibernate have got is for the others, as soon as there is one.
-	local function relieve_hibernating()
+	-- What those that hibernate or are in doubt have got is for the others, as soon as there is one.
+	local function relieve()
 		for backend, record in pairs(records) do
-			if record.is_hibernating then
-				setup.on_hibernating(backend);
+			if record.is_hibernating or doubts:is_settled(backend) then
+				setup.on_away(backend);
 			end
 		end
 	end
 
 	local function changed()
 		setup.on_change();
+		if was_ready ~= pool:is_ready() then
+			was_ready = not was_ready;
+			if was_ready then
+				relieve();
+			end
+		end
 		if was_serving ~= pool:serves() then
 			was_serving = not was_serving;
-			if was_serving then
-				relieve_hibernating();
-			end
 			if is_watched then
 				send_own_presence(target); -- last of all, as an error in another module's handler would end this here
 			end
@@ -92,7 +102,7 @@ function backends.new(setup)
 			record[name] = value;
 		end
 		pool:set_priority(backend, record.priority);
-		pool:set_state(backend, POOL_STATES[state_of(record)]);
+		pool:set_state(backend, POOL_STATES[state_of(record, doubts:has(backend))]);
 	end
 
 	-- Sets fields of a backend's record, if it is one.
@@ -138,6 +148,14 @@ function backends.new(setup)
 		end
 	end
 
+	-- It has shown that it is alive.
+	local function clear_suspension(backend)
+		if records[backend].is_suspended then
+			module:log("info", "Resource %q of the target answers again", jid_resource(backend));
+		end
+		set_fields(backend, { is_suspended = false });
+	end
+
 	local function came(from, stanza)
 		if not jid_resource(from) then
 			return;
@@ -149,9 +167,16 @@ function backends.new(setup)
 		if not records[from] then
 			return;
 		end
-		set_fields(from, { priority = read_priority(stanza), doubt = false });
+		local was_in_doubt = doubts:confirm(from);
+		set_fields(from, { priority = read_priority(stanza) });
+		if checks:present(from, is_old(stanza)) then
+			clear_suspension(from);
+		end
 		if is_new and records[from].is_suspended then
 			checks:check(from);
+		end
+		if was_in_doubt then
+			setup.on_back(from);
 		end
 		changed();
 	end
@@ -163,6 +188,7 @@ function backends.new(setup)
 			records[backend] = nil;
 			pool:remove(backend);
 			checks:forget(backend);
+			doubts:forget(backend);
 			setup.on_gone(backend);
 		end
 		return record;
@@ -209,10 +235,19 @@ function backends.new(setup)
 		end
 	end
 
-	-- A request has timed out there, which may be due to the request as well as to the backend.
+	-- Something speaks against it: a request has timed out there, say, which may be due to the request as well.
 	local function suspect(backend)
 		if pool:state(backend) == "ready" then
-			checks:check(backend);
+			checks:suspect(backend);
+		end
+	end
+
+	-- The session of a client of this Prosody is over when its presence says so.
+	local function raise_doubt(backend)
+		if prosody.full_sessions[backend] then
+			subscription.check();
+		elseif not doubts:has(backend) then
+			doubts:raise { backend };
 		end
 	end
 
@@ -221,26 +256,82 @@ function backends.new(setup)
 		module:log("warn", "Resource %q of the target does not answer a ping: it gets no new requests until it does",
 			jid_resource(backend));
 		update(backend, { is_suspended = true });
-		subscription.check();
+		raise_doubt(backend);
+	end
+
+	local function all()
+		local list = {};
+		for backend in pairs(records) do
+			table.insert(list, backend);
+		end
+		return list;
 	end
 
 	checks = health.new(saved.checks, on_silent);
 
-	-- for iq/host: an answer to a ping, even an error, shows that the backend is alive, unless a server sent it
+	doubts = doubt.new {
+		server = server;
+		ask = subscription.check;
+		all = all;
+		on_raised = function (in_doubt)
+			for _, backend in ipairs(in_doubt) do
+				if records[backend] then
+					set_fields(backend, {});
+				end
+			end
+			changed();
+		end;
+		on_settled = function (in_doubt)
+			for _, backend in ipairs(pool:is_ready() and in_doubt or {}) do
+				setup.on_away(backend);
+			end
+			changed();
+		end;
+		-- Should their presence come after all, they are to answer a ping first.
+		on_lost = function (lost)
+			for _, backend in ipairs(lost) do
+				if records[backend] then
+					records[backend].is_suspended = true;
+					forget(backend);
+				end
+			end
+			module:log("info", "%d resources of the target are there no longer, as its server says: %d are", #lost, #pool);
+			changed();
+			subscription.on_shaken();
+		end;
+	};
+
+	-- to be called when it has answered, as nobody else can have done
+	local function alive(backend)
+		if (checks:any() or doubts:any()) and records[backend] then
+			local was_in_question, was_in_doubt = checks:alive(backend), doubts:forget(backend);
+			if was_in_question or was_in_doubt then
+				clear_suspension(backend);
+			end
+			if was_in_doubt then
+				setup.on_back(backend);
+			end
+			changed();
+		end
+		server:heard(); -- last of all, as much can follow from that, a reload for example
+	end
+
+	-- for iq/host: an answer to a ping
 	local function on_iq(event)
 		local backend = event.stanza.attr.from;
-		if not checks:is_answer(event.stanza) then
+		if server:on_iq(event) then
+			return true;
+		elseif not checks:is_answer(event.stanza) then
 			return;
 		end
 		local bounce = bounces.kind(event.origin, event.stanza, pool);
 		if bounce == "unreachable" then
 			lose_unreachable(backend);
+		elseif bounce == "doubtful" then
+			checks:answered(backend);
+			raise_doubt(backend);
 		elseif not bounce then
-			if records[backend].is_suspended then
-				module:log("info", "Resource %q of the target answers again", jid_resource(backend));
-			end
-			checks:forget(backend);
-			update(backend, { is_suspended = false });
+			alive(backend);
 		end
 		return true;
 	end
@@ -251,48 +342,43 @@ function backends.new(setup)
 		for jid, record in pairs(records) do
 			table.insert(entries, {
 				jid = jid, resource = jid_resource(jid), since = record.since,
-				priority = record.priority, state = state_of(record),
+				priority = record.priority, state = state_of(record, doubts:has(jid)),
 			});
 		end
 		table.sort(entries, function (a, b) return a.resource < b.resource; end);
 		return entries;
 	end
 
-	-- Nothing new for any of them until its presence comes again; those whose does not are lost.
+	-- Nothing new for any of them until its presence has come, or an answer.
 	local function doubt_all()
-		local doubt = {};
-		for _, entry in ipairs(list()) do
-			update(entry.jid, { doubt = doubt });
-		end
-		if doubt_timer then
-			doubt_timer:stop();
-		end
-		doubt_timer = module:add_timer(setup.timeout, function ()
-			doubt_timer = nil;
-			lose(function (record) return record.doubt == doubt; end);
-		end);
-		subscription.check();
+		doubts:raise(all());
 	end
 
-	-- A server that dies does not say which of its clients are gone. Streams that were not
-	-- authenticated say nothing: anybody can open one in that server's name.
-	local function watch_streams(host)
-		local is_due = false;
-		local function on_destroyed(event)
-			local session = event.session;
-			local is_targets = session.from_host == host or session.to_host == host or session.hosts and session.hosts[host];
-			if not is_targets or is_due or #pool == 0 then
-				return;
-			end
-			is_due = true;
-			module:add_timer(0, function () -- when all streams that end together have ended
-				is_due = false;
-				module:log("info", "A stream to the target's server has ended: its resources get no requests until their presence comes again");
-				doubt_all();
-			end);
+	-- A server that dies does not say which of its clients are gone, nor which stanzas it has not got.
+	local function watch_server()
+		local function on_no_answer()
+			setup.on_change();
+			doubt_all();
 		end
-		module:hook_global("s2sin-destroyed", on_destroyed);
-		module:hook_global("s2sout-destroyed", on_destroyed);
+		server:start {
+			established = subscription.on_shaken;
+			ended = function (is_broken)
+				if #pool > 0 then
+					module:log("info", "A stream to the target's server has ended: its resources are asked whether they are still there");
+				end
+				if is_broken then
+					setup.on_broken();
+				end
+				doubt_all();
+				subscription.on_shaken();
+			end;
+			silent = on_no_answer;
+			heard = function ()
+				setup.on_change();
+				subscription.on_shaken();
+			end;
+			unreachable = on_no_answer;
+		};
 	end
 
 	-- XEP-0198: what is sent to a hibernating session waits in a queue for its return
@@ -302,7 +388,7 @@ function backends.new(setup)
 			if records[backend] then
 				checks:forget(backend);
 				update(backend, { is_hibernating = true, is_suspended = false });
-				setup.on_hibernating(backend);
+				setup.on_away(backend);
 			end
 		end);
 		module:hook_object_event(session.events, "smacks-hibernation-end", function (event)
@@ -361,6 +447,9 @@ function backends.new(setup)
 		local handler = on_target_presence[type];
 		if handler and attr.to == module.host and jid_bare(attr.from) == target then
 			handler(attr.from, stanza);
+			if type ~= "error" then
+				server:heard(); -- last of all, as above
+			end
 		elseif type == "subscribe" then
 			module:send(st.presence({ from = jid_bare(attr.to), to = jid_bare(attr.from), type = "unsubscribed" }));
 		end
@@ -377,9 +466,8 @@ function backends.new(setup)
 	-- to be called when the module goes, whether it is reloaded or not
 	local function stop_timers()
 		checks:stop();
-		if doubt_timer then
-			doubt_timer:stop();
-		end
+		doubts:stop();
+		server:stop();
 	end
 
 	-- (resource, is_drained) -> whether it is a backend
@@ -393,8 +481,8 @@ function backends.new(setup)
 	-- How many backends there are in each state that one is in
 	local function count_states()
 		local counts = {};
-		for _, record in pairs(records) do
-			local state = state_of(record);
+		for backend, record in pairs(records) do
+			local state = state_of(record, doubts:has(backend));
 			counts[state] = (counts[state] or 0) + 1;
 		end
 		return counts;
@@ -407,19 +495,15 @@ function backends.new(setup)
 		if session and session.type == "local" then
 			watch_hibernation(session);
 		else
-			watch_streams(host);
+			watch_server();
 		end
 		subscription.start();
-		local is_in_doubt = false; -- which a reload carries over
+		doubts:raise(saved.doubts);
 		for _, entry in ipairs(list()) do
 			update(entry.jid, { is_excluded = not setup.is_wanted(entry.resource) });
-			is_in_doubt = records[entry.jid] and records[entry.jid].doubt or is_in_doubt;
 		end
 		checks:start();
-		relieve_hibernating(); -- in the middle of which a reload may have been
-		if is_in_doubt then
-			doubt_all();
-		end
+		relieve(); -- in the middle of which a reload may have been
 	end
 
 	-- Asks for all presence anew, and whether the backends are alive.
@@ -433,6 +517,7 @@ function backends.new(setup)
 	end
 
 	return {
+		alive = alive;
 		count_states = count_states;
 		drain = drain;
 		list = list;
@@ -442,7 +527,8 @@ function backends.new(setup)
 		resync = resync;
 		save = function ()
 			return {
-				records = records, remembered = remembered, checks = checks:save(), is_watched = is_watched, was_serving = was_serving,
+				records = records, remembered = remembered, checks = checks:save(), doubts = doubts:save();
+				is_watched = is_watched, was_serving = was_serving, was_ready = was_ready;
 			};
 		end;
 		start = start;

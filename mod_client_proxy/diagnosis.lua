@@ -15,10 +15,16 @@ local problems = {
 	["unreachable"] = { "warn", "%s cannot be reached, it is tried again: see that its server runs, and that Prosody can connect to it" };
 };
 
+-- About the target. A server that cannot reach this one for its answers may wait for minutes before it tries again.
+local SILENT = "Nothing comes from the server of %s, though it is asked again and again: see that it runs, "
+	.."and that it can connect to this one; a new stream to it is tried";
+
+local PRESENCE_WITHIN = 1; -- seconds, in which presence may come before it is said that there is none
+
 local diagnosis = {};
 
 -- (setup) -> changed(), to be called when something may have changed; current() -> level, line
--- setup: { target, pool, subscription }
+-- setup: { target, pool, server, subscription }
 function diagnosis.new(setup)
 	local reported;
 	local is_due = false;
@@ -26,7 +32,9 @@ function diagnosis.new(setup)
 	local function current()
 		local target = setup.target;
 		local state, reason = setup.subscription.state();
-		if problems[state] then
+		if setup.server:is_silent() then
+			return "warn", SILENT:format(target);
+		elseif problems[state] then
 			local level, format = table.unpack(problems[state]);
 			return level, format:format(target, module.host)..(reason and (" (%s)"):format(reason) or "");
 		elseif setup.pool:serves() then
@@ -35,6 +43,10 @@ function diagnosis.new(setup)
 			return "warn", ("All resources of %s are draining, hibernating or excluded, requests are refused"):format(target);
 		end
 		return "warn", ("No resource of %s is online, requests are refused: log in a client that answers them"):format(target);
+	end
+
+	local function is_nobody_there()
+		return setup.subscription.state() == "granted" and #setup.pool == 0;
 	end
 
 	local function report()
@@ -51,7 +63,7 @@ function diagnosis.new(setup)
 	local function changed()
 		if not is_due then
 			is_due = true;
-			module:add_timer(0, report);
+			module:add_timer(is_nobody_there() and PRESENCE_WITHIN or 0, report);
 		end
 	end
 

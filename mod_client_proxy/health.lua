@@ -2,13 +2,19 @@
 --
 -- What it takes to suspend one: a request has timed out, or the operator asks, and then the backend
 -- itself leaves a ping unanswered. A time-out alone does not do, since it is a requester's word:
--- anybody can ask what no backend answers. From then on it is pinged again after growing pauses, and
--- an answer to any of these pings shows that it is alive.
+-- anybody can ask what no backend answers. From then on it is pinged again after growing pauses.
+--
+-- What ends that is a sign of life: an answer that only the backend can have sent, be it to a ping or to a
+-- request. If a server may have said it in its place, as a server says of a session that it has not got
+-- what a client without XEP-0199 says of a ping, then it takes the backend's presence as well.
 
 local new_id = require "util.id".medium;
+local now = require "util.time".monotonic;
 local st = require "util.stanza";
 
 local PATIENCE = 1; -- seconds, until an unanswered ping means something
+local CALM = 1; -- seconds after a sign of life in which there is no new reason to ask for one
+local LONG_CALM = 10; -- likewise if that has taken the presence of all backends
 local LONGEST_PAUSE = 5 * 60;
 
 local health = {};
@@ -20,8 +26,10 @@ function health.new(saved, on_silent)
 	return setmetatable({
 		on_silent = on_silent;
 		-- by backend: { id (what the ids of its pings begin with), count (of its pings),
-		-- pause (seconds until the next one), timer (nil between stop() and start()), is_silent (whether the first was not answered) }
-		checks = saved or {};
+		-- pause (seconds until the next one), timer (nil between stop() and start()), is_silent (whether the first was
+		-- not answered), is_answered (whether one was, perhaps by a server) }
+		checks = saved and saved.checks or {};
+		calm_until = saved and saved.calm_until or {}; -- by backend, on the clock of util.time
 	}, health);
 end
 
@@ -35,7 +43,7 @@ local function set_timer(self, check, backend)
 	check.timer = module:add_timer(check.pause, function ()
 		check.pause = math.min(check.pause * 2, LONGEST_PAUSE);
 		set_timer(self, check, backend); -- already now, as an error in another module's handler would end this here
-		if not check.is_silent then
+		if not check.is_silent and not check.is_answered then
 			check.is_silent = true;
 			self.on_silent(backend);
 		end
@@ -57,12 +65,41 @@ local function start_pinging(self, check, backend)
 	send_ping(check, backend);
 end
 
+-- Whether any backend is being asked
+function health:any()
+	return next(self.checks) ~= nil;
+end
+
+-- -> the check of the backend that has yet to begin | nil if it has begun
+local function new_check(self, backend)
+	local check = self.checks[backend] or { id = new_id(), count = 0, pause = PATIENCE, is_silent = false };
+	if check.count > 0 or self.is_stopped then
+		return nil;
+	end
+	self.checks[backend] = check;
+	stop_timer(check);
+	return check;
+end
+
 -- Pings the backend until it answers or is forgotten, unless that is under way.
 function health:check(backend)
-	if not self.checks[backend] then
-		local check = { id = new_id(), count = 0, pause = PATIENCE, is_silent = false };
-		self.checks[backend] = check;
+	local check = new_check(self, backend);
+	if check then
 		start_pinging(self, check, backend);
+	end
+end
+
+-- There is reason to think that it is not alive: checks it, but not before some time has passed since it has shown that it is.
+function health:suspect(backend)
+	local calm = (self.calm_until[backend] or 0) - now();
+	if calm <= 0 then
+		return self:check(backend);
+	end
+	local check = new_check(self, backend);
+	if check then
+		check.timer = module:add_timer(calm, function ()
+			start_pinging(self, check, backend);
+		end);
 	end
 end
 
@@ -74,22 +111,56 @@ function health:is_answer(stanza)
 		and attr.id:sub(1, #check.id) == check.id;
 end
 
--- The backend is alive, or has gone: nothing more is asked of it.
-function health:forget(backend)
+-- It has answered a ping, or its server has in its place: its presence is to tell.
+function health:answered(backend)
+	self.checks[backend].is_answered = true;
+end
+
+-- Nothing more is asked of it. -> whether something was
+local function end_check(self, backend)
 	local check = self.checks[backend];
+	self.checks[backend] = nil;
 	if check then
-		self.checks[backend] = nil;
 		stop_timer(check);
 	end
+	return check ~= nil;
+end
+
+-- It has sent what nobody else can have sent. -> whether that was in question
+function health:alive(backend)
+	local was_in_question = end_check(self, backend);
+	if was_in_question then
+		self.calm_until[backend] = now() + CALM;
+	end
+	return was_in_question;
+end
+
+-- Its presence has come, because it was asked for or by itself. -> whether that shows that it is alive, which was in
+-- question. What comes by itself shows less: when a cluster falls apart, presence comes from all parts of it.
+function health:present(backend, was_asked_for)
+	local check = self.checks[backend];
+	if not check or not check.is_answered then
+		return false;
+	end
+	self.calm_until[backend] = now() + (was_asked_for and LONG_CALM or CALM);
+	return end_check(self, backend);
+end
+
+-- It has gone, or is asked for nothing meanwhile.
+function health:forget(backend)
+	self.calm_until[backend] = nil;
+	end_check(self, backend);
 end
 
 -- -> what a reload has to carry over; stop() is yet to be called
 function health:save()
-	return self.checks;
+	return { checks = self.checks, calm_until = self.calm_until };
 end
 
--- To be called when the module goes, whether it is reloaded or not
+-- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
+-- on after that: a check that began then would keep the next instance, which has the same ones, from beginning any.
 function health:stop()
+	self.is_stopped = true;
 	for _, check in pairs(self.checks) do
 		stop_timer(check);
 	end
@@ -103,7 +174,7 @@ function health:start()
 	end
 	for _, backend in ipairs(backends) do
 		local check = self.checks[backend]; -- which the ping before may have ended
-		if check and not check.timer then
+		if check and not check.timer and not self.is_stopped then
 			start_pinging(self, check, backend);
 		end
 	end

@@ -56,6 +56,7 @@ if saved.target and not keeps_target then
 	module:require "subscription".withdraw(saved.target);
 end
 
+local server = module:require "server".new(jid_host(options.target), function () return #pending > 0; end);
 local handlers, diagnosis;
 local function on_change()
 	diagnosis.changed();
@@ -63,23 +64,27 @@ end
 local subscription = module:require "subscription".new {
 	target = options.target;
 	auto_approve = options.auto_approve;
+	server = server;
 	saved = keeps_target and saved.subscription;
 	on_change = on_change;
 };
 local backends = module:require "backends".new {
 	target = options.target;
-	timeout = options.request_timeout;
+	server = server;
 	pool = pool;
 	subscription = subscription;
 	is_wanted = module:require "globs".matcher(options.resources or { "*" });
 	saved = keeps_target and saved.backends;
 	on_gone = function (backend) handlers.on_backend_gone(backend); end;
-	on_hibernating = function (backend) handlers.on_backend_hibernating(backend); end;
+	on_away = function (backend) handlers.on_backend_away(backend); end;
+	on_back = function (backend) handlers.on_backend_back(backend); end;
+	on_broken = function () handlers.on_stream_broken(); end;
 	on_change = on_change;
 };
 diagnosis = module:require "diagnosis".new {
 	target = options.target;
 	pool = pool;
+	server = server;
 	subscription = subscription;
 };
 handlers = requests.new {
@@ -92,6 +97,7 @@ handlers = requests.new {
 	pool = pool;
 	pending = pending;
 	operations = operations;
+	alive = backends.alive;
 	suspect = backends.suspect;
 	lose_unreachable = backends.lose_unreachable;
 };

@@ -24,6 +24,7 @@ local failures = errors.init("client_proxy", {
 	["full"] = { "wait", "resource-constraint", "Too many requests are pending" };
 	["no-memory"] = { "wait", "resource-constraint", "There is no memory for another request" };
 	["requester-full"] = { "wait", "resource-constraint", "Too many of your requests are pending, or they are too large" };
+	["lost"] = { "wait", "remote-server-timeout", "The connection to the target's server broke, and no answer has come since" };
 	["retargeted"] = { "wait", "service-unavailable", "The service has moved to another account" };
 	["no-messages"] = { "cancel", "feature-not-implemented", "Messages are not supported here" };
 	["no-such-resource"] = { "cancel", "service-unavailable", "This address takes no requests" };
@@ -35,7 +36,7 @@ local failures = errors.init("client_proxy", {
 -- How the requests that end so are counted
 local outcomes = {
 	["backend-gone"] = "backend_gone", ["no-backend"] = "no_backend", ["timeout"] = "timeout", ["unloaded"] = "unloaded";
-	["retargeted"] = "backend_gone";
+	["retargeted"] = "backend_gone", ["lost"] = "backend_gone";
 	["full"] = "limited", ["requester-full"] = "limited", ["no-memory"] = "limited";
 	["bad-address"] = "refused", ["bad-id"] = "refused", ["conflict"] = "refused", ["malformed"] = "refused",
 	["no-such-resource"] = "refused", ["not-by-backends"] = "refused";
@@ -43,6 +44,9 @@ local outcomes = {
 
 -- How many requests expire or change their backend before Prosody gets to do something else
 local SLICE = 100;
+
+-- Seconds after a stream has broken, in which an answer may still come by another one
+local LOST_AFTER = 4;
 
 local IQ_REQUEST = { get = true, set = true };
 local IQ_ANSWER = { result = true, error = true };
@@ -136,9 +140,10 @@ local function in_slices(work)
 	return start, retire;
 end
 
--- (setup) -> the handlers for IQ and message events, for backends that go or hibernate, stop() and stop_timers()
+-- (setup) -> the handlers for IQ and message events, for what happens to backends, stop() and stop_timers()
 -- setup: { target, timeout (seconds), retries, max_pending, max_pending_per_requester, jat, pool, pending, operations,
---          suspect(backend): to be told of what lets a request time out,
+--          alive(backend): to be told of what has answered, suspect(backend): of what lets a request time out, or
+--          of an error that its server may have sent in its place,
 --          lose_unreachable(backend): to be told of what a server says that it cannot reach }
 function requests.new(setup)
 	local jat, pool, pending, target, operations = setup.jat, setup.pool, setup.pending, setup.target, setup.operations;
@@ -234,14 +239,19 @@ function requests.new(setup)
 		end
 	end
 
-	-- What becomes of a request that the pending table has let go because its backend will not answer it
-	local function retry(requester, service, id, gone, added, deadline, retries, stanza)
-		local backend = stanza and pool:pick(requester, service, pending, gone);
-		if backend and hand_over(st.clone(stanza), backend, requester, service, id, added, deadline, retries - 1) then
+	-- Sends a request again that the pending table has let go: to that backend, if there is one and it can be sent again.
+	local function resend(backend, requester, service, id, _, _, deadline, retries, stanza)
+		if backend and hand_over(st.clone(stanza), backend, requester, service, id, now(), deadline, retries - 1) then
 			operations.count("retries");
 		else
 			fail(requester, service, id, "backend-gone");
 		end
+	end
+
+	-- What becomes of a request that the pending table has let go because its backend will not answer it
+	local function retry(requester, service, id, gone, added, deadline, retries, stanza)
+		local backend = stanza and pool:pick(requester, service, pending, gone);
+		resend(backend, requester, service, id, gone, added, deadline, retries, stanza);
 	end
 
 	-- A slice of what backends had that have gone. -> whether there is more
@@ -264,15 +274,31 @@ function requests.new(setup)
 		end
 	end
 
-	-- A slice of the gets of one that hibernates: each goes to another backend, or waits there if there is none for it.
-	local function hand_on(backend)
+	-- A ready one for what `backend` has got: another one, if there is any, else itself | nil
+	local function find_ready(requester, service, backend)
+		local other = pool:pick(requester, service, pending, backend);
+		return other and pool:state(other) == "ready" and other or pool:state(backend) == "ready" and backend or nil;
+	end
+
+	-- Whether what it has got is still for the others: since before that time or, if none is named, as long as it is not ready
+	local function is_for_others(backend, added, before)
+		if before then
+			return added < before;
+		end
+		return pool:state(backend) ~= "ready";
+	end
+
+	-- A slice of the gets that a backend has, and are for others as above: each goes to another backend, waits there
+	-- if there can be none for it, or until one is ready. -> whether there is more
+	local function hand_on(backend, before)
 		for _ = 1, SLICE do
-			local requester, service = pending:first_movable(backend);
-			if not requester or not pool:serves() then
+			local requester, service, added = pending:first_movable(backend);
+			if not requester or not is_for_others(backend, added, before) or not pool:is_ready() then
 				return false;
-			elseif pool:pick(requester, service, pending, backend) then
-				local _, _, id, _, added, deadline, retries, stanza = pending:take_movable(backend);
-				retry(requester, service, id, backend, added, deadline, retries, stanza);
+			end
+			local ready = find_ready(requester, service, backend);
+			if ready then
+				resend(ready, pending:take_movable(backend));
 			else
 				pending:fix_movable(backend);
 			end
@@ -280,19 +306,76 @@ function requests.new(setup)
 		return true;
 	end
 
-	local relieved = {}; -- the backends whose gets are handed on, the first one now
-
-	local start_handing_on, retire_handing_on = in_slices(function ()
-		if not hand_on(relieved[1]) then
-			table.remove(relieved, 1);
+	-- A slice of what cannot be sent again, and was with a backend when a stream broke. -> whether there is more
+	local function give_up_lost(backend, before)
+		for _ = 1, SLICE do
+			local requester, service, id = pending:take_fixed(backend, before);
+			if not requester then
+				return false;
+			end
+			fail(requester, service, id, "lost");
 		end
-		return relieved[1] ~= nil;
+		return true;
+	end
+
+	local errands = {}; -- what is to be done in slices: { { work, backend, before }, ... }, the first one now
+
+	local start_errands, retire_errands = in_slices(function ()
+		local work, backend, before = table.unpack(errands[1]);
+		if not work(backend, before) then
+			table.remove(errands, 1);
+		end
+		return errands[1] ~= nil;
 	end);
 
-	-- to be called when it hibernates and there is another one for what it has
-	local function on_backend_hibernating(backend)
-		table.insert(relieved, backend);
-		start_handing_on();
+	local function add_errand(...)
+		table.insert(errands, { ... });
+		start_errands();
+	end
+
+	-- to be called when it hibernates or is in doubt, and there is another one for what it has
+	local function on_backend_away(backend)
+		add_errand(hand_on, backend);
+	end
+
+	-- When a stream of the target's server breaks, what a backend has got may have been lost, or its answers,
+	-- until the backend is in doubt no longer: that has come by a stream that works.
+	local broken_at = -math.huge; -- when a stream broke the last time
+	local lost_before = {}; -- by backend: when it was in doubt no longer
+	local loss_timer; -- until what may be lost is given up
+
+	-- to be called when a stream of the target's server broke
+	local function on_stream_broken()
+		broken_at = now();
+		if loss_timer then
+			loss_timer:stop();
+		end
+		loss_timer = not retired and module:add_timer(LOST_AFTER, function ()
+			loss_timer = nil;
+			for backend, time in pairs(lost_before) do
+				add_errand(give_up_lost, backend, time);
+			end
+			lost_before = {};
+		end);
+	end
+
+	-- to be called when it is in doubt no longer: the gets that it may not have got are sent once more
+	local function on_backend_back(backend)
+		if now() < broken_at + LOST_AFTER then
+			lost_before[backend] = now();
+			add_errand(hand_on, backend, now());
+		end
+	end
+
+	-- What an answer tells about the backend in whose name it came
+	local function learn_from_answer(backend, bounce)
+		if retired then -- by a reload while the answer was sent
+			return;
+		elseif not bounce then
+			setup.alive(backend);
+		elseif bounce == "doubtful" then
+			setup.suspect(backend);
+		end
 	end
 
 	local function drop_answer(stanza)
@@ -301,20 +384,25 @@ function requests.new(setup)
 	end
 
 	-- The answer goes to its requester, be it the backend's or a server's no. If a server cannot reach the
-	-- backend, the request is taken care of before anybody is told, as that can do many other things.
+	-- backend, or seems to say so of one that is in doubt anyway, the request is tried elsewhere. It is taken
+	-- care of before anybody is told, as that can do many other things.
 	local function settle(origin, stanza)
 		local attr = stanza.attr;
 		local requester, service, id, backend, added, deadline, retries, kept = pending:take(attr.from, attr.to, attr.id);
 		if not requester then
 			return;
 		end
-		if bounces.kind(origin, stanza, pool) == "unreachable" then
+		local bounce = bounces.kind(origin, stanza, pool);
+		if bounce == "unreachable" then
 			retry(requester, service, id, backend, added, deadline, retries, kept);
 			setup.lose_unreachable(backend);
+		elseif bounce == "doubtful" and kept and pool:is_ready() and pool:state(backend) ~= "ready" then
+			retry(requester, service, id, backend, added, deadline, retries, kept);
 		else
 			operations.count_answer(attr.type == "error" and "error" or "answered", now() - added);
 			attr.from, attr.to = service, requester;
 			module:send(stanza);
+			learn_from_answer(backend, bounce);
 		end
 		return true;
 	end
@@ -376,7 +464,10 @@ function requests.new(setup)
 	local function stop_timers()
 		retired = true;
 		retire_taking_back();
-		retire_handing_on();
+		retire_errands();
+		if loss_timer then
+			loss_timer:stop();
+		end
 		if timer then
 			timer:stop();
 		end
@@ -387,8 +478,10 @@ function requests.new(setup)
 		start_taking_back();
 	end
 	return {
+		on_backend_away = on_backend_away;
+		on_backend_back = on_backend_back;
 		on_backend_gone = on_backend_gone;
-		on_backend_hibernating = on_backend_hibernating;
+		on_stream_broken = on_stream_broken;
 		stop = stop;
 		stop_timers = stop_timers;
 		on_iq_first = on_iq_first;

@@ -4,6 +4,7 @@
 
 local jid_resource = require "util.jid".resource;
 local jid_split = require "util.jid".split;
+local now = require "util.time".monotonic;
 local rostermanager = require "core.rostermanager";
 local st = require "util.stanza";
 local user_exists = require "core.usermanager".user_exists;
@@ -12,6 +13,12 @@ local user_exists = require "core.usermanager".user_exists;
 local FIRST_PAUSE = 1;
 local LONGEST_PAUSE = 60 * 60;
 local LONGEST_PAUSE_UNREACHABLE = 5 * 60;
+local LONGEST_PAUSE_WORTH_TRYING = 2;
+
+-- Seconds between one probe and the next. Presence gets lost while a server waits before it tries again to
+-- reach ours, up to five minutes by default with some; so it is asked for once more after each of these pauses.
+local PROBE_PAUSE = 1;
+local FURTHER_PROBES = { 2, 8, 32, 128, 300 };
 
 -- In these states the target has not been asked yet; in all others an answer decides about the next one.
 local IS_UNASKED = { ["starting"] = true, ["no-account"] = true, ["roster-broken"] = true, ["reachable"] = true };
@@ -45,15 +52,20 @@ end
 
 -- (setup) -> the functions to be called on presence from the target, and more
 -- setup: { target (the prepared bare JID), auto_approve, saved (what save() returned before a reload),
+--          server (the target's),
 --          on_change(): to be told when state() returns something else }
 function subscription.new(setup)
-	local target = setup.target;
+	local target, server = setup.target, setup.server;
 	local node, host = jid_split(target);
 	local saved = setup.saved or { state = "starting" };
 	local state, reason = saved.state, saved.reason;
 	local pause = FIRST_PAUSE;
 	local timer; -- until the target is asked again; nil when it has answered
-	local is_probe_due = false;
+	local asked_at; -- what had been heard of the target's server when it was first asked
+	local probed_at = -math.huge; -- when a probe was sent the last time
+	local probe_timer; -- until the next one, if it is to be sent
+	local is_stopped = false; -- from then on, nothing is set that would keep all of this in memory until it is due
+	local further_timer; -- until the next one of FURTHER_PROBES
 	local ask;
 
 	local function set_state(new_state, new_reason)
@@ -63,27 +75,88 @@ function subscription.new(setup)
 		end
 	end
 
+	-- -> a timer | nil if it has been stopped, and may still be in the middle of something
+	local function add_timer(seconds, callback)
+		return not is_stopped and module:add_timer(seconds, callback) or nil;
+	end
+
 	local function send_to_target(type)
 		module:send(st.presence({ from = module.host, to = target, type = type }));
 	end
 
-	local function stop()
+	local function stop_asking()
 		if timer then
 			timer:stop();
 			timer = nil;
 		end
 	end
 
+	local function stop_probing()
+		if probe_timer then
+			probe_timer:stop();
+			probe_timer = nil;
+		end
+	end
+
+	local function send_probe()
+		stop_probing();
+		probed_at = now();
+		if state == "granted" then
+			send_to_target("probe");
+		end
+	end
+
+	-- Asks for the presence of all resources, some seconds from now at the earliest, once however often this is called.
+	local function probe(delay)
+		if state ~= "granted" then
+			return;
+		end
+		delay = math.max(delay or 0, probed_at + PROBE_PAUSE - now());
+		if delay <= 0 then
+			send_probe();
+		elseif not probe_timer then
+			probe_timer = add_timer(delay, send_probe);
+		end
+	end
+
+	local function stop_probing_further()
+		if further_timer then
+			further_timer:stop();
+			further_timer = nil;
+		end
+	end
+
+	local function probe_further(number)
+		stop_probing_further();
+		further_timer = FURTHER_PROBES[number] and add_timer(FURTHER_PROBES[number], function ()
+			further_timer = nil;
+			probe_further(number + 1);
+			probe();
+		end);
+	end
+
+	-- Whether the question has certainly been read: a server that is silent may not have got it.
+	local function has_been_read()
+		return server:has_been_heard_since(asked_at);
+	end
+
+	local function longest_pause()
+		if state ~= "unreachable" then
+			return LONGEST_PAUSE;
+		end
+		return server:is_worth_trying() and LONGEST_PAUSE_WORTH_TRYING or LONGEST_PAUSE_UNREACHABLE;
+	end
+
 	local function ask_later()
-		stop();
-		timer = module:add_timer(pause, function ()
+		stop_asking();
+		timer = add_timer(pause, function ()
 			timer = nil;
-			if state == "asked" then
+			if state == "asked" and has_been_read() then
 				set_state("unapproved");
 			end
 			ask();
 		end);
-		pause = math.min(pause * 2, state == "unreachable" and LONGEST_PAUSE_UNREACHABLE or LONGEST_PAUSE);
+		pause = math.min(pause * 2, longest_pause());
 	end
 
 	local function ask_soon()
@@ -135,10 +208,14 @@ function subscription.new(setup)
 				return set_state(problem, why);
 			end
 		end
+		if IS_UNASKED[state] or not asked_at then
+			asked_at = server:heard_so_far();
+		end
 		if IS_UNASKED[state] then
 			set_state("asked");
 		end
 		send_to_target("subscribe");
+		server:listen();
 	end
 
 	-- Before a resource's presence goes to those in the roster: though the account
@@ -167,35 +244,38 @@ function subscription.new(setup)
 		ask();
 	end
 
-	-- to be called when a backend has been lost without a word from the target's server
+	-- to be called when a backend may be gone without a word from the target's server
 	local function check()
 		if not timer then
 			ask_later(); -- before anything is sent, the answer to which may come at once
 		end
+		probe();
+		server:listen();
+	end
+
+	-- to be called when what is known may be out of date: a stream of the target's server has come or gone
+	local function on_shaken()
+		pause = FIRST_PAUSE;
+		probe_further(1);
 		if state == "granted" then
-			send_to_target("probe");
+			check();
+		elseif state ~= "unapproved" and state ~= "refused" then -- which an answer has said
+			ask();
 		end
 	end
 
 	-- to be called when a resource of the target has gone: a session that takes the place of
 	-- another one can have come before that, as ejabberd tells it
 	local function on_gone()
-		if prosody.hosts[host] or is_probe_due then
-			return;
+		if server:is_elsewhere() then
+			probe(FIRST_PAUSE);
 		end
-		is_probe_due = true;
-		module:add_timer(FIRST_PAUSE, function ()
-			is_probe_due = false;
-			if state == "granted" then
-				send_to_target("probe");
-			end
-		end);
 	end
 
 	local function on_subscribed()
 		set_state("granted");
 		-- Prosody sends no presence on behalf of an account that approved in advance
-		send_to_target("probe");
+		probe();
 	end
 
 	local function on_unsubscribed()
@@ -220,7 +300,7 @@ function subscription.new(setup)
 	-- Available or unavailable: the target's server can be reached
 	local function on_presence(stanza)
 		if state == "granted" then
-			stop();
+			stop_asking();
 			pause = FIRST_PAUSE;
 		elseif state == "unreachable" then
 			ask_soon();
@@ -230,11 +310,20 @@ function subscription.new(setup)
 		end
 	end
 
+	-- to be called when the module goes, whether it is reloaded or not
+	local function stop()
+		is_stopped = true;
+		stop_asking();
+		stop_probing_further();
+		stop_probing();
+	end
+
 	return {
 		check = check;
 		on_error = on_error;
 		on_gone = on_gone;
 		on_presence = on_presence;
+		on_shaken = on_shaken;
 		on_subscribed = on_subscribed;
 		on_unsubscribed = on_unsubscribed;
 		resync = resync;

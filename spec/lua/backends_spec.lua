@@ -13,6 +13,10 @@ describe("backends", function ()
 	local on_check; -- what the subscription does when it is to check, or nil
 	local changes; -- how often it was told that something has changed
 	local is_wanted; -- which resources may serve
+	local on_heard; -- what follows from that, or nil
+	local heard; -- how often the target's server has been heard
+	local is_heard; -- whether something comes from the target's server that those in doubt are asked by
+	local on; -- what the target's server is to tell, from the start on
 
 	local function tell_subscription(name)
 		return function ()
@@ -22,7 +26,17 @@ describe("backends", function ()
 
 	local function new_backends(saved)
 		return module:require "backends".new {
-			target = TARGET, pool = pool, timeout = 60, saved = saved;
+			target = TARGET, pool = pool, saved = saved;
+			server = {
+				heard = function ()
+					heard = heard + 1;
+					if on_heard then
+						on_heard();
+					end
+				end, heard_so_far = function () end;
+				has_been_heard_since = function () return is_heard; end;
+				on_iq = function () end, start = function (_, told_by_server) on = told_by_server; end, stop = function () end;
+			};
 			is_wanted = function (resource) return is_wanted(resource); end;
 			subscription = {
 				check = function ()
@@ -32,7 +46,7 @@ describe("backends", function ()
 					end
 				end;
 				on_error = tell_subscription "error", on_gone = tell_subscription "gone",
-				on_presence = tell_subscription "presence",
+				on_presence = tell_subscription "presence", on_shaken = tell_subscription "shaken",
 				on_subscribed = tell_subscription "subscribed", on_unsubscribed = tell_subscription "unsubscribed",
 				resync = tell_subscription "resync", start = tell_subscription "start",
 			};
@@ -40,9 +54,15 @@ describe("backends", function ()
 				assert.is_nil(pool:state(backend));
 				table.insert(told, "gone "..backend);
 			end;
-			on_hibernating = function (backend)
-				assert.equal("away", pool:state(backend));
-				table.insert(told, "hibernating "..backend);
+			on_away = function (backend)
+				assert.is_true(pool:state(backend) == "away" or pool:state(backend) == "suspended");
+				table.insert(told, "away "..backend);
+			end;
+			on_back = function (backend)
+				table.insert(told, "back "..backend);
+			end;
+			on_broken = function ()
+				table.insert(told, "broken");
 			end;
 			on_change = function () changes = changes + 1; end;
 		};
@@ -50,7 +70,7 @@ describe("backends", function ()
 
 	before_each(function ()
 		module = fake_module.new();
-		told, asked, changes, on_check = {}, {}, 0, nil;
+		told, asked, changes, on_check, on_heard, heard, is_heard = {}, {}, 0, nil, nil, 0, true;
 		is_wanted = function () return true; end;
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
 		backends = new_backends();
@@ -342,6 +362,7 @@ describe("backends", function ()
 			receive(nil, TARGET.."/a", PROXY);
 			backends.suspect(TARGET.."/a");
 			assert.same({}, lines());
+			is_heard = false;
 			module:pass(100);
 			local found = lines();
 			assert.equal(1, #found);
@@ -587,6 +608,9 @@ describe("backends", function ()
 			local stanza = st.stanza("iq", {
 				type = attr.type or "result", id = attr.id or ping.attr.id, from = attr.from or BACKEND, to = attr.to or PROXY,
 			});
+			if attr.condition then
+				stanza:tag("error", { type = "cancel" }):tag(attr.condition, { xmlns = "urn:ietf:params:xml:ns:xmpp-stanzas" }):reset();
+			end
 			return backends.on_iq { origin = origin or {}, stanza = stanza };
 		end
 
@@ -604,43 +628,174 @@ describe("backends", function ()
 			assert.same({}, module:take_sent());
 		end);
 
-		it("are suspended when they leave that unanswered, and the target's presence is checked, once", function ()
+		it("are suspended when they leave that unanswered, and are in doubt then", function ()
 			module:pass(0.9);
 			assert.equal("ready", pool:state(BACKEND));
 			assert.same({}, asked);
 			module:pass(0.1);
 			assert.same({ "suspended", "suspended" }, { state_of "a" });
-			module:pass(1000);
-			assert.same({ "suspended", "suspended" }, { state_of "a" });
 			assert.same({ "check" }, asked);
 		end);
 
-		it("are never lost for want of an answer", function ()
-			module:pass(30 * 24 * 60 * 60);
+		it("are suspended and not in doubt then when they are clients of ours", function ()
+			module.prosody.full_sessions[BACKEND] = {};
+			module:pass(1000);
+			assert.same({ "suspended", "suspended" }, { state_of "a" });
+			assert.same({ "check" }, asked);
 			assert_backends(BACKEND);
-			assert.same({}, told);
 		end);
 
-		for _, type in ipairs { "result", "error" } do
-			it("are left alone after a ping's "..type..", whatever their timer would do later", function ()
-				assert.is_true(answer { type = type });
+		it("are never lost for want of an answer, as long as they are there", function ()
+			module:pass(1);
+			receive(nil, BACKEND, PROXY);
+			module:pass(30 * 24 * 60 * 60);
+			assert_backends(BACKEND);
+			assert.same({ "suspended", "suspended" }, { state_of "a" });
+			assert.same({ "back "..BACKEND }, told);
+		end);
+
+		it("are never lost for want of an answer while nothing comes from their server at all", function ()
+			is_heard = false;
+			module:pass(1000);
+			assert_backends(BACKEND);
+			assert.same({ "suspended", "suspended" }, { state_of "a" });
+			assert.is_true(#asked > 1000 / 40);
+		end);
+
+		it("are lost when they leave that unanswered and their presence does not come", function ()
+			module:pass(3.9);
+			assert_backends(BACKEND);
+			module:pass(0.1);
+			assert_backends();
+			assert.same({ "gone "..BACKEND }, told);
+			assert.equal("shaken", asked[#asked]);
+		end);
+
+		local signs_of_life = {
+			["a result"] = function (id) return answer { id = id }; end;
+			["an error that only a client sends"] = function (id) return answer { type = "error", id = id, condition = "feature-not-implemented" }; end;
+		};
+		for name, answer_ping in pairs(signs_of_life) do
+			it("are left alone after "..name..", whatever their timer would do later", function ()
+				assert.is_true(answer_ping());
 				assert.equal("ready", pool:state(BACKEND));
 				assert.same({}, module:running_timers());
 				assert.same({}, module:take_sent());
-				assert.is_nil(answer { type = type });
+				assert.is_nil(answer_ping());
+				assert.is_true(heard > 1);
 			end);
 
-			it("are ready again after a later ping's "..type, function ()
+			it("are ready again after "..name.." to a later ping", function ()
+				is_heard = false;
 				module:pass(10);
 				assert.equal("suspended", pool:state(BACKEND));
 				local pings = module:take_sent();
-				assert.is_true(answer { type = type, id = pings[#pings].attr.id });
+				assert.is_true(answer_ping(pings[#pings].attr.id));
 				assert.same({ "ready", "ready" }, { state_of "a" });
 				assert.same({}, module:running_timers());
+				assert.equal("back "..BACKEND, told[#told]);
+			end);
+		end
+
+		it("are ready again when they answer a request", function ()
+			module:pass(2);
+			assert.equal("suspended", pool:state(BACKEND));
+			backends.alive(BACKEND);
+			assert.same({ "ready", "ready" }, { state_of "a" });
+			assert.same({}, module:running_timers());
+		end);
+
+		it("are asked no more when they answer a request before the ping, and not again for a second", function ()
+			backends.alive(BACKEND);
+			assert.same({}, module:running_timers());
+			module:pass(0.9);
+			backends.suspect(BACKEND);
+			assert.same({}, module:take_sent());
+			module:pass(0.1);
+			backends.suspect(BACKEND);
+			assert.equal(1, #module:take_sent());
+		end);
+
+		it("are not alive because others are, or because strangers answer", function ()
+			receive(nil, TARGET.."/b", PROXY);
+			backends.alive(TARGET.."/b");
+			backends.alive(STRANGER);
+			module:pass(1);
+			assert.equal("suspended", pool:state(BACKEND));
+			assert.equal("ready", pool:state(TARGET.."/b"));
+		end);
+
+		for _, condition in ipairs { "service-unavailable", "recipient-unavailable", "item-not-found", "gone", "remote-server-timeout" } do
+			describe("and answered by what a server may say, too, "..condition..",", function ()
+				before_each(function ()
+					assert.is_true(answer { type = "error", condition = condition });
+				end);
+
+				it("are in doubt, and get nothing new", function ()
+					assert.same({ "suspended", "suspended" }, { state_of "a" });
+					assert.same({ "check" }, asked);
+				end);
+
+				it("are lost when their presence does not come within seconds", function ()
+					module:pass(2.9);
+					assert_backends(BACKEND);
+					module:pass(0.1);
+					assert_backends();
+					assert.same({ "gone "..BACKEND }, told);
+				end);
+
+				it("are ready again when it comes, and pinged no more", function ()
+					module:pass(1);
+					receive(nil, BACKEND, PROXY);
+					assert.same({ "ready", "ready" }, { state_of "a" });
+					module:take_sent();
+					module:pass(1000);
+					assert.same({}, module:take_sent());
+					assert_backends(BACKEND);
+				end);
+
+				it("are ready again when they answer a request", function ()
+					backends.alive(BACKEND);
+					assert.same({ "ready", "ready" }, { state_of "a" });
+					module:pass(1000);
+					assert_backends(BACKEND);
+				end);
+
+				it("are asked anew at the earliest a second after presence that came by itself, ten after one that was asked for", function ()
+					for pause, presence in pairs {
+						[1] = st.presence { from = BACKEND, to = PROXY },
+						[10] = st.presence({ from = BACKEND, to = PROXY }):tag("delay", { xmlns = "urn:xmpp:delay" }):up(),
+					} do
+						receive("unavailable", BACKEND, PROXY);
+						receive(nil, BACKEND, PROXY);
+						backends.suspect(BACKEND);
+						ping = module:take_sent()[1];
+						assert.is_true(answer { type = "error", condition = condition });
+						backends.on_presence { origin = {}, stanza = presence };
+						module:take_sent();
+						module:pass(pause - 0.1);
+						backends.suspect(BACKEND);
+						assert.same({}, module:take_sent());
+						module:pass(0.1);
+						backends.suspect(BACKEND);
+						assert.equal(1, #module:take_sent());
+					end
+				end);
+
+				it("are asked first when they come again after they were lost", function ()
+					module:pass(3);
+					module:take_sent();
+					receive(nil, BACKEND, PROXY);
+					assert.same({ "suspended", "suspended" }, { state_of "a" });
+					ping = module:take_sent()[1];
+					assert.is_true(answer());
+					assert.same({ "ready", "ready" }, { state_of "a" });
+				end);
 			end);
 		end
 
 		it("are ready again after the answer to an earlier ping, too", function ()
+			is_heard = false;
 			module:pass(10);
 			assert.is_true(answer());
 			assert.same({ "ready", "ready" }, { state_of "a" });
@@ -710,6 +865,7 @@ describe("backends", function ()
 
 		it("are not waited for when they hibernate meanwhile", function ()
 			module.prosody.hosts["some-domain.example"] = { type = "local", events = {} };
+			module.prosody.full_sessions[BACKEND] = {};
 			backends.start();
 			module:pass(1);
 			assert.equal("suspended", pool:state(BACKEND));
@@ -750,8 +906,8 @@ describe("backends", function ()
 			["unsubscribed"] = function () receive("unsubscribed", TARGET, PROXY); end,
 			["a server that cannot reach it"] = function () backends.lose_unreachable(BACKEND); end,
 			["a stream that ends, and no presence for a while"] = function ()
-				module.hooks["s2sin-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
-				module:pass(60);
+				on.ended(true);
+				module:pass(3);
 			end,
 		};
 
@@ -775,8 +931,8 @@ describe("backends", function ()
 				module:take_sent();
 			end,
 			["a stream that ends, and presence"] = function ()
-				module.hooks["s2sin-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
-				module:pass(30);
+				on.ended(true);
+				module:pass(2);
 				receive(nil, BACKEND, PROXY);
 				module:pass(60);
 			end,
@@ -945,16 +1101,16 @@ describe("backends", function ()
 
 		it("are told of at once, and again whenever others can serve for the first time since", function ()
 			hibernate "a";
-			assert.same({ "hibernating "..BACKEND }, told);
+			assert.same({ "away "..BACKEND }, told);
 			receive(nil, TARGET.."/b", PROXY);
-			assert.same({ "hibernating "..BACKEND, "hibernating "..BACKEND }, told);
+			assert.same({ "away "..BACKEND, "away "..BACKEND }, told);
 			receive(nil, TARGET.."/c", PROXY);
 			assert.equal(2, #told);
 			backends.drain("b", true);
 			backends.drain("c", true);
 			assert.equal(2, #told);
 			backends.drain("c", false);
-			assert.same({ "hibernating "..BACKEND }, { table.unpack(told, 3) });
+			assert.same({ "away "..BACKEND }, { table.unpack(told, 3) });
 		end);
 
 		it("are told of after a reload, which may have been in the middle of handing on", function ()
@@ -964,7 +1120,7 @@ describe("backends", function ()
 			reload();
 			assert.same({}, told);
 			backends.start();
-			assert.same({ "hibernating "..BACKEND }, told);
+			assert.same({ "away "..BACKEND }, told);
 		end);
 
 		it("are told of though another module's handler throws when the target is told that others can serve", function ()
@@ -975,7 +1131,7 @@ describe("backends", function ()
 				error("thrown");
 			end
 			assert.error(function () receive(nil, TARGET.."/b", PROXY); end, "thrown");
-			assert.same({ "hibernating "..BACKEND }, told);
+			assert.same({ "away "..BACKEND }, told);
 			assert.equal(1, changes);
 		end);
 
@@ -997,16 +1153,6 @@ describe("backends", function ()
 			asked = {};
 		end);
 
-		-- A stream has ended, and what is due at once is done.
-		local function end_stream(session)
-			local before = #module.timers;
-			module.hooks[session.from_host == PROXY and "s2sout-destroyed" or "s2sin-destroyed"] { session = session };
-			for index = before + 1, #module.timers do
-				assert.equal(0, module.timers[index].delay);
-				module.timers[index].callback();
-			end
-		end
-
 		local function states()
 			return { (state_of "a"), (state_of "b") };
 		end
@@ -1015,73 +1161,164 @@ describe("backends", function ()
 			assert.is_nil(module.hooks["smacks-hibernation-start"]);
 		end);
 
-		for name, session in pairs {
-			["to"] = { from_host = PROXY, to_host = "some-domain.example" },
-			["from"] = { from_host = "some-domain.example", to_host = PROXY },
-			["that others share with"] = { from_host = "x.example", to_host = PROXY, hosts = { ["some-domain.example"] = {} } },
-		} do
-			it("are suspended when a stream "..name.." its server ends, until their presence comes again", function ()
-				end_stream(session);
+		for _, event in ipairs { "ended", "silent", "unreachable" } do
+			it("are in doubt when its server is said to be "..event..", each until its presence comes", function ()
+				on[event](true);
 				assert.same({ "suspended", "suspended" }, states());
-				assert.same({ "check" }, asked);
+				assert.equal("check", asked[1]);
 				receive(nil, TARGET.."/b", PROXY);
 				assert.same({ "suspended", "ready" }, states());
-				assert.equal(60, module.timers[#module.timers].delay);
-				module.timers[#module.timers].callback();
+				module:pass(2.9);
+				assert_backends(TARGET.."/a", TARGET.."/b");
+				module:pass(0.1);
 				assert_backends(TARGET.."/b");
 				assert.equal("gone "..TARGET.."/a", told[#told]);
 			end);
 		end
 
-		it("are lost in time when a stream ends though another module's handler throws on what asks for their presence", function ()
-			on_check = function () error("thrown"); end;
-			module.hooks["s2sin-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
-			assert.equal(1, #module:pass(0));
+		it("are in doubt until they answer a request", function ()
+			on.ended(true);
+			backends.alive(TARGET.."/a");
+			assert.same({ "ready", "suspended" }, states());
+			module:pass(3);
+			assert_backends(TARGET.."/a");
+		end);
+
+		it("are asked again and again for their presence, and none is lost, as long as nothing at all comes", function ()
+			is_heard = false;
+			on.silent();
+			module:pass(1000);
 			assert.same({ "suspended", "suspended" }, states());
-			module:pass(60);
+			is_heard = true;
+			module:pass(30);
 			assert_backends();
 		end);
 
-		it("are left alone when other streams end", function ()
-			end_stream { from_host = PROXY, to_host = "x.example", hosts = {} };
-			end_stream { from_host = "x.example", to_host = PROXY };
-			assert.same({ "ready", "ready" }, states());
-			assert.same({}, asked);
+		it("have what they have got handed on when another one is in doubt no longer", function ()
+			on.ended(true);
+			assert.same({ "broken" }, told);
+			receive(nil, TARGET.."/b", PROXY);
+			module:pass(0.4);
+			assert.same({ "broken", "back "..TARGET.."/b" }, told);
+			module:pass(0.1);
+			assert.same({ "broken", "back "..TARGET.."/b", "away "..TARGET.."/a" }, told);
 		end);
 
-		it("are none when a stream ends: then nothing is done", function ()
+		it("have what they have got handed on as soon as one is ready, if none was when the presence of others came", function ()
+			receive_priority("-1", TARGET.."/c");
+			on.ended(false);
+			receive_priority("-1", TARGET.."/c");
+			module:pass(0.5);
+			assert.same({ "back "..TARGET.."/c" }, told);
+			receive(nil, TARGET.."/b", PROXY);
+			assert.same({ "back "..TARGET.."/c", "back "..TARGET.."/b", "away "..TARGET.."/a" }, told);
+		end);
+
+		it("have what they have got handed on when the presence of others has come, and theirs has not half a second later", function ()
+			backends.suspect(TARGET.."/a");
+			module:pass(1);
+			receive(nil, TARGET.."/b", PROXY);
+			module:pass(0.4);
+			assert.same({}, told);
+			module:pass(0.1);
+			assert.same({ "away "..TARGET.."/a" }, told);
+		end);
+
+		it("have what they have got handed on later if nobody is ready by then, once somebody is, or comes", function ()
+			on.ended(false);
+			backends.drain("b", true);
+			receive(nil, TARGET.."/b", PROXY);
+			module:pass(0.5);
+			assert.same({ "back "..TARGET.."/b" }, told);
+			backends.drain("b", false);
+			assert.same({ "back "..TARGET.."/b", "away "..TARGET.."/a" }, told);
+		end);
+
+		it("are said to be broken off only when a stream has not ended in good order", function ()
+			on.ended(false);
+			assert.same({}, told);
+			assert.same({ "suspended", "suspended" }, states());
+		end);
+
+		it("are in doubt, too, when their presence does not come with that of others, which only one was in doubt for", function ()
+			receive(nil, TARGET.."/c", PROXY);
+			backends.suspect(TARGET.."/a");
+			module:pass(1);
+			receive(nil, TARGET.."/c", PROXY);
+			module:pass(0.4);
+			assert.same({ "suspended", "ready" }, states());
+			module:pass(0.1);
+			assert.same({ "suspended", "suspended" }, states());
+			assert.equal("ready", (state_of "c"));
+			module:pass(2.9);
+			assert_backends(TARGET.."/b", TARGET.."/c");
+			module:pass(0.1);
+			assert_backends(TARGET.."/c");
+		end);
+
+		it("are lost in time though another module's handler throws on what asks for their presence", function ()
+			on_check = function () error("thrown"); end;
+			assert.error(function () on.ended(true); end, "thrown");
+			assert.same({ "suspended", "suspended" }, states());
+			module:pass(3);
+			assert_backends();
+		end);
+
+		it("are none when a stream ends: then the target is only asked", function ()
 			receive("unavailable", TARGET, PROXY);
-			asked = {};
-			end_stream { from_host = PROXY, to_host = "some-domain.example" };
-			assert.same({}, asked);
+			asked, told = {}, {};
+			on.ended(true);
+			assert.same({ "shaken" }, asked);
+			assert.same({ "broken" }, told);
 		end);
 
 		it("are given their time anew when another stream ends, and after a reload", function ()
-			end_stream { from_host = PROXY, to_host = "some-domain.example" };
-			module:pass(59);
-			end_stream { from_host = PROXY, to_host = "some-domain.example" };
-			module:pass(59);
+			on.ended(true);
+			module:pass(2.9);
+			receive(nil, TARGET.."/a", PROXY);
+			on.ended(true);
+			module:pass(2.9);
 			assert_backends(TARGET.."/a", TARGET.."/b");
 			reload();
 			backends.start();
-			module:pass(59);
+			module:pass(2.9);
 			assert_backends(TARGET.."/a", TARGET.."/b");
 			assert.same({ "suspended", "suspended" }, states());
-			module:pass(1);
+			module:pass(0.1);
 			assert_backends();
 		end);
 
-		it("are suspended once when several streams end at the same time, which is logged", function ()
-			module.log_lines = {};
-			local before = #module.timers;
-			module.hooks["s2sout-destroyed"] { session = { from_host = PROXY, to_host = "some-domain.example" } };
-			module.hooks["s2sin-destroyed"] { session = { from_host = "some-domain.example", to_host = PROXY } };
-			assert.equal(before + 1, #module.timers);
-			module.timers[before + 1].callback();
-			assert.equal(1, #module.log_lines);
-			assert.equal("info", module.log_lines[1].level);
-			end_stream { from_host = PROXY, to_host = "some-domain.example" };
-			assert.equal(2, #module.log_lines);
+		for name, show_life in pairs {
+			["answer"] = function (backend) backends.alive(backend); end;
+			["presence"] = function (backend) receive(nil, backend, PROXY); end;
+		} do
+			it("are in doubt no longer, by their "..name..", before anything follows from that their server is heard", function ()
+				on.ended(true);
+				local state_then;
+				function on_heard()
+					state_then = state_then or state_of "a";
+				end
+				show_life(TARGET.."/a");
+				assert.same({ "ready", "suspended" }, { state_then, (state_of "b") });
+			end);
+		end
+
+		it("may be none when something is said of their server, which is told as a change, as it makes for another diagnosis", function ()
+			receive("unavailable", TARGET, PROXY);
+			for _, event in ipairs { "silent", "heard", "unreachable" } do
+				local before = changes;
+				on[event]();
+				assert.is_true(changes > before, event);
+			end
+		end);
+
+		it("are asked for again when something new is known of their server", function ()
+			for _, event in ipairs { "established", "heard" } do
+				asked = {};
+				on[event]();
+				assert.same({ "shaken" }, asked);
+				assert.same({ "ready", "ready" }, states());
+			end
 		end);
 	end);
 end);

@@ -52,12 +52,29 @@ describe("an answer in a backend's name", function ()
 		end
 	end);
 
-	it("is its own when a stream brings it, as long as it is a backend", function ()
+	it("is its own when a stream brings it that no server would say in its place, as long as it is a backend", function ()
 		local stream = { from_host = HOST, to_host = PROXY };
-		assert.is_nil(kind(stream));
-		is_backend = false;
-		assert.equal("unreachable", kind(stream));
+		for _, condition in ipairs { "feature-not-implemented", "bad-request", "forbidden", "not-allowed", "not-acceptable", "conflict" } do
+			is_backend = true;
+			assert.is_nil(kind(stream, error_of(condition)));
+			is_backend = false;
+			assert.equal("unreachable", kind(stream, error_of(condition)));
+		end
 	end);
+
+	for _, condition in ipairs {
+		"service-unavailable", "recipient-unavailable", "item-not-found", "gone", "remote-server-not-found", "remote-server-timeout",
+		"internal-server-error", "resource-constraint",
+	} do
+		it("is doubtful when a stream brings "..condition..", which a server may say in its place", function ()
+			for _, stream in ipairs { { from_host = HOST, to_host = PROXY }, { type = "component", host = HOST } } do
+				is_backend = true;
+				assert.equal("doubtful", kind(stream, error_of(condition)));
+				is_backend = false;
+				assert.equal("unreachable", kind(stream, error_of(condition)));
+			end
+		end);
+	end
 
 	it("says that it is unreachable when our own server cannot reach the target's", function ()
 		assert.equal("unreachable", kind({ dummy = true }, error_of "remote-server-not-found"));
@@ -99,6 +116,7 @@ describe("an answer in a backend's name", function ()
 
 	it("is not a host's word when it comes by a session that names that host", function ()
 		our_host();
+		log_in();
 		assert.is_nil(kind({ type = "local", host = HOST }));
 	end);
 

@@ -3,33 +3,30 @@ local fake_module = require "spec.support.module";
 local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
 
 describe("the diagnosis", function ()
-	local module, diagnosis, state, reason, is_serving, pool;
+	local module, diagnosis, state, reason, is_serving, is_silent, pool;
 
 	before_each(function ()
 		module = fake_module.new();
-		state, reason, is_serving, pool = "granted", nil, true, {};
+		state, reason, is_serving, is_silent, pool = "granted", nil, true, false, { "a" };
 		diagnosis = module:require "diagnosis".new {
 			target = TARGET;
 			pool = setmetatable({ serves = function () return is_serving; end }, { __len = function () return #pool; end });
+			server = { is_silent = function () return is_silent; end };
 			subscription = { state = function () return state, reason; end };
 		};
 	end);
 
-	-- Something has changed. -> the lines that are logged when it is reported
-	local function change()
+	-- Something has changed. -> the lines that are logged when it is reported, which is so many seconds later, at once if nil
+	local function change(seconds)
 		diagnosis.changed();
 		module.log_lines = {};
-		for _, timer in ipairs(module.timers) do
-			assert.equal(0, timer.delay);
-			assert.is_nil(timer.callback());
-		end
-		module.timers = {};
+		assert.same({}, module:pass(seconds or 0));
 		return module.log_lines;
 	end
 
 	-- There is one line, in the log, as the status and to be shown, with these words
 	local function assert_reported(level, ...)
-		local lines = change();
+		local lines = change(1);
 		assert.equal(1, #lines);
 		assert.equal(level, lines[1].level);
 		assert.same({ level = level, text = lines[1].text }, module.status);
@@ -43,14 +40,28 @@ describe("the diagnosis", function ()
 		assert_reported("info", "is online");
 	end);
 
-	it("says that nobody is online, and what to do", function ()
-		is_serving = false;
+	it("says that nobody is online, and what to do, when no presence has come for a second", function ()
+		is_serving, pool = false, {};
+		assert.same({}, change(0.9));
+		pool = { "a" };
+		is_serving = true;
+		assert_reported("info", "is online");
+		is_serving, pool = false, {};
 		assert_reported("warn", "No resource", "requests are refused", "log in a client");
 	end);
 
 	it("says that those who are online are not to serve", function ()
 		is_serving, pool = false, { "a" };
 		assert_reported("warn", "draining, hibernating or excluded");
+	end);
+
+	it("says that nothing comes from the target's server, whatever was known before", function ()
+		is_silent = true;
+		assert_reported("warn", "Nothing comes from the server of");
+		state, is_silent = "asked", false;
+		change();
+		is_silent = true;
+		assert_reported("warn", "Nothing comes from the server of");
 	end);
 
 	for problem, words in pairs {

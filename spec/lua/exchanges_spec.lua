@@ -202,6 +202,24 @@ describe("exchanges", function ()
 				ask(MANY);
 				run:pass(run.timeout);
 			end,
+			["as the gets of one that is in doubt go to another"] = function ()
+				ask(MANY);
+				run:come(B);
+				run:doubt(A);
+				run:pass(0);
+				assert.equal(0, run.pending:count(A));
+			end,
+			["as what a broken stream has lost is sent again, or given up"] = function ()
+				ask(MANY // 2);
+				ask(MANY // 2, { type = "set" });
+				run:pass(1);
+				run:break_stream { A };
+				run:back(A);
+				run:pass(0);
+				assert.equal(MANY, #run.pending);
+				run:pass(4);
+				assert.equal(MANY // 2, #run.pending);
+			end,
 			["as the module is unloaded"] = function ()
 				ask(MANY);
 				run:unload();
@@ -262,6 +280,13 @@ describe("exchanges", function ()
 		local events = {
 			["a slice of what goes to another"] = function () run:go(A); run:pass(0); end,
 			["a slice of what one that hibernates hands on"] = function () run:hibernate(A); run:pass(0); end,
+			["a slice of what one that is in doubt hands on"] = function () run:doubt(A); run:pass(0); end,
+			["a slice of what is sent again after a stream broke"] = function ()
+				run:pass(1);
+				run:break_stream { A, B };
+				run:back(A);
+				run:pass(0);
+			end,
 			["a slice of what times out"] = function () run:pass(run.timeout); end,
 			["a bounce"] = function () run:bounce(run.at[A][1]); run:pass(0); end,
 		};
@@ -478,7 +503,7 @@ describe("exchanges", function ()
 			run:pass(1);
 			assert.equal(3, run.pending:count(A));
 			run:come(B);
-			run.instance.handlers.on_backend_hibernating(A);
+			run.instance.handlers.on_backend_away(A);
 			run:pass(0);
 			assert.equal(3, #run.at[B]);
 			run:finish();
@@ -521,6 +546,54 @@ describe("exchanges", function ()
 			run:hibernate(A);
 			run:pass(0);
 			assert.same({ 0, 50, 190 }, { run.pending:count(A), run.pending:count(B), run.pending:count(C) });
+			run:finish();
+		end);
+	end);
+
+	describe("of one that is in doubt", function ()
+		it("are sent again once, though it and another one are back at once after a stream broke, and each is answered", function ()
+			run = exchange.new { retries = 3 };
+			run:come(A);
+			local gets, sets = ask(MANY), ask(5, { type = "set" });
+			run:come(B);
+			run:pass(1);
+			run:break_stream { A, B };
+			run:pass(0.1);
+			run:back(A);
+			run:back(B);
+			run:pass(0);
+			assert.same({ 5, MANY }, { run.pending:count(A), run.pending:count(B) });
+			for _, stanza in ipairs(run.at[B]) do
+				run:answer(stanza);
+			end
+			assert.same({ result = MANY }, tally(gets));
+			run:pass(4);
+			assert.same({ ["remote-server-timeout"] = 5 }, tally(sets));
+			assert.same({ retries = MANY, answered = MANY, backend_gone = 5 }, run.counts);
+			run:finish();
+		end);
+
+		it("stay where they are when both are back at once, and no stream broke", function ()
+			ask(MANY);
+			run:come(B);
+			run:doubt(A);
+			run:back(A);
+			run:pass(1);
+			assert.equal(MANY, run.pending:count(A));
+			run:finish();
+		end);
+
+		it("go to another as long as there is one when its server says that it is not there, and end with that error otherwise", function ()
+			local first, second = run:request {}, run:request {};
+			run:doubt(A);
+			run:come(B);
+			run:doubtful(run.at[A][1]);
+			assert.equal(1, #run.at[B]);
+			run:doubt(B);
+			run:doubtful(run.at[A][2]);
+			assert.equal("service-unavailable", run:answer_of(second));
+			run:answer(run.at[B][1]);
+			assert.equal("result", run:answer_of(first));
 			run:finish();
 		end);
 	end);
@@ -591,6 +664,8 @@ describe("exchanges", function ()
 		local function answer(stanza) run:answer(stanza); end
 		local function bounce(stanza) run:bounce(stanza); end
 		local function refuse(stanza) run:refuse(stanza); end
+		local function doubtful(stanza) run:doubtful(stanza); end
+		local function break_stream() run:break_stream(BACKENDS); end
 		local function reload() run:reload(); end
 		local function throw() error(THROWN, 0); end
 
@@ -602,23 +677,25 @@ describe("exchanges", function ()
 		local events = {
 			request, request, request, request, request, request, request, request, request, request, request, request,
 			with_any_stanza(answer), with_any_stanza(answer), with_any_stanza(answer), with_any_stanza(answer), with_any_stanza(answer),
-			with_any_stanza(wrong_answer), with_any_stanza(bounce), with_any_stanza(refuse),
+			with_any_stanza(wrong_answer), with_any_stanza(bounce), with_any_stanza(refuse), with_any_stanza(doubtful),
+			with_any_backend "doubt", with_any_backend "back", with_any_backend "back",
 			with_any_backend "come", with_any_backend "come", with_any_backend "resume", with_any_backend "resume",
 			with_any_backend "go", with_any_backend "hibernate",
 			function () run:pass(0); end, function () run:pass(math.random() * 20); end,
 		};
-		local rare_events = { burst, reload, function () run:pass(100); end };
+		local rare_events = { burst, reload, break_stream, break_stream, function () run:pass(100); end };
 
 		-- What comes while a stanza is sent, most of it as an answer to that
 		local interruptions = {
-			answer, bounce, refuse, throw, throw, reload, request,
+			answer, bounce, refuse, doubtful, throw, throw, reload, request, break_stream,
+			with_any_backend "doubt", with_any_backend "back",
 			with_any_stanza(answer), with_any_stanza(bounce), with_any_backend "come", with_any_backend "go", with_any_backend "hibernate",
 		};
 
 		local function interrupt(stanza)
 			local interruption = random.element(interruptions);
 			local is_request = stanza.attr.type == "get" or stanza.attr.type == "set";
-			if is_request or interruption ~= answer and interruption ~= bounce and interruption ~= refuse then
+			if is_request or interruption ~= answer and interruption ~= bounce and interruption ~= refuse and interruption ~= doubtful then
 				interruption(stanza);
 			end
 		end

@@ -150,10 +150,130 @@ describe("the health of backends", function ()
 		assert.same({}, module:running_timers());
 	end);
 
+	describe("that is suspected of not being alive", function ()
+		-- -> how many pings that makes for
+		local function suspect(backend)
+			health:suspect(backend or BACKEND);
+			return #module:take_sent();
+		end
+
+		it("is asked for at once, once", function ()
+			assert.equal(1, suspect());
+			assert.equal(0, suspect());
+			assert.is_true(health:any());
+		end);
+
+		it("is not asked for in the second after it was shown that it is, by an answer", function ()
+			suspect();
+			assert.is_true(health:alive(BACKEND));
+			assert.is_false(health:any());
+			assert.same({}, module:running_timers());
+			assert.equal(0, suspect());
+			assert.equal(0, pass(0.9));
+			assert.equal(0, suspect());
+			assert.equal(1, suspect(OTHER_BACKEND));
+			health:forget(OTHER_BACKEND);
+			assert.equal(1, pass(0.1));
+			assert.equal(0, suspect());
+		end);
+
+		it("is not asked for when it has been shown again before it was to be asked for", function ()
+			suspect();
+			health:alive(BACKEND);
+			suspect();
+			assert.is_true(health:alive(BACKEND));
+			assert.same({}, module:running_timers());
+			assert.equal(0, pass(100));
+		end);
+
+		it("is asked for, when it was to be asked for later, as soon as the operator wants it", function ()
+			suspect();
+			health:alive(BACKEND);
+			suspect();
+			health:check(BACKEND);
+			assert.equal(1, #module:take_sent());
+			assert.equal(1, #module:running_timers());
+		end);
+
+		it("is asked for at once when the answer has come without a question", function ()
+			assert.is_false(health:alive(BACKEND));
+			assert.equal(1, suspect());
+		end);
+
+		it("is asked for, whatever it has shown, when that is what the operator wants", function ()
+			suspect();
+			health:alive(BACKEND);
+			health:check(BACKEND);
+			assert.equal(1, #module:take_sent());
+		end);
+
+		it("is asked for at once when it was forgotten meanwhile, as it may be another session's", function ()
+			suspect();
+			health:alive(BACKEND);
+			health:forget(BACKEND);
+			assert.equal(1, suspect());
+		end);
+
+		for was_asked_for, seconds in pairs { [true] = 10, [false] = 1 } do
+			local how = was_asked_for and "was asked for" or "came by itself";
+			it(("is not asked for in the %d seconds after presence that %s, when it has answered"):format(seconds, how), function ()
+				suspect();
+				health:answered(BACKEND);
+				assert.is_true(health:present(BACKEND, was_asked_for));
+				assert.is_false(health:any());
+				assert.same({}, module:running_timers());
+				assert.equal(0, suspect());
+				assert.equal(0, pass(seconds - 0.1));
+				assert.equal(1, pass(0.1));
+			end);
+
+			it("is not shown by presence that "..how..", as long as there is no answer", function ()
+				assert.is_false(health:present(BACKEND, was_asked_for));
+				assert.equal(1, suspect());
+				assert.is_false(health:present(BACKEND, was_asked_for));
+				pass(1);
+				assert.same({ BACKEND }, silent);
+				assert.is_false(health:present(BACKEND, was_asked_for));
+				assert.is_true(health:any());
+				health:answered(BACKEND);
+				assert.is_true(health:present(BACKEND, was_asked_for));
+				assert.is_false(health:present(BACKEND, was_asked_for));
+			end);
+		end
+
+		it("is not told of when there was an answer, though that does not decide, and is asked for on", function ()
+			suspect();
+			pass(0.5);
+			health:answered(BACKEND);
+			assert.equal(3, pass(7));
+			assert.same({}, silent);
+		end);
+
+		it("keeps its calm over a reload, and what was answered", function ()
+			suspect();
+			health:alive(BACKEND);
+			suspect(OTHER_BACKEND);
+			health:answered(OTHER_BACKEND);
+			reload();
+			pass(0.9);
+			assert.equal(0, suspect());
+			assert.is_true(health:present(OTHER_BACKEND, false));
+			assert.equal(1, pass(0.1));
+		end);
+
+		it("is nobody else's when it is shown", function ()
+			suspect();
+			assert.is_false(health:alive(OTHER_BACKEND));
+			assert.is_false(health:present(OTHER_BACKEND, true));
+			pass(1);
+			assert.same({ BACKEND }, silent);
+		end);
+	end);
+
 	it("is asked for at once after a reload, and then as it would have been", function ()
 		health:check(BACKEND);
 		pass(3.5);
-		local ids = health:save()[BACKEND].id;
+		local ids = health:save().checks[BACKEND].id;
 		reload();
 		assert.equal(0, pass(0));
 		health:start();
@@ -212,6 +332,19 @@ describe("the health of backends", function ()
 		module:take_sent();
 		assert.same({ THROWN }, module:pass(1));
 		assert.equal(2, pass(2 + 4));
+	end);
+
+	it("is asked for by the new instance, though the old one was to ask once more after it had gone", function ()
+		local old_module, old = module, health;
+		reload();
+		health:start();
+		old:check(BACKEND);
+		old:suspect(BACKEND);
+		old:start();
+		assert.same({ {}, {} }, { old_module:running_timers(), old_module:take_sent() });
+		health:suspect(BACKEND);
+		assert.equal(1, #module:take_sent());
+		assert.equal(1, pass(1));
 	end);
 
 	it("is asked for by the new instance alone when it is reloaded while it is told of", function ()

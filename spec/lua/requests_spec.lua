@@ -38,7 +38,7 @@ end
 describe("requests", function ()
 	local module, clock, jat, pool, pending, requests, operations, handlers;
 
-	local suspected, lost; -- backends, in order
+	local alive, suspected, lost; -- backends, in order
 	local counts, answer_times; -- what was counted, by name; seconds, in order
 
 	-- (timeout, changed) changed: other values for some of the setup
@@ -46,6 +46,7 @@ describe("requests", function ()
 		local setup = {
 			target = TARGET, timeout = timeout or TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000,
 			jat = jat, pool = pool, pending = pending, operations = operations;
+			alive = function (backend) table.insert(alive, backend); end;
 			suspect = function (backend) table.insert(suspected, backend); end;
 			lose_unreachable = function (backend)
 				table.insert(lost, backend);
@@ -83,7 +84,7 @@ describe("requests", function ()
 				table.insert(answer_times, seconds);
 			end;
 		};
-		suspected, lost = {}, {};
+		alive, suspected, lost = {}, {}, {};
 		requests = module:require "requests";
 		use_format("sealed");
 	end);
@@ -942,6 +943,339 @@ describe("requests", function ()
 				pool:remove(OTHER);
 			end
 		end);
+	end);
+
+	describe("whose backend is in doubt", function ()
+		local OTHER = TARGET.."/b";
+
+		-- Sends requests, each of its own id, all of them to BACKEND.
+		local function ask(count, type)
+			for number = 1, count do
+				assert.equal(BACKEND, request({ id = (type or "get")..number, type = type }).attr.to);
+			end
+		end
+
+		-- What is due at once is done. -> ids of what leaves, by who gets it
+		local function take()
+			assert.same({}, module:pass(0));
+			local ids = {};
+			for _, stanza in ipairs(module:take_sent()) do
+				ids[stanza.attr.to] = ids[stanza.attr.to] or {};
+				table.insert(ids[stanza.attr.to], stanza.attr.id);
+			end
+			return ids;
+		end
+
+		-- It is in doubt, and others are to have what it has got.
+		local function doubt(backend)
+			pool:set_state(backend, "suspended");
+			handlers.on_backend_away(backend);
+		end
+
+		local function come_back(backend)
+			pool:set_state(backend, "ready");
+			handlers.on_backend_back(backend);
+		end
+
+		it("are handed on if they are gets, and wait if they are sets", function ()
+			ask(3);
+			ask(2, "set");
+			pool:add(OTHER);
+			doubt(BACKEND);
+			assert.same({ [OTHER] = { "get1", "get2", "get3" } }, take());
+			assert.same({ 2, 3 }, { pending:count(BACKEND), pending:count(OTHER) });
+		end);
+
+		it("wait when the other one is not ready either, and are handed on when it is and that is told", function ()
+			ask(3);
+			for _, state in ipairs { "suspended", "away" } do
+				pool:add(OTHER);
+				pool:set_state(OTHER, state);
+				doubt(BACKEND);
+				assert.same({}, take());
+			end
+			pool:set_state(OTHER, "ready");
+			handlers.on_backend_away(BACKEND);
+			assert.same({ [OTHER] = { "get1", "get2", "get3" } }, take());
+		end);
+
+		it("wait for it when the only one that is ready is their requester, whatever happens then", function ()
+			request { from = OTHER };
+			pool:add(OTHER);
+			doubt(BACKEND);
+			assert.same({}, take());
+			assert.equal(1, pending:count(BACKEND));
+			pool:add(TARGET.."/c");
+			handlers.on_backend_away(BACKEND);
+			assert.same({}, take());
+		end);
+
+		it("stay where they are when it is ready again before they are handed on, with or without another one", function ()
+			handlers = new_handlers(nil, { retries = 3 });
+			ask(3);
+			doubt(BACKEND);
+			pool:set_state(BACKEND, "ready");
+			assert.same({}, take());
+			pool:add(OTHER);
+			doubt(BACKEND);
+			pool:set_state(BACKEND, "ready");
+			assert.same({}, take());
+			assert.equal(3, pending:count(BACKEND));
+		end);
+
+		it("stay where they are from when it is ready again on, in the middle of that", function ()
+			ask(5);
+			pool:add(OTHER);
+			local count = 0;
+			function module:send(stanza)
+				count = count + 1;
+				if count == 2 then
+					pool:set_state(BACKEND, "ready");
+				end
+				getmetatable(self).__index.send(self, stanza);
+			end
+			doubt(BACKEND);
+			assert.same({ [OTHER] = { "get1", "get2" } }, take());
+		end);
+
+		it("are handed on no more once nobody is ready, in the middle of that", function ()
+			ask(5);
+			pool:add(OTHER);
+			function module:send(stanza)
+				pool:set_state(OTHER, "suspended");
+				getmetatable(self).__index.send(self, stanza);
+			end
+			doubt(BACKEND);
+			assert.same({ [OTHER] = { "get1" } }, take());
+			assert.equal(4, pending:count(BACKEND));
+		end);
+
+		describe("after a stream broke", function ()
+			before_each(function ()
+				handlers = new_handlers(nil, { retries = 3 });
+				ask(3);
+				ask(2, "set");
+				module:pass(0.1);
+				handlers.on_stream_broken();
+				pool:set_state(BACKEND, "suspended");
+				module:pass(0.1);
+			end);
+
+			it("are sent again when it is back, once, to itself if there is no other, if they are gets", function ()
+				come_back(BACKEND);
+				assert.same({ [BACKEND] = { "get1", "get2", "get3" } }, take());
+				assert.equal(3, counts.retries);
+				module:pass(0.1);
+				come_back(BACKEND);
+				assert.same({ [BACKEND] = { "get1", "get2", "get3" } }, take()); -- it was in doubt once more
+				assert.equal(5, pending:count(BACKEND));
+				module:pass(0);
+				assert.same({}, take());
+			end);
+
+			it("are sent again to itself when the other one is in doubt", function ()
+				pool:add(OTHER);
+				pool:set_state(OTHER, "suspended");
+				come_back(BACKEND);
+				assert.same({ [BACKEND] = { "get1", "get2", "get3" } }, take());
+			end);
+
+			it("are sent again to another one that is ready, rather", function ()
+				pool:add(OTHER);
+				come_back(BACKEND);
+				assert.same({ [OTHER] = { "get1", "get2", "get3" } }, take());
+				module:pass(0.1);
+				pool:set_state(OTHER, "suspended");
+				come_back(OTHER);
+				assert.same({ [BACKEND] = { "get1", "get2", "get3" } }, take());
+			end);
+
+			it("are not sent again when they came after it was back", function ()
+				come_back(BACKEND);
+				take();
+				request { id = "new" };
+				assert.same({}, take());
+				assert.equal(1, #receive(answer_to(iq { type = "get", id = "new", from = PROXY.."/"..jat:encode(REQUESTER), to = BACKEND })));
+			end);
+
+			it("are not sent again when it is back after 4 seconds or more", function ()
+				module:pass(3.9);
+				come_back(BACKEND);
+				assert.same({}, take());
+				module:pass(100);
+				assert.is_nil(counts.retries);
+			end);
+
+			it("get remote-server-timeout 4 seconds after that if they cannot be sent again and are not answered", function ()
+				come_back(BACKEND);
+				take();
+				local answered = receive(iq({ type = "result", id = "set1", from = BACKEND, to = PROXY.."/"..jat:encode(REQUESTER) }, false));
+				assert.equal("set1", answered[1].attr.id);
+				module:pass(3.8);
+				request { id = "new", type = "set" };
+				assert.same({}, module:take_sent());
+				module:pass(0.1);
+				local sent = module:take_sent();
+				assert.equal(1, #sent);
+				assert_error(sent[1], PROXY, REQUESTER, "set2", "wait", "remote-server-timeout");
+				assert.equal(1, counts.backend_gone);
+				assert.equal(4, pending:count(BACKEND)); -- the gets, and the new one
+				module:pass(20);
+				assert.same({}, module:take_sent());
+			end);
+
+			it("wait on if nobody knows yet whether it is there", function ()
+				module:pass(20);
+				assert.same({}, module:take_sent());
+				assert.equal(5, pending:count(BACKEND));
+				pool:remove(BACKEND);
+				handlers.on_backend_gone(BACKEND);
+				module:pass(0);
+				assert.equal(5, #module:take_sent());
+			end);
+
+			it("are waited for 4 seconds anew when another one breaks", function ()
+				come_back(BACKEND);
+				take();
+				module:pass(2);
+				handlers.on_stream_broken();
+				module:pass(2.5);
+				assert.same({}, module:take_sent());
+				come_back(BACKEND);
+				take();
+				module:pass(1.4);
+				assert.same({}, module:take_sent());
+				module:pass(0.1);
+				local sent = module:take_sent();
+				assert.same({ 2, "error" }, { #sent, sent[1].attr.type });
+				assert.equal(3, pending:count(BACKEND));
+			end);
+
+			it("are given up a hundred at a time", function ()
+				for number = 1, 240 do
+					request { id = "more"..number, type = "set" };
+				end
+				module:pass(0.1);
+				come_back(BACKEND);
+				take();
+				module:pass(3.7);
+				clock.now = clock.now + 0.1;
+				assert.same({}, module:take_sent());
+				for _, timer in ipairs(module:running_timers()) do
+					if timer.due <= clock.now then
+						timer.fired = true;
+						timer.callback();
+					end
+				end
+				for _, count in ipairs { 100, 100, 42 } do
+					module:fire_slice();
+					assert.equal(count, #module:take_sent());
+				end
+			end);
+
+			it("are all given up though another module's handler throws on the answers", function ()
+				come_back(BACKEND);
+				take();
+				local count = 0;
+				function module.send()
+					count = count + 1;
+					error("thrown");
+				end
+				assert.equal(2, #module:pass(5));
+				assert.equal(2, count);
+				assert.equal(3, #pending);
+			end);
+
+			it("leave no timer when the module goes", function ()
+				come_back(BACKEND);
+				handlers.stop_timers();
+				assert.same({}, module:running_timers());
+				handlers.on_stream_broken();
+				assert.same({}, module:running_timers());
+			end);
+		end);
+	end);
+
+	describe("that are answered with an error that a server may have sent in the backend's place", function ()
+		local OTHER = TARGET.."/b";
+
+		-- -> stanzas that leave when that comes by a stream
+		local function doubtful(dispatched, condition)
+			return receive(st.error_reply(dispatched, "cancel", condition or "service-unavailable"));
+		end
+
+		it("get it, and the backend is suspected, as long as that is ready", function ()
+			local dispatched = request();
+			pool:add(OTHER);
+			local sent = doubtful(dispatched);
+			assert.equal(1, #sent);
+			assert.same({ REQUESTER, "service-unavailable" }, { sent[1].attr.to, (select(2, sent[1]:get_error())) });
+			assert.same({ { BACKEND }, {}, {} }, { suspected, alive, lost });
+			assert.equal(1, counts.error);
+		end);
+
+		it("go to another that is ready when the backend is not, if they are gets", function ()
+			for _, state in ipairs { "suspended", "away" } do
+				pool:set_state(BACKEND, "ready");
+				pool:remove(OTHER);
+				local dispatched = request { id = state };
+				pool:add(OTHER);
+				pool:set_state(BACKEND, state);
+				local sent = doubtful(dispatched);
+				assert.equal(1, #sent);
+				assert.same({ "get", OTHER, state }, { sent[1].attr.type, sent[1].attr.to, sent[1].attr.id });
+			end
+			assert.same({ retries = 2 }, counts);
+			assert.same({ {}, {}, {} }, { suspected, alive, lost });
+		end);
+
+		it("get it when the backend is not ready, and no other is", function ()
+			local dispatched = request();
+			pool:add(OTHER);
+			pool:set_state(BACKEND, "suspended");
+			pool:set_state(OTHER, "suspended");
+			assert.equal(REQUESTER, doubtful(dispatched)[1].attr.to);
+		end);
+
+		it("get it when they are sets, or gets that cannot be sent again", function ()
+			handlers = new_handlers(nil, { retries = 0 });
+			local dispatched = { request { id = "set", type = "set" }, request { id = "get" } };
+			pool:add(OTHER);
+			pool:set_state(BACKEND, "suspended");
+			for _, stanza in ipairs(dispatched) do
+				local sent = doubtful(stanza);
+				assert.same({ "error", REQUESTER, stanza.attr.id }, { sent[1].attr.type, sent[1].attr.to, sent[1].attr.id });
+			end
+		end);
+
+		it("get any other, though the backend is not ready, which is alive then", function ()
+			local dispatched = request();
+			pool:add(OTHER);
+			pool:set_state(BACKEND, "suspended");
+			assert.equal(REQUESTER, doubtful(dispatched, "not-acceptable")[1].attr.to);
+			assert.same({ { BACKEND }, {} }, { alive, suspected });
+		end);
+	end);
+
+	it("tell of each backend that answers that it is alive, after the answer was sent", function ()
+		local dispatched = request();
+		local sent_before;
+		handlers = new_handlers(nil, { alive = function (backend)
+			assert.equal(BACKEND, backend);
+			sent_before = #module.sent;
+		end });
+		receive(answer_to(dispatched));
+		assert.equal(1, sent_before);
+	end);
+
+	it("tell nothing more to what a reload has taken the place of while the answer was sent", function ()
+		local first, second = request { id = "n1" }, request { id = "n2" };
+		function module.send()
+			handlers.stop_timers();
+		end
+		receive(answer_to(first));
+		receive(st.error_reply(second, "cancel", "service-unavailable"));
+		assert.same({ {}, {} }, { alive, suspected });
 	end);
 
 	it("that time out make their backend suspected, others do not", function ()

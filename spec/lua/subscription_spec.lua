@@ -6,6 +6,8 @@ local TARGET = "some-user@some-domain.example";
 
 describe("the subscription", function ()
 	local module, subscription, changes, auto_approve;
+	local is_worth_trying; -- whether a new stream to it may help
+	local heard, listens; -- how often the target's server was heard, and listened to
 	local roster; -- of the target, as Prosody's roster manager would see it, and what was done to it
 
 	local function fake_rostermanager()
@@ -60,13 +62,23 @@ describe("the subscription", function ()
 	local function new_subscription(saved)
 		return load_subscription().new {
 			target = TARGET, auto_approve = auto_approve, saved = saved;
+			server = {
+				is_elsewhere = function () return not module.prosody.hosts["some-domain.example"]; end;
+				heard_so_far = function () return heard; end;
+				has_been_heard_since = function (_, before)
+					return heard ~= before or module.prosody.hosts["some-domain.example"] ~= nil;
+				end;
+				is_worth_trying = function () return is_worth_trying; end;
+				listen = function () listens = listens + 1; end;
+			};
 			on_change = function () changes = changes + 1; end;
 		};
 	end
 
 	before_each(function ()
 		module = fake_module.new();
-		changes, auto_approve = 0, true;
+		is_worth_trying = false;
+		changes, auto_approve, heard, listens = 0, true, 0, 0;
 		roster = { has_account = true, is_approved = false, pushes = 0, items = {} };
 		subscription = new_subscription();
 	end);
@@ -88,7 +100,9 @@ describe("the subscription", function ()
 
 	-- Time passes. -> how long it was until the target is asked again
 	local function wait()
-		return module:fire_timer();
+		local timer = module:running_timer();
+		assert.same({}, module:pass(timer.due - module.clock.now));
+		return timer.delay;
 	end
 
 	local function bounce(condition, text)
@@ -121,6 +135,7 @@ describe("the subscription", function ()
 
 		it("is asked for again while there is no answer, after growing pauses of up to an hour", function ()
 			subscription.start();
+			heard = heard + 1;
 			for _, pause in ipairs { 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600 } do
 				sent();
 				assert.equal(pause, wait());
@@ -129,11 +144,124 @@ describe("the subscription", function ()
 			end
 		end);
 
+		it("is not said to wait for approval before something has come from a server that has been asked", function ()
+			heard = 10;
+			subscription.start();
+			for _ = 1, 5 do
+				wait();
+				assert_state "asked";
+			end
+			assert.equal(6, listens);
+			heard = 11;
+			wait();
+			assert_state "unapproved";
+		end);
+
+		it("is asked for at once when the target's server can speak to ours, and then soon again", function ()
+			subscription.start();
+			for _ = 1, 5 do
+				wait();
+			end
+			sent();
+			subscription.on_shaken();
+			assert.same({ "subscribe" }, sent());
+			assert.same({}, module:pass(0.9));
+			assert.same({}, sent());
+			assert.same({}, module:pass(0.1));
+			assert.same({ "subscribe" }, sent());
+		end);
+
+		it("is not asked for again then if the target's server has said that somebody has to accept it, or does not", function ()
+			subscription.start();
+			present();
+			assert_state "unapproved";
+			sent();
+			subscription.on_shaken();
+			assert.same({}, sent());
+			subscription.on_unsubscribed();
+			subscription.on_shaken();
+			assert.same({}, sent());
+		end);
+
+		it("is found out about at once when something is known of the target's server, and five times more", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			present();
+			module:pass(1);
+			sent();
+			subscription.on_shaken();
+			for _, pause in ipairs { 2, 8, 32, 128, 300 } do
+				assert.same({ "probe" }, sent());
+				present();
+				assert.same({}, module:pass(pause - 0.1));
+				assert.same({}, sent());
+				assert.same({}, module:pass(0.1));
+			end
+			assert.same({ "probe" }, sent());
+			assert.is_nil(module:running_timer());
+		end);
+
+		it("is found out about from the beginning whenever something new is known", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			present();
+			module:pass(1);
+			subscription.on_shaken();
+			present();
+			module:pass(9);
+			subscription.on_shaken();
+			present();
+			sent();
+			module:pass(2);
+			assert.same({ "probe" }, sent());
+		end);
+
+		it("is found out about once a second at most, however often that is wanted", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			present();
+			sent();
+			for _ = 1, 100 do
+				subscription.check();
+				subscription.on_gone();
+				present();
+			end
+			assert.same({}, module:pass(0.9));
+			assert.same({}, sent());
+			assert.same({}, module:pass(0.1));
+			assert.same({ "probe" }, sent());
+			assert.is_nil(module:running_timer());
+		end);
+
+		it("leaves no timer when it stops", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			subscription.on_shaken();
+			subscription.on_gone();
+			assert.is_true(#module:running_timers() > 2);
+			subscription.stop();
+			assert.same({}, module:running_timers());
+		end);
+
 		it("is asked for again while the target cannot be reached, after up to five minutes", function ()
 			subscription.start();
 			for _, pause in ipairs { 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300 } do
 				bounce("remote-server-not-found", "no route\nto \27[host");
 				assert_state("unreachable", "remote-server-not-found: no route to  [host");
+				assert.equal(pause, wait());
+			end
+		end);
+
+		it("is asked for again every two seconds while the target cannot be reached and a new stream is worth trying", function ()
+			is_worth_trying = true;
+			subscription.start();
+			for _, pause in ipairs { 1, 2, 2, 2, 2, 2 } do
+				bounce("remote-server-not-found");
+				assert.equal(pause, wait());
+			end
+			is_worth_trying = false;
+			for _, pause in ipairs { 2, 2, 4, 8 } do
+				bounce("remote-server-not-found");
 				assert.equal(pause, wait());
 			end
 		end);
@@ -227,9 +355,11 @@ describe("the subscription", function ()
 			subscription.start();
 			subscription.on_subscribed();
 			present();
+			module:pass(1);
 			sent();
 			subscription.check();
 			assert.same({ "probe" }, sent());
+			assert.equal(1, listens - 1);
 			assert.equal(1, wait());
 			assert.same({ "subscribe" }, sent());
 			subscription.check(); -- another one
@@ -244,6 +374,7 @@ describe("the subscription", function ()
 			subscription.on_subscribed();
 			present();
 			assert.is_nil(module:running_timer());
+			module:pass(1);
 			subscription.check();
 			assert.equal(1, wait());
 		end);
@@ -252,6 +383,7 @@ describe("the subscription", function ()
 			subscription.start();
 			subscription.on_subscribed();
 			present();
+			module:pass(1);
 			function module.send()
 				present "available";
 			end
@@ -263,6 +395,7 @@ describe("the subscription", function ()
 			subscription.start();
 			subscription.on_subscribed();
 			present();
+			module:pass(1);
 			function module.send()
 				error("thrown");
 			end
@@ -313,6 +446,30 @@ describe("the subscription", function ()
 			sent();
 			assert.equal(1, wait());
 			assert.same({}, sent()); -- which has to be asked for its presence first
+		end);
+
+		it("lets the target be probed once when there is reason to do it at once while that was to be done soon", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			module:pass(100);
+			present("available", TARGET.."/a");
+			sent();
+			subscription.on_gone();
+			subscription.check();
+			present("available", TARGET.."/a");
+			assert.same({ "probe" }, sent());
+			assert.is_nil(module:running_timer());
+		end);
+
+		it("sets no timer when it has stopped, though it may be in the middle of something", function ()
+			subscription.start();
+			subscription.on_subscribed();
+			subscription.stop();
+			subscription.on_gone();
+			subscription.check();
+			subscription.on_shaken();
+			subscription.resync();
+			assert.same({}, module:running_timers());
 		end);
 
 		it("needs nothing of a roster", function ()

@@ -23,16 +23,19 @@ describe("requests and backends together", function ()
 		local jat = core.jat(PROXY, "sealed");
 		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
 		backends = module:require "backends".new {
-			target = TARGET, timeout = TIMEOUT, pool = pool, subscription = subscription, saved = saved;
+			target = TARGET, pool = pool, subscription = subscription, saved = saved;
+			server = module:require "server".new("some-domain.example", function () return #pending > 0; end);
 			is_wanted = function () return true; end;
 			on_gone = function (backend) handlers.on_backend_gone(backend); end;
-			on_hibernating = function (backend) handlers.on_backend_hibernating(backend); end;
+			on_away = function (backend) handlers.on_backend_away(backend); end;
+			on_back = function (backend) handlers.on_backend_back(backend); end;
+			on_broken = function () handlers.on_stream_broken(); end;
 			on_change = function () end;
 		};
 		handlers = module:require "requests".new {
 			target = TARGET, timeout = TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
 			jat = jat, pool = pool, pending = pending, operations = operations;
-			suspect = backends.suspect, lose_unreachable = backends.lose_unreachable;
+			alive = backends.alive, suspect = backends.suspect, lose_unreachable = backends.lose_unreachable;
 		};
 		backends.start();
 	end

@@ -44,6 +44,7 @@ local function new_instance(self)
 	local setup = {
 		target = TARGET, timeout = self.timeout, retries = self.retries, max_pending = self.max, max_pending_per_requester = self.max;
 		jat = self.jat, pool = self.pool, pending = self.pending, operations = new_operations(self);
+		alive = function (backend) self:back(backend); end;
 		suspect = function (backend)
 			table.insert(self.suspected, backend);
 			self.on_told(backend);
@@ -233,6 +234,11 @@ function exchange:bounce(stanza)
 	receive(self, { dummy = true }, st.error_reply(stanza, "cancel", "remote-server-not-found"));
 end
 
+-- (stanza): the backend says that it cannot do it, or the target's server says that there is no such backend
+function exchange:doubtful(stanza)
+	receive(self, {}, st.error_reply(stanza, "cancel", "service-unavailable"));
+end
+
 -- (stanza): a host of ours says no in the name of a client who is logged in
 function exchange:refuse(stanza)
 	local prosody = self.instance.module.prosody;
@@ -255,12 +261,41 @@ end
 
 function exchange:hibernate(backend)
 	if self.pool:set_state(backend, "away") then
-		happen(self, self.instance.handlers.on_backend_hibernating, backend);
+		happen(self, self.instance.handlers.on_backend_away, backend);
 	end
 end
 
 function exchange:resume(backend)
 	self.pool:set_state(backend, "ready");
+end
+
+-- It is in doubt: others get what it has, if there are any, and it gets nothing unless all are in doubt.
+function exchange:doubt(backend)
+	if self.pool:state(backend) == "ready" then
+		self.pool:set_state(backend, "suspended");
+		if self.pool:is_ready() then
+			happen(self, self.instance.handlers.on_backend_away, backend);
+		end
+	end
+end
+
+-- It is in doubt no longer.
+function exchange:back(backend)
+	if self.pool:state(backend) == "suspended" then
+		self.pool:set_state(backend, "ready");
+		happen(self, self.instance.handlers.on_backend_back, backend);
+	end
+end
+
+-- A stream of the target's server breaks: all that is on the way is lost, and all backends are in doubt.
+function exchange:break_stream(backends)
+	happen(self, self.instance.handlers.on_stream_broken);
+	for _, backend in ipairs(backends) do
+		self.at[backend] = nil;
+		if self.pool:state(backend) == "ready" then
+			self.pool:set_state(backend, "suspended");
+		end
+	end
 end
 
 -- What is to come before is done. The errors of others end what they are thrown in, and nothing else.

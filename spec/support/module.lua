@@ -32,7 +32,8 @@ function fake_module.new(configured, before)
 		hooks = {}; -- by event: handler
 		shared_tables = {}; -- by path
 		libraries = {}; -- by name: what a file gets instead of what it requires under that name
-		prosody = before.prosody or { full_sessions = {}, hosts = {} }; -- what a file sees as its global of that name
+		-- what a file sees as its global of that name
+		prosody = before.prosody or { full_sessions = {}, hosts = { ["proxy.domain.example"] = { s2sout = {} } } };
 	}, module_mt);
 end
 

@@ -1,0 +1,221 @@
+-- Backends in doubt: their sessions may be over though nobody has said so.
+--
+-- The target is asked for its presence at once, and that decides (RFC 6121 section 4.3): whose presence
+-- comes is there, whose does not come within seconds, nor with that of the others, has gone. If nothing at all comes from the target's
+-- server meanwhile, that says nothing about a single one, and they stay in doubt.
+
+local now = require "util.time".monotonic;
+
+local CONFIRMED_WITHIN = 3; -- seconds
+local TOGETHER_WITHIN = 0.5; -- seconds, in which the presence of all backends comes, as a rule
+local LONGEST_PAUSE = 30; -- seconds
+local GAP = 1; -- seconds: as long as there is none in the presence that comes, more may be on its way
+
+local doubt = {};
+doubt.__index = doubt;
+
+local set_look_timer;
+
+-- (setup) -> doubt
+-- setup: { server (the target's), ask(): asks for the presence of all backends,
+--          all() -> a list of all backends,
+--          on_raised(backends): these are in doubt from now on,
+--          on_settled(backends): these still are, though the presence of others has come,
+--          on_lost(backends): these have gone }
+function doubt.new(setup)
+	return setmetatable({
+		setup = setup;
+		rounds = {}; -- those that are under way: { [round] = true }
+		round_of = {}; -- by backend in doubt: the round that is about it
+		open = nil; -- the round that others can still join, if any
+	}, doubt);
+end
+
+-- Whether any backend is in doubt
+function doubt:any()
+	return next(self.round_of) ~= nil;
+end
+
+-- Whether this one is
+function doubt:has(backend)
+	return self.round_of[backend] ~= nil;
+end
+
+-- It is not about the backend any more.
+local function leave(self, backend)
+	local round = self.round_of[backend];
+	if round then
+		self.round_of[backend] = nil;
+		round.count = round.count - 1;
+	end
+	return round;
+end
+
+local function members_of(self, round)
+	local members = {};
+	for backend, its_round in pairs(self.round_of) do
+		if its_round == round then
+			table.insert(members, backend);
+		end
+	end
+	return members;
+end
+
+local function stop_timers(round)
+	round.timer:stop();
+	round.look_timer:stop();
+end
+
+local function finish(self, round)
+	self.open = self.open ~= round and self.open or nil;
+	self.rounds[round] = nil;
+	stop_timers(round);
+end
+
+-- It is what the round is about from now on, and no other one: that ends when it is about nothing any more.
+local function join(self, round, backend)
+	local before = leave(self, backend);
+	self.round_of[backend] = round;
+	round.count = round.count + 1;
+	if before and before.count == 0 then -- which is not this one
+		finish(self, before);
+	end
+end
+
+local function conclude(self, round)
+	local members = members_of(self, round);
+	for _, backend in ipairs(members) do
+		leave(self, backend);
+	end
+	finish(self, round);
+	self.setup.on_lost(members);
+end
+
+local function set_timer(self, round, seconds)
+	round.timer = module:add_timer(seconds, function ()
+		if now() < round.moved_at + GAP then
+			set_timer(self, round, GAP);
+			return;
+		end
+		round.pause = math.min(round.pause * 2, LONGEST_PAUSE);
+		set_timer(self, round, round.pause); -- already now, as an error in another module's handler would end this here
+		if self.setup.server:has_been_heard_since(round.heard) then
+			conclude(self, round);
+		else
+			self.setup.ask();
+		end
+	end);
+end
+
+-- Those whose presence has not come, and that are not in doubt yet
+local function find_missing(self, round)
+	local missing = {};
+	for _, backend in ipairs(self.setup.all()) do
+		if not round.seen[backend] and not self.round_of[backend] then
+			table.insert(missing, backend);
+		end
+	end
+	return missing;
+end
+
+-- All were asked for their presence: when that of some has come, it should have come from all.
+local function look_around(self, round)
+	self.open = self.open ~= round and self.open or nil;
+	if not next(round.seen) then
+		set_look_timer(self, round);
+		return;
+	end
+	round.is_settled = true;
+	local members, missing = members_of(self, round), find_missing(self, round);
+	if round.count == 0 then
+		finish(self, round);
+	end
+	self.setup.on_settled(members);
+	self:raise(missing); -- last of all, as an error in another module's handler would end this here
+end
+
+function set_look_timer(self, round)
+	round.look_timer = module:add_timer(TOGETHER_WITHIN, function ()
+		look_around(self, round);
+	end);
+end
+
+local function start_round(self)
+	local round = { pause = CONFIRMED_WITHIN, heard = self.setup.server:heard_so_far(), seen = {}, moved_at = -math.huge, count = 0 };
+	self.rounds[round], self.open = true, round;
+	set_timer(self, round, round.pause);
+	set_look_timer(self, round);
+	return round;
+end
+
+-- Whether a round is about all that there is to know of these backends, so that they can join it
+local function can_join(round, backends)
+	for _, backend in ipairs(backends) do
+		if round.seen[backend] then
+			return false;
+		end
+	end
+	return true;
+end
+
+-- (backends): these are in doubt, if any; those that were already, from now on again
+function doubt:raise(backends)
+	if not backends[1] or self.is_stopped then
+		return;
+	end
+	local round = self.open and can_join(self.open, backends) and self.open or start_round(self);
+	for _, backend in ipairs(backends) do
+		join(self, round, backend);
+	end
+	self.setup.on_raised(backends);
+	self.setup.ask();
+end
+
+-- Whether this one is, though the presence of others has come
+function doubt:is_settled(backend)
+	local round = self.round_of[backend];
+	return round ~= nil and round.is_settled == true;
+end
+
+-- Its presence has come. -> whether it was in doubt
+function doubt:confirm(backend)
+	for round in pairs(self.rounds) do
+		if not round.seen[backend] then
+			round.seen[backend], round.moved_at = true, now();
+		end
+	end
+	local round = leave(self, backend);
+	if round and round.count == 0 and round.is_settled then
+		finish(self, round);
+	end
+	return round ~= nil;
+end
+
+-- It is in doubt no longer: it has answered, or gone. -> whether it was
+function doubt:forget(backend)
+	local round = leave(self, backend);
+	if round and round.count == 0 then
+		finish(self, round);
+	end
+	return round ~= nil;
+end
+
+-- -> what a reload has to carry over, a list of backends
+function doubt:save()
+	local backends = {};
+	for backend in pairs(self.round_of) do
+		table.insert(backends, backend);
+	end
+	return backends;
+end
+
+-- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
+-- on after that, but raises no doubt any more.
+function doubt:stop()
+	self.is_stopped = true;
+	for round in pairs(self.rounds) do
+		stop_timers(round);
+	end
+end
+
+return doubt;

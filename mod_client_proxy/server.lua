@@ -1,0 +1,249 @@
+-- The target's server, where that is not this Prosody: its streams (RFC 6120 section 4), and whether
+-- anything comes from it at all.
+--
+-- A server that hangs leaves its streams open and says nothing, and so does one that cannot reach us for
+-- its answers. What every server has to answer is an IQ (RFC 6120 section 8.2.3), so it is pinged when there
+-- is reason to ask (XEP-0199). If nothing comes, it is silent: that is said, and now and then a new stream
+-- to it is tried, which may lead to another machine of the same domain.
+
+local new_id = require "util.id".medium;
+local now = require "util.time".monotonic;
+local st = require "util.stanza";
+
+local PATIENCE = 3; -- seconds, until silence means something
+local QUICK_TRIES = 20; -- of new streams, one soon after the other
+local PAUSE = 5; -- seconds, until it is pinged again, and until somebody who waits for an answer is reason to ask
+
+local REST = 1; -- seconds in which it is not pinged again when our own server has said that it cannot be reached
+
+local IS_ANSWER = { result = true, error = true };
+local IS_STREAM = { s2sin = true, s2sout = true }; -- those of other servers, by their sessions' types
+
+local server = {};
+server.__index = server;
+
+-- (host, is_awaited) -> server
+-- is_awaited(): whether something is pending that backends have yet to answer
+function server.new(host, is_awaited)
+	return setmetatable({
+		host = host;
+		is_awaited = is_awaited;
+		on = nil; -- see start()
+		count = 0; -- of what has come
+		renewals = 0; -- of the stream to it, since something has come
+		rests_until = -math.huge; -- on the clock of util.time
+		listening = nil; -- while it is pinged: { id, rounds, route, timer, is_told (whether on.silent() was called) }
+		timers = {}; -- the others: { [name] = timer }
+	}, server);
+end
+
+-- Whether it is another one. A component of this Prosody is on a stream of another kind, which says when it ends.
+function server:is_elsewhere()
+	return not prosody.hosts[self.host];
+end
+
+-- -> what has_been_heard_since() wants to know
+function server:heard_so_far()
+	return self.count;
+end
+
+-- (heard): whether something has come from it since that was what had been heard. A component of this
+-- Prosody is always to be heard.
+function server:has_been_heard_since(heard)
+	return self.count ~= heard or not self:is_elsewhere();
+end
+
+-- Whether it has been asked for a sign of life for long enough, and given none
+function server:is_silent()
+	return self.listening ~= nil and self.listening.rounds > 0;
+end
+
+-- Whether one stream after another led to a machine from which nothing came: the next may lead to another one.
+function server:is_worth_trying()
+	return self.renewals > 0 and self.renewals < QUICK_TRIES;
+end
+
+-- The stream that our stanzas for it go by, or nil
+local function route_to(self)
+	return prosody.hosts[module.host].s2sout[self.host];
+end
+
+-- RFC 6120 section 4.9.3.4
+local function renew_route(self)
+	local route = route_to(self);
+	if route and route == self.listening.route then
+		module:log("info", "Nothing comes from %s: the stream to it is closed, for a new one", self.host);
+		self.renewals = self.renewals + 1;
+		route:close { condition = "connection-timeout", text = "Nothing has come from you for too long" };
+	end
+end
+
+local function ping(self)
+	module:send(st.iq({ type = "get", id = self.listening.id, from = module.host, to = self.host })
+		:tag("ping", { xmlns = "urn:xmpp:ping" }));
+end
+
+-- The first, second, fourth, eighth and so on
+local function is_time_to_renew(round)
+	return round & (round - 1) == 0;
+end
+
+local function stop_listening(self)
+	local listening = self.listening;
+	self.listening = nil;
+	if listening then
+		listening.timer:stop();
+	end
+end
+
+local function set_timer(self, listening, pause)
+	listening.timer = module:add_timer(pause, function ()
+		set_timer(self, listening, PAUSE); -- already now, as an error in another module's handler would end this here
+		listening.rounds = listening.rounds + 1;
+		if is_time_to_renew(listening.rounds) then
+			renew_route(self);
+		end
+		if not listening.is_told and self.listening == listening then
+			listening.is_told = true;
+			self.on.silent();
+		end
+		if self.listening == listening then
+			listening.route = route_to(self);
+			ping(self);
+		end
+	end);
+end
+
+-- Pings it until something comes from it, unless that is under way, or has just been found to be of no use: whoever
+-- is told so may ask for the next ping at once, and our own server may know at once what becomes of that.
+function server:listen()
+	if self.listening or not self.on or self.is_stopped or now() < self.rests_until or not self:is_elsewhere() then
+		return;
+	end
+	local listening = { id = new_id(), rounds = 0, route = route_to(self) };
+	self.listening = listening;
+	set_timer(self, listening, PATIENCE);
+	ping(self);
+	if self.listening == listening then
+		listening.route = route_to(self);
+	end
+end
+
+-- Something has come from it that nobody else can have sent.
+function server:heard()
+	self.count = self.count + 1;
+	self.renewals = 0;
+	if self.listening then
+		local was_silent = self:is_silent();
+		stop_listening(self);
+		if was_silent then
+			self.on.heard();
+		end
+	end
+end
+
+-- (event) -> true | nil: for IQ events; what answers a ping is dealt with
+function server:on_iq(event)
+	local attr = event.stanza.attr;
+	if not self.listening or not IS_ANSWER[attr.type] or attr.from ~= self.host or attr.to ~= module.host or attr.id ~= self.listening.id then
+		return;
+	end
+	if IS_STREAM[event.origin.type] and not event.origin.dummy then
+		self:heard();
+	else -- our own server cannot reach it
+		stop_listening(self);
+		self.rests_until = now() + REST;
+		self.on.unreachable();
+	end
+	return true;
+end
+
+-- Streams that are not authenticated for its domain say nothing: anybody can open one in its name, and a
+-- server can try to speak for more domains than its own (XEP-0220).
+local function is_its_stream(self, session)
+	if session.direction == "outgoing" then
+		return session.type == "s2sout" and session.to_host == self.host;
+	end
+	local host = session.type == "s2sin" and session.hosts and session.hosts[self.host];
+	return host and host.authed or false;
+end
+
+-- Calls it when all that happens together has happened, once.
+local function soon(self, name, call)
+	if not self.timers[name] and not self.is_stopped then
+		self.timers[name] = module:add_timer(0, function ()
+			self.timers[name] = nil;
+			call();
+		end);
+	end
+end
+
+-- Whether it was for what is sent between the two of us; other hosts of this Prosody have streams of their own.
+local function is_ours(session)
+	return module.host == (session.direction == "outgoing" and session.from_host or session.to_host);
+end
+
+-- A stream that the other side has closed in good order has brought all that was sent by it. One of another
+-- host has carried nothing of ours, but may have ended because the machine has gone that backends are at.
+local function on_destroyed(self, event)
+	if not is_its_stream(self, event.session) or not self:is_elsewhere() then
+		return;
+	end
+	self.is_broken = self.is_broken or event.reason ~= false and is_ours(event.session);
+	soon(self, "ended", function ()
+		local is_broken = self.is_broken;
+		self.is_broken = false;
+		self.on.ended(is_broken);
+	end);
+end
+
+-- Only a stream by which it can send
+local function on_established(self, event)
+	if event.session.incoming and is_its_stream(self, event.session) and self:is_elsewhere() then
+		soon(self, "established", self.on.established);
+	end
+end
+
+local function watch(self)
+	local was_awaited, count = false, self.count;
+	local function look()
+		self.timers.watch = module:add_timer(PAUSE, look);
+		local is_awaited = self.is_awaited();
+		if was_awaited and is_awaited and self.count == count then
+			self:listen();
+		end
+		was_awaited, count = is_awaited, self.count;
+	end
+	self.timers.watch = module:add_timer(PAUSE, look);
+end
+
+-- (on): from now on it is watched
+-- on: { established(): a stream from it is there;
+--       ended(is_broken): a stream has ended, whether or not what was sent by it has arrived;
+--       silent(): nothing comes from it; heard(): something does again;
+--       unreachable(): our own server says so }
+function server:start(on)
+	if self.on then
+		return;
+	end
+	self.on = on;
+	local function established(event) on_established(self, event); end
+	local function destroyed(event) on_destroyed(self, event); end
+	module:hook_global("s2sin-established", established);
+	module:hook_global("s2sout-established", established);
+	module:hook_global("s2sin-destroyed", destroyed);
+	module:hook_global("s2sout-destroyed", destroyed);
+	watch(self);
+end
+
+-- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
+-- on after that, but starts nothing any more.
+function server:stop()
+	self.is_stopped = true;
+	stop_listening(self);
+	for _, timer in pairs(self.timers) do
+		timer:stop();
+	end
+end
+
+return server;
