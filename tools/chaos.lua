@@ -1,13 +1,16 @@
 -- make chaos: tools/chaos.lua SECONDS [PLUGIN_PATH], on one Prosody
 -- PLUGIN_PATH: where another mod_client_proxy is, to compare it with
 --
---     CHAOS_STOP_AT_FIRST  1: stops as soon as something has happened that must never happen; or
+--     CHAOS_STOP_AT_FIRST  1: stops for good as soon as something has happened that must never happen; or
 --                          the name of that in chaos/ledger.lua: lost, say
+--     CHAOS_TARGETS        here: they are accounts of the same Prosody; elsewhere: of a played server, whose
+--                          streams break; else the ones, and then the others for as long
 --     CHAOS_WITHOUT        what is to be left out, to narrow down what something comes of:
---                          some of blocking, drains, hangs, neighbour, options, targets
+--                          some of blocking, drains, hangs, neighbour, options, targets; elsewhere also of
+--                          episodes (streams that break, say) and whims (what is said though it is not so)
 --     SPEC_SEED            what decides what happens, else the time
 --
--- The last line is the ledger. The exit code is 1 if something has happened that must never happen.
+-- The last line about each is the ledger. The exit code is 1 if something has happened that must never happen.
 
 require "spec.support.paths";
 local chaos = require "spec.support.chaos";
@@ -18,16 +21,15 @@ local PROGRESS = 10; -- seconds from one line to the next
 local seconds, plugin_path = tonumber(arg[1]), arg[2];
 local stop_at = os.getenv("CHAOS_STOP_AT_FIRST");
 local seed = tonumber(os.getenv("SPEC_SEED")) or os.time();
-math.randomseed(seed);
 
 local function is_to_stop(ledger)
 	return stop_at == "1" and ledger:violations() > 0 or (ledger[stop_at] or 0) > 0;
 end
 
-local function run(server)
+local function run(server, place)
 	server:start();
 	local function say(...)
-		print(("Prosody %s: %s"):format(server:version(), table.concat({ ... }, " ")));
+		print(("Prosody %s, targets %s: %s"):format(server:version(), place, table.concat({ ... }, " ")));
 		io.stdout:flush();
 	end
 	say(("%d seconds, SPEC_SEED=%d"):format(seconds, seed));
@@ -43,7 +45,7 @@ local function run(server)
 			next_line = next_line + PROGRESS;
 		end
 	end
-	local ledger = chaos.new(server):run(function (ledger)
+	local ledger = chaos.new(server, place):run(function (ledger)
 		return os.time() < started + seconds and not is_to_stop(ledger);
 	end, progress);
 	progress(ledger);
@@ -55,4 +57,13 @@ local function run(server)
 	return ledger:violations() == 0 and tracebacks == 0;
 end
 
-os.exit(prosody.use(chaos.server_options(plugin_path), run));
+local is_all_well = true;
+for place in (os.getenv("CHAOS_TARGETS") or "here elsewhere"):gmatch("%a+") do
+	math.randomseed(seed);
+	local is_well = prosody.use(chaos.server_options(place, plugin_path), function (server) return run(server, place); end);
+	is_all_well = is_all_well and is_well;
+	if stop_at and not is_all_well then
+		break;
+	end
+end
+os.exit(is_all_well);

@@ -2,19 +2,27 @@
 -- an operator who reloads and drains, a target's owner who blocks, and a neighbour that throws:
 -- here is who takes part, and the course of events. What must not come of it says chaos/ledger.lua.
 
-local backends = require "spec.support.chaos.backends";
 local blocking = require "spec.support.chaos.blocking";
+local clients = require "spec.support.chaos.clients";
+local played_cluster = require "spec.support.chaos.played_cluster";
+local elsewhere = require "spec.support.chaos.elsewhere";
+local later = require "spec.support.later";
 local ledger = require "spec.support.chaos.ledger";
 local operator = require "spec.support.chaos.operator";
 local requesters = require "spec.support.chaos.requesters";
 local socket = require "socket";
+local throwaway = require "spec.support.throwaway";
 
 local now = socket.gettime;
 
 local GRACE = 12; -- seconds after the last request that an answer may take
 local STALL, SILENCE = 0.5, 1; -- seconds
 
-local TARGETS = { "some-user@some-domain.example", "deputy@some-domain.example" };
+-- By where the targets are: the two of them
+local TARGETS = {
+	here = { "some-user@some-domain.example", "deputy@some-domain.example" };
+	elsewhere = { "some-user@"..played_cluster.domain, "deputy@"..played_cluster.domain };
+};
 local LONG, FLIGHTY = { 6, 3 }, { 3, 1 }; -- how many backends each has that stay for long, and that do not
 
 local chaos = {};
@@ -29,48 +37,46 @@ local function left_out()
 	return names;
 end
 
-local function accounts()
-	local list = { table.unpack(TARGETS) };
+local function accounts(place)
+	local list = place == "here" and { table.unpack(TARGETS.here) } or {};
 	for _, user in ipairs(requesters.users) do
 		table.insert(list, user.."@some-domain.example");
 	end
 	return list;
 end
 
--- (plugin_path) -> what spec/support/prosody.lua needs to make a server for this
-function chaos.server_options(plugin_path)
-	return { hosts = operator.usual_hosts(TARGETS[1]), accounts = accounts(), plugin_path = plugin_path, log_level = "warn" };
+-- (place, plugin_path) -> what spec/support/prosody.lua needs to make a server for this
+-- place: where the targets are, "here" or "elsewhere"
+function chaos.server_options(place, plugin_path)
+	return {
+		hosts = operator.usual_hosts(TARGETS[place][1]), accounts = accounts(place), plugin_path = plugin_path, log_level = "warn";
+		s2s = place == "elsewhere" and { port = throwaway.free_port(), peer_port = throwaway.free_port() } or nil;
+	};
 end
 
--- (server, is_brisk) -> chaos
--- server: a running Prosody with chaos.server_options(); is_brisk: whether as many requests as possible
+-- (server, place, is_brisk) -> chaos
+-- server: a running Prosody with chaos.server_options(place); is_brisk: whether as many requests as possible
 -- are to be made, of which few are under way in a lull
-function chaos.new(server, is_brisk)
-	local self = setmetatable({ server = server, is_brisk = is_brisk, ledger = ledger.new(), later = {}, parties = {}, without = left_out() }, chaos);
-	for position, target in ipairs(TARGETS) do
-		self.parties[position] = backends.new(self, target, LONG[position], is_brisk and 1 or FLIGHTY[position]);
+function chaos.new(server, place, is_brisk)
+	local self = setmetatable({
+		server = server, is_brisk = is_brisk, ledger = ledger.new(), later = later.new(), without = left_out();
+		targets = TARGETS[place], parties = {}, parts = {};
+	}, chaos);
+	self.cluster = place == "elsewhere" and played_cluster.new(self) or nil;
+	for position, target in ipairs(self.targets) do
+		local new = place == "elsewhere" and elsewhere.new or clients.new;
+		self.parties[position] = new(self, target, LONG[position], is_brisk and 1 or FLIGHTY[position]);
 	end
 	self.requesters = requesters.new(self);
 	self.operator = operator.new(self);
 	self.blocking = blocking.new(self);
+	self.parts = { self.parties[1], self.parties[2], self.requesters, self.operator, self.blocking, self.cluster };
 	return self;
 end
 
 -- Calls it in a turn when so many seconds have passed.
 function chaos:after(seconds, call)
-	table.insert(self.later, { at = now() + seconds, call = call });
-end
-
-function chaos:run_later()
-	local due, time = {}, now();
-	for position = #self.later, 1, -1 do
-		if self.later[position].at <= time then
-			table.insert(due, table.remove(self.later, position).call);
-		end
-	end
-	for _, call in ipairs(due) do
-		call();
-	end
+	self.later:after(seconds, call);
 end
 
 -- Ten times a second something happens, or not.
@@ -78,7 +84,7 @@ function chaos:something_happens()
 	if self.is_over then
 		return;
 	end
-	for _, part in ipairs { self.parties[1], self.parties[2], self.requesters, self.operator, self.blocking } do
+	for _, part in ipairs(self.parts) do
 		part:something_happens();
 	end
 	self:after(0.1, function () self:something_happens(); end);
@@ -90,16 +96,16 @@ function chaos:look_for_lost()
 end
 
 function chaos:read()
-	local sockets, connections = {}, {};
-	for _, parties in ipairs { self.requesters.list, self.parties[1].online, self.parties[2].online } do
-		for _, party in pairs(parties) do
-			table.insert(sockets, party.connection.socket);
-			connections[party.connection.socket] = party.connection;
+	local sockets, readers = {}, {};
+	for _, party in ipairs { self.requesters, self.parties[1], self.parties[2], self.cluster } do
+		for one, read in pairs(party:readers()) do
+			table.insert(sockets, one);
+			readers[one] = read;
 		end
 	end
 	local readable = socket.select(sockets, nil, 0.02);
 	for _, one in ipairs(readable) do
-		connections[one]:read(now());
+		readers[one]();
 	end
 	return #readable > 0;
 end
@@ -121,9 +127,12 @@ function chaos:step()
 	local has_read = self:read();
 	self.parties[1]:step();
 	self.parties[2]:step();
+	if self.cluster then
+		self.cluster:step();
+	end
 	self.requesters:step(not self.is_over);
 	self.operator:step();
-	self:run_later();
+	self.later:run();
 	self:watch_stalls(begun, has_read);
 	self.ledger:step(now());
 end
@@ -138,7 +147,7 @@ end
 
 function chaos:start()
 	self.last_read = now();
-	self.ledger:set_target(TARGETS[1], now());
+	self.ledger:set_target(self.targets[1], now());
 	for _, party in ipairs(self.parties) do
 		for _ = 1, party.slots + party.flighty do
 			party:join();
@@ -152,6 +161,9 @@ end
 -- Waits for the last answers, and leaves the server as it was.
 function chaos:finish()
 	self.is_over = true;
+	if self.cluster then
+		self.cluster:calm_down();
+	end
 	self:go_on(GRACE + 2, function () return self.ledger.open == self.ledger.open_excused; end);
 	self:go_on(GRACE, function () return self.blocking:finish(); end);
 	self:go_on(3, function () return not self.ledger.suspicions[1]; end);
@@ -159,6 +171,9 @@ function chaos:finish()
 	self.parties[1]:close();
 	self.parties[2]:close();
 	self.operator:close();
+	if self.cluster then
+		self.cluster:close();
+	end
 end
 
 -- (goes_on, progress) -> ledger

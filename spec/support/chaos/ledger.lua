@@ -9,6 +9,8 @@
 -- The other rules need to know what was the case when the component decided, and that is seen
 -- later, in another order, by one who has other things to do: when in doubt, it does not count.
 
+local now = require "socket".gettime;
+
 local ledger = {};
 ledger.__index = ledger;
 
@@ -17,7 +19,10 @@ local MUST_COME_WITHIN = 12; -- seconds: the longest timeout there is, and 10
 local HUNG_IS_KNOWN_AFTER = 5; -- seconds since it let a request time out: the longest timeout, and 3
 local DRAINED_IS_KNOWN_AFTER = 2; -- seconds since the command has ended; likewise the target that a reload changed
 local ALL_IS_SEEN_AFTER = 1.5; -- seconds
+local DEATH_IS_KNOWN_AFTER = 2; -- seconds since its server has said so of a request for the first time
+local FEW = 3; -- requests, that one who is dead may get even after that
 local READY_FOR = 6; -- seconds that a backend must have been without fault to be ready for sure
+local THERE_FOR = 3; -- seconds that it must have been there
 
 -- What must never happen: { name, how it is called }
 ledger.never = {
@@ -27,6 +32,7 @@ ledger.never = {
 	{ "wrong_address", "from a wrong address" };
 	{ "failed_innocent", "failed innocent" }; -- an error though the backend was there all the time
 	{ "given_to_hung", "given to the hung" }; -- which answers nothing, though another was ready
+	{ "given_to_dead", "given to the dead" }; -- more than the few that it takes to find out, though another was ready
 	{ "given_to_drained", "given to the drained" };
 	{ "given_to_wrong_target", "given to the wrong target" };
 	{ "failed_commands", "failed commands" }; -- of the operator: a reload, say
@@ -51,6 +57,21 @@ function ledger.new()
 		self[column[1]] = 0;
 	end
 	return self;
+end
+
+-- Something has become of a backend that can explain what is found later.
+function ledger.note(_, backend, what)
+	backend.notes = backend.notes or {};
+	table.insert(backend.notes, { at = now(), what = what });
+end
+
+-- The last of what has become of it, in words
+local function notes_on(backend)
+	local list, notes = {}, backend.notes or {};
+	for position = math.max(1, #notes - 7), #notes do
+		table.insert(list, ("%s %.1f s ago"):format(notes[position].what, now() - notes[position].at));
+	end
+	return table.concat(list, ", ");
 end
 
 function ledger:found(name, what, ...)
@@ -82,7 +103,7 @@ end
 function ledger:sent(request)
 	self.requests, self.open = self.requests + 1, self.open + 1;
 	self.open_excused = self.open_excused + (request.is_excused and 1 or 0);
-	request.arrivals = {}; -- at backends: { backend, at }
+	request.arrivals = {}; -- at backends: { backend, at, bounce (what a server then said of it, as it was dead) }
 	local requester = request.requester;
 	requester.open[request.id] = request;
 	requester.open_count = requester.open_count + 1;
@@ -128,7 +149,7 @@ end
 -- Whether it was online, and not hung, from that time until now
 local function was_well_since(backend, time)
 	return backend.online_since and backend.online_since < time and not backend.hung
-		and backend.last_hung < time and not backend.connection.closed;
+		and backend.last_hung < time and not (backend.connection and backend.connection.closed);
 end
 
 -- to be called as long as that is so
@@ -143,19 +164,25 @@ function ledger:not_stalled_since(time)
 	return self.stalled_at < time;
 end
 
+local function is_ready_for_sure(backend, time)
+	return was_well_since(backend, time - THERE_FOR) and backend.last_hung < time - READY_FOR;
+end
+
+-- A backend that lets a request time out is suspended for a moment, even if it answers all others. One whose
+-- answer its server may have given is in doubt for a moment.
+local function was_ready_at(backend, time)
+	return math.abs(backend.last_timeout - time) > 2 and math.abs(backend.last_doubted - time) > 1
+		and is_ready_for_sure(backend, time);
+end
+
 -- Whether there is one, other than `backend`, that is ready for sure
 function ledger:other_ready(backend, time)
 	for _, other in pairs(self.backends) do
 		if other ~= backend and other.target == self.target and other.is_sound and not other.may_be_drained
-			and was_well_since(other, time - READY_FOR) then
+			and was_ready_at(other, time) then
 			return other;
 		end
 	end
-end
-
--- A backend that lets a request time out is suspended for a moment, even if it answers all others.
-local function was_ready_at(backend, time)
-	return math.abs(backend.last_timeout - time) > 2 and was_well_since(backend, time - READY_FOR);
 end
 
 function ledger:judge_hung(backend, request, time)
@@ -168,8 +195,38 @@ function ledger:judge_hung(backend, request, time)
 	local other = self:other_ready(backend, time);
 	if other then
 		self:suspect("given_to_hung", time, function () return was_ready_at(other, time); end,
-			"%s to %s, hung for %.1f s, known for %.1f s; %s was ready", request.id, backend.jid, time - hung.since,
-			time - hung.timed_out, other.jid);
+			"%s to %s, hung for %.1f s, known for %.1f s; %s was ready; %s", request.id, backend.jid, time - hung.since,
+			time - hung.timed_out, other.jid, notes_on(backend));
+	end
+end
+
+-- (backend, says, time): its session is over, and nobody has been told. From now on its server says so in
+-- its name about each request, or says nothing.
+function ledger.died(_, backend, says, time)
+	backend.death = { at = time, says = says, visible = nil, arrivals = 0 };
+end
+
+-- to be called when somebody says in its name that it is there, though it is not
+function ledger.told_alive(_, backend)
+	backend.death.visible, backend.death.arrivals = nil, 0;
+end
+
+function ledger:judge_dead(backend, request, time)
+	local death = backend.death;
+	if death.says then
+		death.visible = death.visible or time;
+	end
+	local known = death.visible and death.visible + (death.says and DEATH_IS_KNOWN_AFTER or HUNG_IS_KNOWN_AFTER);
+	if not (known and time > known and self.target and death.visible > self.target_since
+		and self:not_stalled_since(time - READY_FOR)) then
+		return;
+	end
+	local other = self:other_ready(backend, time);
+	death.arrivals = death.arrivals + (other and 1 or 0);
+	if other and death.arrivals > FEW then
+		self:suspect("given_to_dead", time, function () return was_ready_at(other, time); end,
+			"%s to %s, dead for %.1f s, known for %.1f s; %s was ready; %s", request.id, backend.jid, time - death.at,
+			time - death.visible, other.jid, notes_on(backend));
 	end
 end
 
@@ -182,7 +239,8 @@ function ledger:judge_drained(backend, request, time)
 	local known = backend.drained_at and backend.drained_at + DRAINED_IS_KNOWN_AFTER;
 	if known and self.target and backend.drained_at > self.target_since and time > known
 		and is_new(request, backend, known) and self:not_stalled_since(time - READY_FOR) then
-		self:found("given_to_drained", "%s to %s, drained for %.1f s", request.id, backend.jid, time - backend.drained_at);
+		self:found("given_to_drained", "%s to %s, drained for %.1f s; %s", request.id, backend.jid, time - backend.drained_at,
+			notes_on(backend));
 	end
 end
 
@@ -201,7 +259,10 @@ function ledger:arrived(backend, query, from, time)
 	requester.seen_as[from:match("^[^/]+")] = from;
 	local request = requester.open[query.attr.what];
 	if request then
-		table.insert(request.arrivals, { backend = backend, at = time });
+		table.insert(request.arrivals, { backend = backend, at = time, bounce = backend.death and backend.death.says });
+		if backend.death then
+			self:judge_dead(backend, request, time);
+		end
 		self:judge_hung(backend, request, time);
 		self:judge_drained(backend, request, time);
 		self:judge_target(backend, request);
@@ -218,6 +279,10 @@ function ledger:note_timeout(request, time)
 		arrival.backend.last_timeout = time;
 	end
 	local last = request.arrivals[#request.arrivals];
+	local death = last and last.backend.death;
+	if death and last.at > death.at then
+		death.visible = death.visible or time;
+	end
 	local hung = last and last.backend.hung;
 	local since = hung and math.max(hung.since, self.target_since);
 	if hung and last.at > since and not (hung.timed_out and hung.timed_out > since) then
@@ -225,18 +290,35 @@ function ledger:note_timeout(request, time)
 	end
 end
 
-function ledger:judge_failure(request, condition, time)
+-- Which backends a request was at, in words
+local function way_of(request)
+	local stations = {};
+	for position, arrival in ipairs(request.arrivals) do
+		local backend = arrival.backend;
+		stations[position] = ("%s after %.1f s%s"):format(backend.jid, arrival.at - request.sent,
+			arrival.bounce and ", dead" or not backend.is_online and ", which has gone" or "");
+	end
+	return table.concat(stations, "; ");
+end
+
+function ledger:judge_failure(request, stanza, condition, time)
 	local requester, since = request.requester, request.sent - 0.5;
 	if request.is_excused or not self.target or self.target_since > since or not self:not_stalled_since(since)
 		or requester.is_blocked or requester.last_blocked > since - 1 then
 		return;
 	end
+	local last = request.arrivals[#request.arrivals];
+	if last and last.bounce == condition then
+		return; -- it was handed on to one whose death was not known yet
+	end
 	for _, arrival in ipairs(request.arrivals) do
 		local backend = arrival.backend;
-		if was_well_since(backend, since) then
+		local may_be_handed_on = backend.is_elsewhere and arrival ~= last; -- it can be in doubt though it is there
+		if not may_be_handed_on and was_well_since(backend, since) then
 			self:suspect("failed_innocent", time, function ()
 				return not backend.was_closed_by_server;
-			end, "%s of %s, which %s had: %s", request.id, requester.jid, backend.jid, condition);
+			end, "%s of %s, which %s had: %s (%s) after %.1f s; it was at %s", request.id, requester.jid, backend.jid,
+				condition, select(3, stanza:get_error()), time - request.sent, way_of(request));
 			return;
 		end
 	end
@@ -268,7 +350,7 @@ function ledger:answered(requester, stanza, time)
 	elseif condition == "remote-server-timeout" then
 		self:note_timeout(request, time);
 	elseif condition and not NO_FAULT[condition] then
-		self:judge_failure(request, condition, time);
+		self:judge_failure(request, stanza, condition, time);
 	end
 	self:close(request);
 	return request, condition;

@@ -57,6 +57,9 @@ function operator.new(chaos)
 	-- the module of 2018 has no commands
 	self.has_commands = self.shell:run(('client_proxy:status(%q)'):format(service.proxy));
 	self.next_target = now() + 15;
+	-- Of so many chances, one is taken. What the component does about backends elsewhere takes it seconds, and begins
+	-- anew with each reload.
+	self.leisure = chaos.cluster and 20 or 5;
 	return self;
 end
 
@@ -140,11 +143,12 @@ function operator:drain()
 	end
 	backend.may_be_drained = true;
 	self.draining = backend.resource;
-	local since = backend.online_since;
+	local since, sessions = backend.online_since, backend.sessions;
 	self:run(command("drain", backend), function (ok)
 		self.draining = nil;
-		if ok and backend.online_since == since then
+		if ok and backend.is_online and backend.online_since == since and backend.sessions == sessions then
 			backend.drained_at = now();
+			self.chaos.ledger:note(backend, "drained");
 			if backend.hung and random(2) == 1 then
 				self:resync();
 			end
@@ -175,7 +179,7 @@ local deeds = {
 
 -- to be called ten times a second
 function operator:something_happens()
-	if self.is_busy or self:maybe_change_target() or random(5) > 1 then
+	if self.is_busy or self:maybe_change_target() or random(self.leisure) > 1 then
 		return;
 	end
 	local dice = random(10);

@@ -147,6 +147,15 @@ function requesters:rest(seconds)
 	self.rests_until = now() + seconds;
 end
 
+-- -> by their sockets, what is to be called when one can be read from
+function requesters:readers()
+	local readers = {};
+	for _, requester in ipairs(self.list) do
+		readers[requester.connection.socket] = function () requester.connection:read(0); end;
+	end
+	return readers;
+end
+
 -- to be called ten times a second
 function requesters:something_happens()
 	if random(20) == 1 then
