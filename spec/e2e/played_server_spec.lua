@@ -39,9 +39,9 @@ describe("a target on a played server", function ()
 		played:remove();
 	end);
 
-	-- (options): lines of the component's configuration
-	local function start(options)
-		server:configure(hosts..(options or ""));
+	-- (options, globals): lines of the component's configuration, and of the server's
+	local function start(options, globals)
+		server:configure((globals or "")..hosts..(options or ""));
 		server:start();
 		shell = admin_shell.new(server);
 		requester = xmpp.client(server, "user", "domain.example", "abc");
@@ -60,11 +60,11 @@ describe("a target on a played server", function ()
 	end
 
 	-- The service is up, with these resources.
-	local function start_with(names, options)
+	local function start_with(names, ...)
 		for _, name in ipairs(names) do
 			account:add(name);
 		end
-		start(options);
+		start(...);
 		played:receive(is_probe);
 		played:sync();
 		played.received = {};
@@ -431,6 +431,37 @@ describe("a target on a played server", function ()
 				outcome[answer.attr.type] = outcome[answer.attr.type] + 1;
 			end
 			assert.same({ get = { result = 20, error = 0 }, set = { result = 20 - sets_at_a, error = sets_at_a } }, outcomes);
+		end);
+	end);
+
+	-- As Prosody's own configuration has it, with 30 kB/s.
+	describe("from which little is read at a time", function ()
+		local limits = [[
+limits = { s2sin = { rate = "5kb/s" }, c2s = { rate = "10mb/s" } }
+modules_enabled = { "roster", "saslauth", "dialback", "admin_shell", "smacks", "announce", "limits" }
+]];
+
+		it("keeps its backends though pings wait behind answers", function ()
+			start_with({ "a", "b" }, TIMES_OUT_SOON, limits);
+			local sent, outcomes = 0, {};
+			local is_over = after(5);
+			repeat
+				for _ = 1, 4 do
+					sent = sent + 1;
+					requester:send(service.request("asking-"..sent));
+				end
+				played:pump_for(0.1, requester);
+			until is_over();
+			for _ = 1, sent do
+				local answer = played:receive_at(requester, xmpp.is_iq);
+				local outcome = answer.attr.type == "error" and service.error_of(answer) or "result";
+				outcomes[outcome] = (outcomes[outcome] or 0) + 1;
+			end
+			assert.is_true(outcomes["remote-server-timeout"] > 0); -- as far as that goes, there was too much
+			assert.equal(sent, outcomes["remote-server-timeout"] + outcomes.result);
+			assert.is_false(is_logged("are there no longer"));
+			await_ready("a b", 20); -- when all has been read
+			assert.same({ "a", "b" }, who_answers(10));
 		end);
 	end);
 
