@@ -4,6 +4,8 @@
 -- comes is there, whose does not come within seconds, nor with that of the others, has gone. If nothing at all comes from the target's
 -- server meanwhile, that says nothing about a single one, and they stay in doubt.
 
+local timers = module:require "timers";
+
 local now = require "util.time".monotonic;
 
 local CONFIRMED_WITHIN = 3; -- seconds
@@ -25,6 +27,8 @@ local set_look_timer;
 function doubt.new(setup)
 	return setmetatable({
 		setup = setup;
+		decisions = timers.new(); -- by round: until its members are taken for gone, or asked for again
+		looks = timers.new(); -- by round: until it looks for others whose presence has not come
 		rounds = {}; -- those that are under way: { [round] = true }
 		round_of = {}; -- by backend in doubt: the round that is about it
 		open = nil; -- the round that others can still join, if any
@@ -61,15 +65,11 @@ local function members_of(self, round)
 	return members;
 end
 
-local function stop_timers(round)
-	round.timer:stop();
-	round.look_timer:stop();
-end
-
 local function finish(self, round)
 	self.open = self.open ~= round and self.open or nil;
 	self.rounds[round] = nil;
-	stop_timers(round);
+	self.decisions:stop(round);
+	self.looks:stop(round);
 end
 
 -- It is what the round is about from now on, and no other one: that ends when it is about nothing any more.
@@ -92,7 +92,7 @@ local function conclude(self, round)
 end
 
 local function set_timer(self, round, seconds)
-	round.timer = module:add_timer(seconds, function ()
+	self.decisions:set(round, seconds, function ()
 		if now() < round.moved_at + GAP then
 			set_timer(self, round, GAP);
 			return;
@@ -135,7 +135,7 @@ local function look_around(self, round)
 end
 
 function set_look_timer(self, round)
-	round.look_timer = module:add_timer(TOGETHER_WITHIN, function ()
+	self.looks:set(round, TOGETHER_WITHIN, function ()
 		look_around(self, round);
 	end);
 end
@@ -160,7 +160,7 @@ end
 
 -- (backends): these are in doubt, if any; those that were already, from now on again
 function doubt:raise(backends)
-	if not backends[1] or self.is_stopped then
+	if not backends[1] or self.decisions.is_retired then
 		return;
 	end
 	local round = self.open and can_join(self.open, backends) and self.open or start_round(self);
@@ -212,10 +212,8 @@ end
 -- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
 -- on after that, but raises no doubt any more.
 function doubt:stop()
-	self.is_stopped = true;
-	for round in pairs(self.rounds) do
-		stop_timers(round);
-	end
+	self.decisions:retire();
+	self.looks:retire();
 end
 
 return doubt;

@@ -8,6 +8,8 @@
 -- request. If a server may have said it in its place, as a server says of a session that it has not got
 -- what a client without XEP-0199 says of a ping, then it takes the backend's presence as well.
 
+local timers = module:require "timers";
+
 local new_id = require "util.id".medium;
 local now = require "util.time".monotonic;
 local st = require "util.stanza";
@@ -25,9 +27,9 @@ health.__index = health;
 function health.new(saved, on_silent)
 	return setmetatable({
 		on_silent = on_silent;
-		-- by backend: { id (what the ids of its pings begin with), count (of its pings),
-		-- pause (seconds until the next one), timer (nil between stop() and start()), is_silent (whether the first was
-		-- not answered), is_answered (whether one was, perhaps by a server) }
+		timers = timers.new(); -- by check: until the next ping
+		-- by backend: { id (what the ids of its pings begin with), count (of its pings), pause (seconds until the next
+		-- one), is_silent (whether the first was not answered), is_answered (whether one was, perhaps by a server) }
 		checks = saved and saved.checks or {};
 		calm_until = saved and saved.calm_until or {}; -- by backend, on the clock of util.time
 	}, health);
@@ -40,7 +42,7 @@ local function send_ping(check, backend)
 end
 
 local function set_timer(self, check, backend)
-	check.timer = module:add_timer(check.pause, function ()
+	self.timers:set(check, check.pause, function ()
 		check.pause = math.min(check.pause * 2, LONGEST_PAUSE);
 		set_timer(self, check, backend); -- already now, as an error in another module's handler would end this here
 		if not check.is_silent and not check.is_answered then
@@ -51,13 +53,6 @@ local function set_timer(self, check, backend)
 			send_ping(check, backend);
 		end
 	end);
-end
-
-local function stop_timer(check)
-	if check.timer then
-		check.timer:stop();
-		check.timer = nil;
-	end
 end
 
 local function start_pinging(self, check, backend)
@@ -73,11 +68,11 @@ end
 -- -> the check of the backend that has yet to begin | nil if it has begun
 local function new_check(self, backend)
 	local check = self.checks[backend] or { id = new_id(), count = 0, pause = PATIENCE, is_silent = false };
-	if check.count > 0 or self.is_stopped then
+	if check.count > 0 or self.timers.is_retired then
 		return nil;
 	end
 	self.checks[backend] = check;
-	stop_timer(check);
+	self.timers:stop(check);
 	return check;
 end
 
@@ -97,7 +92,7 @@ function health:suspect(backend)
 	end
 	local check = new_check(self, backend);
 	if check then
-		check.timer = module:add_timer(calm, function ()
+		self.timers:set(check, calm, function ()
 			start_pinging(self, check, backend);
 		end);
 	end
@@ -121,7 +116,7 @@ local function end_check(self, backend)
 	local check = self.checks[backend];
 	self.checks[backend] = nil;
 	if check then
-		stop_timer(check);
+		self.timers:stop(check);
 	end
 	return check ~= nil;
 end
@@ -160,10 +155,7 @@ end
 -- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
 -- on after that: a check that began then would keep the next instance, which has the same ones, from beginning any.
 function health:stop()
-	self.is_stopped = true;
-	for _, check in pairs(self.checks) do
-		stop_timer(check);
-	end
+	self.timers:retire();
 end
 
 -- Goes on with what a reload has carried over.
@@ -174,7 +166,7 @@ function health:start()
 	end
 	for _, backend in ipairs(backends) do
 		local check = self.checks[backend]; -- which the ping before may have ended
-		if check and not check.timer and not self.is_stopped then
+		if check and not self.timers:is_running(check) and not self.timers.is_retired then
 			start_pinging(self, check, backend);
 		end
 	end

@@ -6,6 +6,8 @@
 -- is reason to ask (XEP-0199). If nothing comes, it is silent: that is said, and now and then a new stream
 -- to it is tried, which may lead to another machine of the same domain.
 
+local timers = module:require "timers";
+
 local new_id = require "util.id".medium;
 local now = require "util.time".monotonic;
 local st = require "util.stanza";
@@ -32,8 +34,8 @@ function server.new(host, is_awaited)
 		count = 0; -- of what has come
 		renewals = 0; -- of the stream to it, since something has come
 		rests_until = -math.huge; -- on the clock of util.time
-		listening = nil; -- while it is pinged: { id, rounds, route, timer, is_told (whether on.silent() was called) }
-		timers = {}; -- the others: { [name] = timer }
+		listening = nil; -- while it is pinged: { id, rounds, route, is_told (whether on.silent() was called) }
+		timers = timers.new();
 	}, server);
 end
 
@@ -89,15 +91,12 @@ local function is_time_to_renew(round)
 end
 
 local function stop_listening(self)
-	local listening = self.listening;
 	self.listening = nil;
-	if listening then
-		listening.timer:stop();
-	end
+	self.timers:stop("ping");
 end
 
 local function set_timer(self, listening, pause)
-	listening.timer = module:add_timer(pause, function ()
+	self.timers:set("ping", pause, function ()
 		set_timer(self, listening, PAUSE); -- already now, as an error in another module's handler would end this here
 		listening.rounds = listening.rounds + 1;
 		if is_time_to_renew(listening.rounds) then
@@ -117,7 +116,7 @@ end
 -- Pings it until something comes from it, unless that is under way, or has just been found to be of no use: whoever
 -- is told so may ask for the next ping at once, and our own server may know at once what becomes of that.
 function server:listen()
-	if self.listening or not self.on or self.is_stopped or now() < self.rests_until or not self:is_elsewhere() then
+	if self.listening or not self.on or self.timers.is_retired or now() < self.rests_until or not self:is_elsewhere() then
 		return;
 	end
 	local listening = { id = new_id(), rounds = 0, route = route_to(self) };
@@ -170,11 +169,8 @@ end
 
 -- Calls it when all that happens together has happened, once.
 local function soon(self, name, call)
-	if not self.timers[name] and not self.is_stopped then
-		self.timers[name] = module:add_timer(0, function ()
-			self.timers[name] = nil;
-			call();
-		end);
+	if not self.timers:is_running(name) then
+		self.timers:set(name, 0, call);
 	end
 end
 
@@ -207,14 +203,14 @@ end
 local function watch(self)
 	local was_awaited, count = false, self.count;
 	local function look()
-		self.timers.watch = module:add_timer(PAUSE, look);
+		self.timers:set("watch", PAUSE, look);
 		local is_awaited = self.is_awaited();
 		if was_awaited and is_awaited and self.count == count then
 			self:listen();
 		end
 		was_awaited, count = is_awaited, self.count;
 	end
-	self.timers.watch = module:add_timer(PAUSE, look);
+	self.timers:set("watch", PAUSE, look);
 end
 
 -- (on): from now on it is watched
@@ -239,11 +235,8 @@ end
 -- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
 -- on after that, but starts nothing any more.
 function server:stop()
-	self.is_stopped = true;
 	stop_listening(self);
-	for _, timer in pairs(self.timers) do
-		timer:stop();
-	end
+	self.timers:retire();
 end
 
 return server;
