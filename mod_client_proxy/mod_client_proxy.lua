@@ -7,12 +7,18 @@ local jid_host = require "util.jid".host;
 local random_bytes = require "util.random".bytes;
 local sha256 = require "util.hashes".sha256;
 
-local requests = module:require "requests";
+local failures_room = module:require "failures";
+local new_events = require "util.events".new;
 
 -- What a reload carries over: { target, pool, backends, subscription, pending, keys, totals }
 local saved = module.saved_state or {};
 
-local operations = module:require "operations".new(saved.totals);
+local metrics = module:require "metrics".new {
+	outcomes = failures_room.OUTCOMES;
+	states = { "ready", "suspended", "hibernating", "draining", "excluded" };
+	totals = saved.totals;
+};
+local failures = failures_room.new(metrics);
 
 -- An error that is no string keeps Prosody from printing a traceback below it.
 local refusal_mt = {
@@ -23,8 +29,8 @@ local refusal_mt = {
 
 local function refuse_to_load(message)
 	if saved.pending then
-		requests.give_up(saved.pending, operations, "unloaded");
-		operations.set_gauges(0, {});
+		failures:give_up(saved.pending, "unloaded");
+		metrics:set_gauges(0, {});
 	end
 	module:set_status("error", message);
 	error(setmetatable({ message = message }, refusal_mt));
@@ -52,12 +58,13 @@ local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEE
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
 
 if saved.target and not keeps_target then
-	requests.give_up(pending, operations, "retargeted");
+	failures:give_up(pending, "retargeted");
 	module:require "subscription".withdraw(saved.target);
 end
 
 local server = module:require "server".new(jid_host(options.target), function () return #pending > 0; end);
-local handlers, diagnosis;
+local events = new_events();
+local diagnosis;
 local function on_change()
 	diagnosis.changed();
 end
@@ -75,10 +82,10 @@ local backends = module:require "backends".new {
 	subscription = subscription;
 	is_wanted = module:require "globs".matcher(options.resources or { "*" });
 	saved = keeps_target and saved.backends;
-	on_gone = function (backend) handlers.on_backend_gone(backend); end;
-	on_away = function (backend) handlers.on_backend_away(backend); end;
-	on_back = function (backend) handlers.on_backend_back(backend); end;
-	on_broken = function () handlers.on_stream_broken(); end;
+	on_gone = function (backend) events.fire_event("backend-gone", backend); end;
+	on_away = function (backend) events.fire_event("backend-away", backend); end;
+	on_back = function (backend) events.fire_event("backend-back", backend); end;
+	on_broken = function () events.fire_event("stream-broken"); end;
 	on_change = on_change;
 };
 diagnosis = module:require "diagnosis".new {
@@ -87,19 +94,22 @@ diagnosis = module:require "diagnosis".new {
 	server = server;
 	subscription = subscription;
 };
-handlers = requests.new {
-	target = options.target;
+local requests = module:require "requests".new {
 	timeout = options.request_timeout;
 	retries = options.retries;
 	max_pending = options.max_pending;
 	max_pending_per_requester = options.max_pending_per_requester;
-	jat = jat;
+	addresses = module:require "addresses".new(jat, options.target);
 	pool = pool;
 	pending = pending;
-	operations = operations;
-	alive = backends.alive;
-	suspect = backends.suspect;
-	lose_unreachable = backends.lose_unreachable;
+	failures = failures;
+	metrics = metrics;
+	backends = {
+		alive = function (_, backend) backends.alive(backend); end;
+		suspect = function (_, backend) backends.suspect(backend); end;
+		lose_unreachable = function (_, backend) backends.lose_unreachable(backend); end;
+	};
+	events = events;
 };
 local shell = module:require "shell";
 shell.start {
@@ -110,15 +120,15 @@ shell.start {
 	backends = backends;
 	subscription = subscription;
 	diagnosis = diagnosis;
-	totals = operations.totals;
+	totals = metrics.totals;
 };
 
 -- mod_iq, at priority 0, offers an IQ to the handlers of other modules. It needs
 -- sound ones, and answers for a backend's requester are nobody else's business.
 for _, address in ipairs { "host", "bare", "full" } do
-	module:hook("iq/"..address, handlers.on_iq_first, 10);
-	module:hook("iq/"..address, handlers.on_iq_last, -10);
-	module:hook("message/"..address, handlers.on_message, -10);
+	module:hook("iq/"..address, requests.on_iq_first, 10);
+	module:hook("iq/"..address, requests.on_iq_last, -10);
+	module:hook("message/"..address, requests.on_message, -10);
 	module:hook("presence/"..address, backends.on_presence);
 end
 
@@ -126,7 +136,7 @@ end
 module:hook("iq/host", backends.on_iq, 5);
 
 module:hook_global("stats-update", function ()
-	operations.set_gauges(#pending, backends.count_states());
+	metrics:set_gauges(#pending, backends.count_states());
 end);
 
 on_change();
@@ -146,25 +156,25 @@ local rotation = module:add_timer(keys.due, keys.rotate);
 function module.save()
 	return {
 		target = options.target; pool = pool; backends = backends.save(); subscription = subscription.save();
-		pending = pending; keys = keys.save(); totals = operations.totals;
+		pending = pending; keys = keys.save(); totals = metrics.totals;
 	};
 end
 
 local function stop()
-	handlers.stop();
+	requests:stop();
 	backends.stop();
 end
 
 function module.unload()
 	-- Timers would keep all of this in memory until they are due.
 	rotation:stop();
-	handlers.stop_timers();
+	requests:retire();
 	backends.stop_timers();
 	subscription.stop();
 	shell.stop();
 	if not module.reloading then
 		stop();
-		operations.set_gauges(0, {});
+		metrics:set_gauges(0, {});
 	end
 end
 

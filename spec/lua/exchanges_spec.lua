@@ -503,7 +503,7 @@ describe("exchanges", function ()
 			run:pass(1);
 			assert.equal(3, run.pending:count(A));
 			run:come(B);
-			run.instance.handlers.on_backend_away(A);
+			run.instance.events.fire_event("backend-away", A);
 			run:pass(0);
 			assert.equal(3, #run.at[B]);
 			run:finish();

@@ -5,6 +5,7 @@
 local core = require "mod_client_proxy.core";
 local expect = require "spec.support.expect";
 local fake_module = require "spec.support.module";
+local new_events = require "util.events".new;
 local random = require "spec.support.random";
 local st = require "util.stanza";
 
@@ -35,7 +36,8 @@ describe("a target's server gone mad", function ()
 	local requests; -- how many there have been
 
 	local function load_all(saved)
-		local operations = { count = function () end, count_answer = function () end };
+		local metrics = { count = function () end, count_answer = function () end };
+		local events = new_events();
 		local jat = core.jat(PROXY, "sealed");
 		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
 		module.libraries["core.rostermanager"], module.libraries["core.usermanager"] = {}, {};
@@ -47,16 +49,21 @@ describe("a target's server gone mad", function ()
 		backends = module:require "backends".new {
 			target = TARGET, pool = pool, subscription = subscription, server = server, saved = saved and saved.backends;
 			is_wanted = function () return true; end;
-			on_gone = function (backend) handlers.on_backend_gone(backend); end;
-			on_away = function (backend) handlers.on_backend_away(backend); end;
-			on_back = function (backend) handlers.on_backend_back(backend); end;
-			on_broken = function () handlers.on_stream_broken(); end;
+			on_gone = function (backend) events.fire_event("backend-gone", backend); end;
+			on_away = function (backend) events.fire_event("backend-away", backend); end;
+			on_back = function (backend) events.fire_event("backend-back", backend); end;
+			on_broken = function () events.fire_event("stream-broken"); end;
 			on_change = on_change;
 		};
 		handlers = module:require "requests".new {
-			target = TARGET, timeout = 60, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
-			jat = jat, pool = pool, pending = pending, operations = operations;
-			alive = backends.alive, suspect = backends.suspect, lose_unreachable = backends.lose_unreachable;
+			timeout = 60, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
+			addresses = module:require "addresses".new(jat, TARGET), pool = pool, pending = pending, metrics = metrics, events = events;
+			failures = module:require "failures".new(metrics);
+			backends = {
+				alive = function (_, backend) backends.alive(backend); end;
+				suspect = function (_, backend) backends.suspect(backend); end;
+				lose_unreachable = function (_, backend) backends.lose_unreachable(backend); end;
+			};
 		};
 	end
 
@@ -125,7 +132,7 @@ describe("a target's server gone mad", function ()
 		old_modules[module] = true;
 		local saved = { backends = backends.save(), subscription = subscription.save() };
 		module.is_gone = true;
-		handlers.stop_timers();
+		handlers:retire();
 		backends.stop_timers();
 		subscription.stop();
 		new_module(module);

@@ -2,6 +2,7 @@
 
 local core = require "mod_client_proxy.core";
 local fake_module = require "spec.support.module";
+local new_events = require "util.events".new;
 local st = require "util.stanza";
 
 local PROXY = "proxy.domain.example";
@@ -16,26 +17,32 @@ describe("requests and backends together", function ()
 
 	-- Loads both of them, with what the ones before have saved.
 	local function load_both(saved)
-		local operations = {
-			count = function (name) counts[name] = (counts[name] or 0) + 1; end;
-			count_answer = function (name) counts[name] = (counts[name] or 0) + 1; end;
+		local metrics = {
+			count = function (_, name) counts[name] = (counts[name] or 0) + 1; end;
+			count_answer = function (_, name) counts[name] = (counts[name] or 0) + 1; end;
 		};
+		local events = new_events();
 		local jat = core.jat(PROXY, "sealed");
 		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
 		backends = module:require "backends".new {
 			target = TARGET, pool = pool, subscription = subscription, saved = saved;
 			server = module:require "server".new("some-domain.example", function () return #pending > 0; end);
 			is_wanted = function () return true; end;
-			on_gone = function (backend) handlers.on_backend_gone(backend); end;
-			on_away = function (backend) handlers.on_backend_away(backend); end;
-			on_back = function (backend) handlers.on_backend_back(backend); end;
-			on_broken = function () handlers.on_stream_broken(); end;
+			on_gone = function (backend) events.fire_event("backend-gone", backend); end;
+			on_away = function (backend) events.fire_event("backend-away", backend); end;
+			on_back = function (backend) events.fire_event("backend-back", backend); end;
+			on_broken = function () events.fire_event("stream-broken"); end;
 			on_change = function () end;
 		};
 		handlers = module:require "requests".new {
-			target = TARGET, timeout = TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
-			jat = jat, pool = pool, pending = pending, operations = operations;
-			alive = backends.alive, suspect = backends.suspect, lose_unreachable = backends.lose_unreachable;
+			timeout = TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
+			addresses = module:require "addresses".new(jat, TARGET), pool = pool, pending = pending, metrics = metrics, events = events;
+			failures = module:require "failures".new(metrics);
+			backends = {
+				alive = function (_, backend) backends.alive(backend); end;
+				suspect = function (_, backend) backends.suspect(backend); end;
+				lose_unreachable = function (_, backend) backends.lose_unreachable(backend); end;
+			};
 		};
 		backends.start();
 	end
@@ -137,7 +144,7 @@ describe("requests and backends together", function ()
 		module:fire_slice();
 		assert.equal(50, pending:count(A));
 		local saved = backends.save();
-		handlers.stop_timers();
+		handlers:retire();
 		backends.stop_timers();
 		assert.same({}, module:running_timers());
 		module = fake_module.new({}, module);

@@ -7,12 +7,12 @@
 local core = require "mod_client_proxy.core";
 local expect = require "spec.support.expect";
 local fake_module = require "spec.support.module";
+local new_events = require "util.events".new;
 local st = require "util.stanza";
 
 local PROXY = "proxy.domain.example";
 local TARGET = "some-user@some-domain.example";
 local ANSWERS = { result = true, error = true };
-local OPERATIONS = { "count", "count_answer" };
 
 local exchange = {};
 exchange.__index = exchange;
@@ -25,41 +25,45 @@ function exchange.backend(resource)
 	return TARGET.."/"..resource;
 end
 
-local function new_operations(self)
-	local operations = {};
-	for _, name in ipairs(OPERATIONS) do
-		operations[name] = function (what)
-			self.counts[what] = (self.counts[what] or 0) + 1;
-		end;
+local function new_metrics(self)
+	local function count(_, what)
+		self.counts[what] = (self.counts[what] or 0) + 1;
 	end
-	return operations;
+	return { count = count, count_answer = count };
 end
 
--- Makes an instance: it has a module, and handlers, of its own.
-local function new_instance(self)
-	local instance = { module = fake_module.new({}, self.instance and self.instance.module) };
-	function instance.module.send(_, stanza)
-		return self:sent(stanza);
-	end
-	local setup = {
-		target = TARGET, timeout = self.timeout, retries = self.retries, max_pending = self.max, max_pending_per_requester = self.max;
-		jat = self.jat, pool = self.pool, pending = self.pending, operations = new_operations(self);
-		alive = function (backend) self:back(backend); end;
-		suspect = function (backend)
+-- (self, instance) -> backends, as far as requests.lua and its rooms know them
+local function new_backends(self, instance)
+	return {
+		alive = function (_, backend) self:back(backend); end;
+		suspect = function (_, backend)
 			table.insert(self.suspected, backend);
 			self.on_told(backend);
 		end;
-		lose_unreachable = function (backend)
+		lose_unreachable = function (_, backend)
 			self.on_told(backend);
 			if self.pool:remove(backend) then
 				self:end_session(backend);
-				instance.handlers.on_backend_gone(backend);
+				instance.events.fire_event("backend-gone", backend);
 			end
 		end;
 	};
-	local requests = instance.module:require "requests";
-	instance.handlers = requests.new(setup);
-	instance.give_up = function () requests.give_up(self.pending, setup.operations, "unloaded"); end;
+end
+
+-- Makes an instance: it has a module, and all that requests.lua makes, of its own.
+local function new_instance(self)
+	local module = fake_module.new({}, self.instance and self.instance.module);
+	local instance = { module = module, events = new_events() };
+	function module.send(_, stanza)
+		return self:sent(stanza);
+	end
+	local metrics = new_metrics(self);
+	instance.failures = module:require "failures".new(metrics);
+	instance.requests = module:require "requests".new {
+		timeout = self.timeout, retries = self.retries, max_pending = self.max, max_pending_per_requester = self.max;
+		addresses = module:require "addresses".new(self.jat, TARGET), pool = self.pool, pending = self.pending;
+		failures = instance.failures, metrics = metrics, events = instance.events, backends = new_backends(self, instance);
+	};
 	self.instance = instance;
 end
 
@@ -193,7 +197,7 @@ end
 
 local function receive(self, origin, stanza)
 	local event = { origin = origin, stanza = stanza };
-	local handlers = self.instance.handlers;
+	local handlers = self.instance.requests;
 	return happen(self, function ()
 		return handlers.on_iq_first(event) or handlers.on_iq_last(event);
 	end);
@@ -255,13 +259,13 @@ end
 function exchange:go(backend)
 	if self.pool:remove(backend) then
 		self:end_session(backend);
-		happen(self, self.instance.handlers.on_backend_gone, backend);
+		happen(self, self.instance.events.fire_event, "backend-gone", backend);
 	end
 end
 
 function exchange:hibernate(backend)
 	if self.pool:set_state(backend, "away") then
-		happen(self, self.instance.handlers.on_backend_away, backend);
+		happen(self, self.instance.events.fire_event, "backend-away", backend);
 	end
 end
 
@@ -274,7 +278,7 @@ function exchange:doubt(backend)
 	if self.pool:state(backend) == "ready" then
 		self.pool:set_state(backend, "suspended");
 		if self.pool:is_ready() then
-			happen(self, self.instance.handlers.on_backend_away, backend);
+			happen(self, self.instance.events.fire_event, "backend-away", backend);
 		end
 	end
 end
@@ -283,13 +287,13 @@ end
 function exchange:back(backend)
 	if self.pool:state(backend) == "suspended" then
 		self.pool:set_state(backend, "ready");
-		happen(self, self.instance.handlers.on_backend_back, backend);
+		happen(self, self.instance.events.fire_event, "backend-back", backend);
 	end
 end
 
 -- A stream of the target's server breaks: all that is on the way is lost, and all backends are in doubt.
 function exchange:break_stream(backends)
-	happen(self, self.instance.handlers.on_stream_broken);
+	happen(self, self.instance.events.fire_event, "stream-broken");
 	for _, backend in ipairs(backends) do
 		self.at[backend] = nil;
 		if self.pool:state(backend) == "ready" then
@@ -311,7 +315,7 @@ function exchange:reload()
 	local old = self.instance;
 	table.insert(self.old_modules, old.module);
 	old.module.is_gone = true;
-	old.handlers.stop_timers();
+	old.requests:retire();
 	new_instance(self);
 end
 
@@ -320,8 +324,8 @@ function exchange:unload()
 	local old = self.instance;
 	table.insert(self.old_modules, old.module);
 	old.module.is_gone = true;
-	old.handlers.stop_timers();
-	happen(self, old.handlers.stop);
+	old.requests:retire();
+	happen(self, old.requests.stop, old.requests);
 end
 
 -- Time passes until everything has come to its end, which it does by the deadline of the last request.

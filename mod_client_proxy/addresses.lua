@@ -1,0 +1,61 @@
+-- Addresses: the one place in Lua that takes JIDs apart, and that knows what a token looks like.
+--
+-- A backend sees a requester as a token, the resource of a service address: `proxy.domain.example/TOKEN`.
+
+local jid = require "util.jid";
+local find, sub = string.find, string.sub;
+
+-- A resource that does not decode can be one that backends have been given nevertheless: a digest cannot be decoded,
+-- and in the plain format a token is any JID.
+local LOOKS_LIKE_TOKEN = { digest = true, plain = true };
+
+local addresses = {};
+addresses.__index = addresses;
+
+addresses.bare = jid.bare; -- (jid) -> the bare JID
+addresses.host = jid.host; -- (jid) -> its host
+addresses.resource = jid.resource; -- (jid) -> its resource | nil
+addresses.split = jid.split; -- (jid) -> node | nil, host, resource | nil
+
+-- (jid) -> the bare JID, the resource | nil
+-- The same for a JID that the router has let pass (RFC 7622 section 3.1), at a fraction of the cost: with util.jid it
+-- would be as much as all that the core does for a request.
+function addresses.split_resource(address)
+	local slash = find(address, "/", 1, true);
+	if slash then
+		return sub(address, 1, slash - 1), sub(address, slash + 1);
+	end
+	return address;
+end
+
+local split_resource = addresses.split_resource;
+
+-- (jat, target) -> addresses
+-- jat: the core's, with its keys; target: the prepared bare JID
+function addresses.new(jat, target)
+	return setmetatable({ jat = jat, target = target }, addresses);
+end
+
+-- (requester, service) -> the address that a backend sees, when the requester has sent something to that service
+-- address | nil: the requester's address cannot be translated
+function addresses:translate(requester, service)
+	local token = self.jat:encode(requester);
+	return token and split_resource(service).."/"..token;
+end
+
+-- (from, to) -> why a request must not be dispatched, as it is for a token, a name of failures.lua | nil
+-- A backend may not send requests to a requester, and nobody else to a token. A resource that only looks like a token
+-- can be anyone's choice, unless a backend uses it.
+function addresses:refused_token(from, to)
+	local _, resource = split_resource(to);
+	if not resource then
+		return nil;
+	end
+	local requester, reason = self.jat:decode(resource);
+	if split_resource(from) == self.target then
+		return (requester or LOOKS_LIKE_TOKEN[reason]) and "not-by-backends" or nil;
+	end
+	return requester and "no-such-resource" or nil;
+end
+
+return addresses;

@@ -1,0 +1,68 @@
+-- The deadlines of what is pending: one timer for all, due by the first of them. A request whose deadline has passed
+-- gets an error, and its backend is suspected.
+
+local slices = module:require "slices";
+local timers = module:require "timers";
+
+local now = require "util.time".monotonic;
+
+local deadlines = {};
+deadlines.__index = deadlines;
+
+local expire;
+
+local function set_timer(self)
+	local due = self.pending:deadline();
+	self.due = due;
+	if due then
+		self.timers:set("expire", math.max(0, due - now()), function () expire(self); end);
+	else
+		self.timers:stop("expire");
+	end
+end
+
+function expire(self)
+	local time = now();
+	set_timer(self); -- already now, as an error in another module's handler would end this here
+	for _ = 1, slices.SIZE do
+		local requester, service, id, backend = self.pending:expire(time);
+		if not requester then
+			break;
+		end
+		self.failures:fail(requester, service, id, "timeout");
+		if self.timers.is_retired then -- by a reload in the middle of this: the rest is the next instance's
+			return;
+		end
+		self.backends:suspect(backend);
+	end
+	set_timer(self);
+end
+
+-- (setup) -> deadlines, those of what a reload has carried over included
+-- setup: { pending, failures, backends }
+function deadlines.new(setup)
+	local self = setmetatable({
+		pending = setup.pending, failures = setup.failures, backends = setup.backends;
+		timers = timers.new();
+		-- When the timer fires, on the clock of util.time, or nil. It is kept, though the pending table knows the first
+		-- deadline, because that one may have been settled meanwhile, and every request asks.
+		due = nil;
+	}, deadlines);
+	set_timer(self);
+	return self;
+end
+
+-- (deadline): a request has got it. It need not be the last one: a reload can have shortened the timeout.
+function deadlines:watch(deadline)
+	local due = self.due;
+	if not due or deadline < due then
+		set_timer(self);
+	end
+end
+
+-- To be called when the module goes, whether it is reloaded or not.
+function deadlines:retire()
+	self.timers:retire();
+end
+
+return deadlines;

@@ -1,0 +1,89 @@
+-- How things can go wrong: what the sender is told, and how it is counted. The one place that answers with an error,
+-- and never something that must not be answered (RFC 6120 sections 8.2.3 and 8.3.1).
+
+local errors = require "util.error";
+local st = require "util.stanza";
+
+-- By name: type, condition (RFC 6120 section 8.3.3), text; and the outcome that it is counted as, if it is
+local FAILURES = {
+	["backend-gone"] = { "cancel", "service-unavailable", "The resource that was to answer has gone", outcome = "backend_gone" };
+	["bad-address"] = { "modify", "jid-malformed", "The sender's address cannot be translated", outcome = "refused" };
+	["bad-id"] = { "modify", "bad-request", "There are control characters in the id, which no answer can bring back", outcome = "refused" };
+	["conflict"] = { "cancel", "conflict", "A request with this id, to an address that differs in the resource alone, is pending", outcome = "refused" };
+	["full"] = { "wait", "resource-constraint", "Too many requests are pending", outcome = "limited" };
+	["lost"] = { "wait", "remote-server-timeout", "The connection to the target's server broke, and no answer has come since",
+		outcome = "backend_gone" };
+	["malformed"] = { "modify", "bad-request", "An IQ is a get or set with an id and exactly one child element, or their answer", outcome = "refused" };
+	["no-backend"] = { "cancel", "service-unavailable", "No resource of the target is online", outcome = "no_backend" };
+	["no-memory"] = { "wait", "resource-constraint", "There is no memory for another request", outcome = "limited" };
+	["no-messages"] = { "cancel", "feature-not-implemented", "Messages are not supported here" };
+	["no-such-resource"] = { "cancel", "service-unavailable", "This address takes no requests", outcome = "refused" };
+	["not-by-backends"] = { "cancel", "feature-not-implemented", "A backend cannot send requests to a requester", outcome = "refused" };
+	["requester-full"] = { "wait", "resource-constraint", "Too many of your requests are pending, or they are too large", outcome = "limited" };
+	["retargeted"] = { "wait", "service-unavailable", "The service has moved to another account", outcome = "backend_gone" };
+	["timeout"] = { "wait", "remote-server-timeout", "No answer came in time", outcome = "timeout" };
+	["unloaded"] = { "wait", "service-unavailable", "The service is being stopped", outcome = "unloaded" };
+};
+
+local registry = errors.init("client_proxy", FAILURES);
+
+local failures = {};
+failures.__index = failures;
+
+-- How requests can end that no backend answers, as metrics.lua counts them: a list of names
+failures.OUTCOMES = { "timeout", "no_backend", "backend_gone", "limited", "refused", "unloaded" };
+
+-- (metrics) -> failures
+function failures.new(metrics)
+	return setmetatable({ metrics = metrics }, failures);
+end
+
+local function answer(send, stanza, name)
+	local type = stanza.attr.type;
+	if type ~= "error" and not (stanza.name == "iq" and type == "result") then
+		send(st.error_reply(stanza, registry.new(name)));
+	end
+end
+
+local function send_from_here(stanza)
+	module:send(stanza);
+end
+
+local function answer_request(requester, service, id, name)
+	answer(send_from_here, st.stanza("iq", { type = "get", from = requester, to = service, id = id }), name);
+end
+
+local function count(self, name)
+	local outcome = FAILURES[name].outcome;
+	if outcome then
+		self.metrics:count(outcome);
+	end
+end
+
+-- (origin, stanza, name): what has just come in from there is refused.
+function failures:refuse(origin, stanza, name)
+	count(self, name);
+	answer(origin.send, stanza, name);
+end
+
+-- (requester, service, id, name): a request that the pending table has let go ends so.
+function failures:fail(requester, service, id, name)
+	count(self, name);
+	answer_request(requester, service, id, name);
+end
+
+-- (pending, name): every pending request ends so at once, whatever its deadline.
+-- An error in another module's handler does not end this: what is left would get no answer, as nobody comes after it.
+function failures:give_up(pending, name)
+	local requester, service, id = pending:expire(math.huge);
+	while requester do
+		count(self, name);
+		local ok, problem = pcall(answer_request, requester, service, id, name);
+		if not ok then
+			module:log("error", "Another module's handler has failed on an answer: %s", problem);
+		end
+		requester, service, id = pending:expire(math.huge);
+	end
+end
+
+return failures;

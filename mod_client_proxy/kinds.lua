@@ -1,0 +1,48 @@
+-- What a stanza is: decided here, and carried out elsewhere.
+
+local IS_REQUEST = { get = true, set = true };
+local IS_ANSWER = { result = true, error = true };
+
+local kinds = {};
+
+-- (stanza) -> whether it is a result or an error
+function kinds.is_answer(stanza)
+	return IS_ANSWER[stanza.attr.type] == true;
+end
+
+-- (stanza, addresses) -> what an IQ is
+--   "request"             to be dispatched, unless another module answers it
+--   "answer"              to what may be pending
+--   "answer-without-id"   nobody can wait for it
+--   "refused", failure    a request that cannot be handled, and why: a name of failures.lua
+-- Whether it is well formed (RFC 6120 section 8.2.3) Prosody looks at for its own clients only.
+function kinds.of_iq(stanza, addresses)
+	local attr = stanza.attr;
+	local type, id = attr.type, attr.id;
+	if IS_ANSWER[type] then
+		return id and "answer" or "answer-without-id";
+	elseif not IS_REQUEST[type] or not id or #stanza.tags ~= 1 then
+		return "refused", "malformed";
+	end
+	local failure = addresses:refused_token(attr.from, attr.to);
+	if failure then
+		return "refused", failure;
+	end
+	return "request";
+end
+
+-- (bounce, can_be_resent, pool, backend) -> what becomes of a request that is answered so
+--   "retry"     the backend will not answer it: another one is to be tried
+--   "deliver"   the answer is the requester's
+-- bounce: what bounces.lua says of the answer; can_be_resent: whether it is a get that has a retry left
+-- What a server may have said in the place of a backend that is in doubt anyway costs a retry, if another one is ready.
+function kinds.of_settlement(bounce, can_be_resent, pool, backend)
+	if bounce == "unreachable" then
+		return "retry";
+	elseif bounce == "doubtful" and can_be_resent and pool:is_ready() and pool:state(backend) ~= "ready" then
+		return "retry";
+	end
+	return "deliver";
+end
+
+return kinds;
