@@ -1,6 +1,8 @@
 -- What an operator has to know and to do: one line, in the log and as the module's
 -- status, each time that it changes.
 
+local timers = module:require "timers";
+
 -- By the subscription's state: level, and a line about the target (first) and the proxy host (second)
 local problems = {
 	["starting"] = { "info", "Prosody is starting, %s is yet to be asked for its presence" };
@@ -22,52 +24,59 @@ local SILENT = "Nothing comes from the server of %s, though it is asked again an
 local PRESENCE_WITHIN = 1; -- seconds, in which presence may come before it is said that there is none
 
 local diagnosis = {};
+diagnosis.__index = diagnosis;
 
--- (setup) -> changed(), to be called when something may have changed; current() -> level, line
--- setup: { target, pool, server, subscription }
+-- Says what there is to say, if that is something new.
+local function report(self)
+	local level, line = self:current();
+	if line ~= self.reported then
+		self.reported = line;
+		module:set_status(level, line, true);
+		module:log(level, "%s", line);
+	end
+end
+
+local function is_nobody_there(self)
+	return self.subscription:state() == "granted" and #self.pool == 0;
+end
+
+-- (setup) -> diagnosis, which reports when "changed" is fired
+-- setup: { target, pool, server, subscription, events (see mod_client_proxy.lua) }
 function diagnosis.new(setup)
-	local reported;
-	local is_due = false;
-
-	local function current()
-		local target = setup.target;
-		local state, reason = setup.subscription.state();
-		if setup.server:is_silent() then
-			return "warn", SILENT:format(target);
-		elseif problems[state] then
-			local level, format = table.unpack(problems[state]);
-			return level, format:format(target, module.host)..(reason and (" (%s)"):format(reason) or "");
-		elseif setup.pool:serves() then
-			return "info", ("%s is online, requests are served"):format(target);
-		elseif #setup.pool > 0 then
-			return "warn", ("All resources of %s are draining, hibernating or excluded, requests are refused"):format(target);
-		end
-		return "warn", ("No resource of %s is online, requests are refused: log in a client that answers them"):format(target);
-	end
-
-	local function is_nobody_there()
-		return setup.subscription.state() == "granted" and #setup.pool == 0;
-	end
-
-	local function report()
-		is_due = false;
-		local level, line = current();
-		if line ~= reported then
-			reported = line;
-			module:set_status(level, line, true);
-			module:log(level, "%s", line);
-		end
-	end
-
+	local self = setmetatable({
+		target = setup.target, pool = setup.pool, server = setup.server, subscription = setup.subscription;
+		reported = nil; -- the last line
+		timers = timers.new();
+	}, diagnosis);
 	-- One change can make another, as when all presence comes at once: what counts is the last.
-	local function changed()
-		if not is_due then
-			is_due = true;
-			module:add_timer(is_nobody_there() and PRESENCE_WITHIN or 0, report);
+	setup.events.add_handler("changed", function ()
+		if not self.timers:is_running("report") then
+			self.timers:set("report", is_nobody_there(self) and PRESENCE_WITHIN or 0, function () report(self); end);
 		end
-	end
+	end);
+	return self;
+end
 
-	return { changed = changed, current = current };
+-- -> level ("info", "warn" or "error"), line
+function diagnosis:current()
+	local target, pool = self.target, self.pool;
+	local state, reason = self.subscription:state();
+	if self.server:is_silent() then
+		return "warn", SILENT:format(target);
+	elseif problems[state] then
+		local level, format = table.unpack(problems[state]);
+		return level, format:format(target, module.host)..(reason and (" (%s)"):format(reason) or "");
+	elseif pool:serves() then
+		return "info", ("%s is online, requests are served"):format(target);
+	elseif #pool > 0 then
+		return "warn", ("All resources of %s are draining, hibernating or excluded, requests are refused"):format(target);
+	end
+	return "warn", ("No resource of %s is online, requests are refused: log in a client that answers them"):format(target);
+end
+
+-- To be called when the module goes, whether it is reloaded or not.
+function diagnosis:retire()
+	self.timers:retire();
 end
 
 return diagnosis;

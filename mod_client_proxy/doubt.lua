@@ -19,14 +19,13 @@ doubt.__index = doubt;
 local set_look_timer;
 
 -- (setup) -> doubt
--- setup: { server (the target's), ask(): asks for the presence of all backends,
---          all() -> a list of all backends,
---          on_raised(backends): these are in doubt from now on,
---          on_settled(backends): these still are, though the presence of others has come,
---          on_lost(backends): these have gone }
+-- setup: { server (the target's), subscription (which is asked for the presence of all backends),
+--          records (by backend, to be read only), events: where lists of backends are told of, "doubt-raised": these
+--          are in doubt from now on, "doubt-settled": these still are, though the presence of others has come,
+--          "backends-lost": these have gone }
 function doubt.new(setup)
 	return setmetatable({
-		setup = setup;
+		server = setup.server, subscription = setup.subscription, records = setup.records, events = setup.events;
 		decisions = timers.new(); -- by round: until its members are taken for gone, or asked for again
 		looks = timers.new(); -- by round: until it looks for others whose presence has not come
 		rounds = {}; -- those that are under way: { [round] = true }
@@ -88,7 +87,7 @@ local function conclude(self, round)
 		leave(self, backend);
 	end
 	finish(self, round);
-	self.setup.on_lost(members);
+	self.events.fire_event("backends-lost", members);
 end
 
 local function set_timer(self, round, seconds)
@@ -99,10 +98,10 @@ local function set_timer(self, round, seconds)
 		end
 		round.pause = math.min(round.pause * 2, LONGEST_PAUSE);
 		set_timer(self, round, round.pause); -- already now, as an error in another module's handler would end this here
-		if self.setup.server:has_been_heard_since(round.heard) then
+		if self.server:has_been_heard_since(round.heard) then
 			conclude(self, round);
 		else
-			self.setup.ask();
+			self.subscription:check();
 		end
 	end);
 end
@@ -110,7 +109,7 @@ end
 -- Those whose presence has not come, and that are not in doubt yet
 local function find_missing(self, round)
 	local missing = {};
-	for _, backend in ipairs(self.setup.all()) do
+	for backend in pairs(self.records) do
 		if not round.seen[backend] and not self.round_of[backend] then
 			table.insert(missing, backend);
 		end
@@ -130,7 +129,7 @@ local function look_around(self, round)
 	if round.count == 0 then
 		finish(self, round);
 	end
-	self.setup.on_settled(members);
+	self.events.fire_event("doubt-settled", members);
 	self:raise(missing); -- last of all, as an error in another module's handler would end this here
 end
 
@@ -141,7 +140,7 @@ function set_look_timer(self, round)
 end
 
 local function start_round(self)
-	local round = { pause = CONFIRMED_WITHIN, heard = self.setup.server:heard_so_far(), seen = {}, moved_at = -math.huge, count = 0 };
+	local round = { pause = CONFIRMED_WITHIN, heard = self.server:heard_so_far(), seen = {}, moved_at = -math.huge, count = 0 };
 	self.rounds[round], self.open = true, round;
 	set_timer(self, round, round.pause);
 	set_look_timer(self, round);
@@ -167,8 +166,8 @@ function doubt:raise(backends)
 	for _, backend in ipairs(backends) do
 		join(self, round, backend);
 	end
-	self.setup.on_raised(backends);
-	self.setup.ask();
+	self.events.fire_event("doubt-raised", backends);
+	self.subscription:check();
 end
 
 -- Whether this one is, though the presence of others has come

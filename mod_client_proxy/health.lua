@@ -22,11 +22,12 @@ local LONGEST_PAUSE = 5 * 60;
 local health = {};
 health.__index = health;
 
--- (saved, on_silent) -> health
--- saved: what save() returned before a reload, or nil; on_silent(backend): its first ping was not answered
-function health.new(saved, on_silent)
+-- (saved, events) -> health
+-- saved: what save() returned before a reload, or nil; events: where "backend-silent" is fired with a backend that has
+-- not answered its first ping
+function health.new(saved, events)
 	return setmetatable({
-		on_silent = on_silent;
+		events = events;
 		timers = timers.new(); -- by check: until the next ping
 		-- by backend: { id (what the ids of its pings begin with), count (of its pings), pause (seconds until the next
 		-- one), is_silent (whether the first was not answered), is_answered (whether one was, perhaps by a server) }
@@ -47,7 +48,7 @@ local function set_timer(self, check, backend)
 		set_timer(self, check, backend); -- already now, as an error in another module's handler would end this here
 		if not check.is_silent and not check.is_answered then
 			check.is_silent = true;
-			self.on_silent(backend);
+			self.events.fire_event("backend-silent", backend);
 		end
 		if self.checks[backend] == check then
 			send_ping(check, backend);

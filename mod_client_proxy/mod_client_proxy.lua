@@ -1,24 +1,37 @@
 -- mod_client_proxy: all online resources of one account behind one address
 --
--- Wiring only: what happens to a request is in requests.lua, who can serve it
--- in backends.lua.
+-- Wiring and life cycle only: what happens to a request is in requests.lua, who can serve it in backends.lua.
+--
+-- What a room has to tell those that use it, it says through `events`, one object for all of them (Prosody's
+-- util.events). The event, what comes with it, and who fires it:
+--   changed                                     what an operator is told may be another line: subscription, backends
+--   backend-gone        backend                 it is in the pool no longer: backends
+--   backend-away        backend                 others can do what it has got, as it hibernates or is in doubt: backends
+--   backend-back        backend                 it is in doubt no longer: backends
+--   stream-broken                               what was sent to backends, or by them, may have been lost: backends
+--   backend-silent      backend                 it has not answered its first ping: health
+--   doubt-raised        list of backends        these are in doubt from now on: doubt
+--   doubt-settled       list of backends        these still are, though the presence of others has come: doubt
+--   backends-lost       list of backends        their presence has not come, with that of the others: doubt
+--   session-hibernates, session-resumed  JID    of a client of the target's host, if that is ours: hibernation
+--   stream-established, stream-ended, server-silent, server-heard, server-unreachable: see start() in server.lua
 
-local jid_host = require "util.jid".host;
 local random_bytes = require "util.random".bytes;
+local new_events = require "util.events".new;
 local sha256 = require "util.hashes".sha256;
 
-local failures_room = module:require "failures";
-local new_events = require "util.events".new;
+local addresses = module:require "addresses";
+local failures = module:require "failures";
 
 -- What a reload carries over: { target, pool, backends, subscription, pending, keys, totals }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
-	outcomes = failures_room.OUTCOMES;
-	states = { "ready", "suspended", "hibernating", "draining", "excluded" };
+	outcomes = failures.OUTCOMES;
+	states = module:require "states".NAMES;
 	totals = saved.totals;
 };
-local failures = failures_room.new(metrics);
+local answers = failures.new(metrics);
 
 -- An error that is no string keeps Prosody from printing a traceback below it.
 local refusal_mt = {
@@ -29,7 +42,7 @@ local refusal_mt = {
 
 local function refuse_to_load(message)
 	if saved.pending then
-		failures:give_up(saved.pending, "unloaded");
+		answers:give_up(saved.pending, "unloaded");
 		metrics:set_gauges(0, {});
 	end
 	module:set_status("error", message);
@@ -58,57 +71,47 @@ local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEE
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
 
 if saved.target and not keeps_target then
-	failures:give_up(pending, "retargeted");
-	module:require "subscription".withdraw(saved.target);
+	answers:give_up(pending, "retargeted");
+	module:require "roster".withdraw(saved.target);
 end
 
-local server = module:require "server".new(jid_host(options.target), function () return #pending > 0; end);
+local target_host = addresses.host(options.target);
 local events = new_events();
-local diagnosis;
-local function on_change()
-	diagnosis.changed();
-end
+local server = module:require "server".new { host = target_host, pending = pending, events = events };
 local subscription = module:require "subscription".new {
 	target = options.target;
 	auto_approve = options.auto_approve;
 	server = server;
+	events = events;
 	saved = keeps_target and saved.subscription;
-	on_change = on_change;
 };
 local backends = module:require "backends".new {
 	target = options.target;
 	server = server;
 	pool = pool;
 	subscription = subscription;
+	events = events;
 	is_wanted = module:require "globs".matcher(options.resources or { "*" });
 	saved = keeps_target and saved.backends;
-	on_gone = function (backend) events.fire_event("backend-gone", backend); end;
-	on_away = function (backend) events.fire_event("backend-away", backend); end;
-	on_back = function (backend) events.fire_event("backend-back", backend); end;
-	on_broken = function () events.fire_event("stream-broken"); end;
-	on_change = on_change;
 };
-diagnosis = module:require "diagnosis".new {
+local diagnosis = module:require "diagnosis".new {
 	target = options.target;
 	pool = pool;
 	server = server;
 	subscription = subscription;
+	events = events;
 };
 local requests = module:require "requests".new {
 	timeout = options.request_timeout;
 	retries = options.retries;
 	max_pending = options.max_pending;
 	max_pending_per_requester = options.max_pending_per_requester;
-	addresses = module:require "addresses".new(jat, options.target);
+	addresses = addresses.new(jat, options.target);
 	pool = pool;
 	pending = pending;
-	failures = failures;
+	failures = answers;
 	metrics = metrics;
-	backends = {
-		alive = function (_, backend) backends.alive(backend); end;
-		suspect = function (_, backend) backends.suspect(backend); end;
-		lose_unreachable = function (_, backend) backends.lose_unreachable(backend); end;
-	};
+	backends = backends;
 	events = events;
 };
 local shell = module:require "shell";
@@ -120,7 +123,7 @@ shell.start {
 	backends = backends;
 	subscription = subscription;
 	diagnosis = diagnosis;
-	totals = metrics.totals;
+	metrics = metrics;
 };
 
 -- mod_iq, at priority 0, offers an IQ to the handlers of other modules. It needs
@@ -136,18 +139,22 @@ end
 module:hook("iq/host", backends.on_iq, 5);
 
 module:hook_global("stats-update", function ()
-	metrics:set_gauges(#pending, backends.count_states());
+	metrics:set_gauges(#pending, backends:count_states());
 end);
 
-on_change();
+local function start()
+	backends:start();
+end
+
+events.fire_event("changed");
 if prosody.start_time then
-	backends.start();
+	start();
 else -- hosts are activated in no fixed order, and the target's may be one of them
-	module:hook_global("server-started", backends.start);
+	module:hook_global("server-started", start);
 end
 module:hook_global("host-activated", function (host)
-	if prosody.start_time and host == jid_host(options.target) then
-		backends.start();
+	if prosody.start_time and host == target_host then
+		start();
 	end
 end, -10); -- when its modules are loaded
 
@@ -155,22 +162,22 @@ local rotation = module:add_timer(keys.due, keys.rotate);
 
 function module.save()
 	return {
-		target = options.target; pool = pool; backends = backends.save(); subscription = subscription.save();
+		target = options.target; pool = pool; backends = backends:save(); subscription = subscription:save();
 		pending = pending; keys = keys.save(); totals = metrics.totals;
 	};
 end
 
 local function stop()
 	requests:stop();
-	backends.stop();
+	backends:stop();
 end
 
 function module.unload()
-	-- Timers would keep all of this in memory until they are due.
 	rotation:stop();
 	requests:retire();
-	backends.stop_timers();
-	subscription.stop();
+	backends:retire();
+	subscription:retire();
+	diagnosis:retire();
 	shell.stop();
 	if not module.reloading then
 		stop();

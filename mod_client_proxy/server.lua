@@ -24,17 +24,16 @@ local IS_STREAM = { s2sin = true, s2sout = true }; -- those of other servers, by
 local server = {};
 server.__index = server;
 
--- (host, is_awaited) -> server
--- is_awaited(): whether something is pending that backends have yet to answer
-function server.new(host, is_awaited)
+-- (setup) -> server
+-- setup: { host, pending (what backends have yet to answer), events: where is told what start() says }
+function server.new(setup)
 	return setmetatable({
-		host = host;
-		is_awaited = is_awaited;
-		on = nil; -- see start()
+		host = setup.host, pending = setup.pending, events = setup.events;
+		is_watched = false; -- whether start() was called
 		count = 0; -- of what has come
 		renewals = 0; -- of the stream to it, since something has come
 		rests_until = -math.huge; -- on the clock of util.time
-		listening = nil; -- while it is pinged: { id, rounds, route, is_told (whether on.silent() was called) }
+		listening = nil; -- while it is pinged: { id, rounds, route, is_told (whether that it is silent was told) }
 		timers = timers.new();
 	}, server);
 end
@@ -104,7 +103,7 @@ local function set_timer(self, listening, pause)
 		end
 		if not listening.is_told and self.listening == listening then
 			listening.is_told = true;
-			self.on.silent();
+			self.events.fire_event("server-silent");
 		end
 		if self.listening == listening then
 			listening.route = route_to(self);
@@ -116,7 +115,7 @@ end
 -- Pings it until something comes from it, unless that is under way, or has just been found to be of no use: whoever
 -- is told so may ask for the next ping at once, and our own server may know at once what becomes of that.
 function server:listen()
-	if self.listening or not self.on or self.timers.is_retired or now() < self.rests_until or not self:is_elsewhere() then
+	if self.listening or not self.is_watched or self.timers.is_retired or now() < self.rests_until or not self:is_elsewhere() then
 		return;
 	end
 	local listening = { id = new_id(), rounds = 0, route = route_to(self) };
@@ -136,7 +135,7 @@ function server:heard()
 		local was_silent = self:is_silent();
 		stop_listening(self);
 		if was_silent then
-			self.on.heard();
+			self.events.fire_event("server-heard");
 		end
 	end
 end
@@ -152,7 +151,7 @@ function server:on_iq(event)
 	else -- our own server cannot reach it
 		stop_listening(self);
 		self.rests_until = now() + REST;
-		self.on.unreachable();
+		self.events.fire_event("server-unreachable");
 	end
 	return true;
 end
@@ -189,14 +188,14 @@ local function on_destroyed(self, event)
 	soon(self, "ended", function ()
 		local is_broken = self.is_broken;
 		self.is_broken = false;
-		self.on.ended(is_broken);
+		self.events.fire_event("stream-ended", is_broken);
 	end);
 end
 
 -- Only a stream by which it can send
 local function on_established(self, event)
 	if event.session.incoming and is_its_stream(self, event.session) and self:is_elsewhere() then
-		soon(self, "established", self.on.established);
+		soon(self, "established", function () self.events.fire_event("stream-established"); end);
 	end
 end
 
@@ -204,7 +203,7 @@ local function watch(self)
 	local was_awaited, count = false, self.count;
 	local function look()
 		self.timers:set("watch", PAUSE, look);
-		local is_awaited = self.is_awaited();
+		local is_awaited = #self.pending > 0;
 		if was_awaited and is_awaited and self.count == count then
 			self:listen();
 		end
@@ -213,16 +212,17 @@ local function watch(self)
 	self.timers:set("watch", PAUSE, look);
 end
 
--- (on): from now on it is watched
--- on: { established(): a stream from it is there;
---       ended(is_broken): a stream has ended, whether or not what was sent by it has arrived;
---       silent(): nothing comes from it; heard(): something does again;
---       unreachable(): our own server says so }
-function server:start(on)
-	if self.on then
+-- From now on it is watched, and these events are fired:
+--   "stream-established"        a stream from it is there
+--   "stream-ended" (is_broken)  a stream has ended; whether what was sent by it may not have arrived
+--   "server-silent"             nothing comes from it
+--   "server-heard"              something does again
+--   "server-unreachable"        our own server says that it cannot be reached
+function server:start()
+	if self.is_watched then
 		return;
 	end
-	self.on = on;
+	self.is_watched = true;
 	local function established(event) on_established(self, event); end
 	local function destroyed(event) on_destroyed(self, event); end
 	module:hook_global("s2sin-established", established);

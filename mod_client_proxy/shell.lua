@@ -51,92 +51,97 @@ local function add_to_shell()
 	shell_env.client_proxy = setmetatable(section, { help = help });
 end
 
--- (setup): adds the commands of this proxy
--- setup: { target, address_format, strategy, pending, backends, subscription, diagnosis, totals }
-function shell.start(setup)
-	local backends = setup.backends;
-	local commands = {};
-
-	local function print_backends(session)
-		local list = backends.list();
-		local longest = 0;
-		for _, entry in ipairs(list) do
-			longest = math.max(longest, utf8.len(entry.resource));
-		end
-		local row = format_table {
-			{ title = "Resource", width = longest };
-			{ title = "State", width = 11 };
-			{ title = "Priority", align = "right" };
-			{ title = "Pending", align = "right" };
-			{ title = "Online since", width = 19 };
-		};
-		session.print(row());
-		for _, entry in ipairs(list) do
-			session.print(row { entry.resource, entry.state, entry.priority, setup.pending:count(entry.jid),
-				os.date("%Y-%m-%d %H:%M:%S", entry.since) });
-		end
+local function print_backends(proxy, session)
+	local list = proxy.backends:list();
+	local longest = 0;
+	for _, entry in ipairs(list) do
+		longest = math.max(longest, utf8.len(entry.resource));
 	end
-
-	local function print_totals(session)
-		local totals = setup.totals;
-		session.print(("Answered: %d, with an error: %d; timed out: %d, backend gone: %d, no backend: %d; "
-			.."limited: %d, refused: %d, unloaded: %d"):format(totals.answered, totals.error, totals.timeout,
-			totals.backend_gone, totals.no_backend, totals.limited, totals.refused, totals.unloaded));
-		session.print(("Retries: %d; unmatched answers: %d; pending now: %d"):format(
-			totals.retries, totals.unmatched_answers, #setup.pending));
+	local row = format_table {
+		{ title = "Resource", width = longest };
+		{ title = "State", width = 11 };
+		{ title = "Priority", align = "right" };
+		{ title = "Pending", align = "right" };
+		{ title = "Online since", width = 19 };
+	};
+	session.print(row());
+	for _, entry in ipairs(list) do
+		session.print(row { entry.resource, entry.state, entry.priority, proxy.pending:count(entry.jid),
+			os.date("%Y-%m-%d %H:%M:%S", entry.since) });
 	end
+end
 
-	function commands.status(session)
-		local _, line = setup.diagnosis.current();
-		session.print(("Target:         %s"):format(setup.target));
-		session.print(("Subscription:   %s"):format((setup.subscription.state())));
-		session.print(("Address format: %s"):format(setup.address_format));
-		session.print(("Strategy:       %s"):format(setup.strategy));
-		session.print("");
-		print_backends(session);
-		session.print("");
-		print_totals(session);
-		return true, line;
-	end
+local function print_totals(proxy, session)
+	local totals = proxy.metrics.totals;
+	session.print(("Answered: %d, with an error: %d; timed out: %d, backend gone: %d, no backend: %d; "
+		.."limited: %d, refused: %d, unloaded: %d"):format(totals.answered, totals.error, totals.timeout,
+		totals.backend_gone, totals.no_backend, totals.limited, totals.refused, totals.unloaded));
+	session.print(("Retries: %d; unmatched answers: %d; pending now: %d"):format(
+		totals.retries, totals.unmatched_answers, #proxy.pending));
+end
 
-	-- (resource, is_drained) -> the backend's entry in the list, as it is after that | nil, message
-	local function drain(resource, is_drained)
-		local prepped = type(resource) == "string" and resourceprep(resource);
-		if prepped and backends.drain(prepped, is_drained) then
-			for _, entry in ipairs(backends.list()) do
-				if entry.resource == prepped then
-					return entry;
-				end
+-- By name: (proxy, session, the arguments after the host) -> true, what to print | nil, message
+-- proxy: the setup that start() got
+local commands = {};
+
+function commands.status(proxy, session)
+	local _, line = proxy.diagnosis:current();
+	session.print(("Target:         %s"):format(proxy.target));
+	session.print(("Subscription:   %s"):format((proxy.subscription:state())));
+	session.print(("Address format: %s"):format(proxy.address_format));
+	session.print(("Strategy:       %s"):format(proxy.strategy));
+	session.print("");
+	print_backends(proxy, session);
+	session.print("");
+	print_totals(proxy, session);
+	return true, line;
+end
+
+-- (proxy, resource, is_drained) -> the backend's entry in the list, as it is after that | nil, message
+local function drain(proxy, resource, is_drained)
+	local prepped = type(resource) == "string" and resourceprep(resource);
+	if prepped and proxy.backends:drain(prepped, is_drained) then
+		for _, entry in ipairs(proxy.backends:list()) do
+			if entry.resource == prepped then
+				return entry;
 			end
 		end
-		return nil, ("%s has no backend %s: see client_proxy status"):format(module.host, tostring(resource));
 	end
+	return nil, ("%s has no backend %s: see client_proxy status"):format(module.host, tostring(resource));
+end
 
-	function commands.drain(_, resource)
-		local entry, message = drain(resource, true);
-		if not entry then
-			return nil, message;
-		end
-		return true, ("%s gets no new requests, %d are pending"):format(entry.resource, setup.pending:count(entry.jid));
+function commands.drain(proxy, _, resource)
+	local entry, message = drain(proxy, resource, true);
+	if not entry then
+		return nil, message;
 	end
+	return true, ("%s gets no new requests, %d are pending"):format(entry.resource, proxy.pending:count(entry.jid));
+end
 
-	function commands.undrain(_, resource)
-		local entry, message = drain(resource, false);
-		if not entry then
-			return nil, message;
-		elseif entry.state ~= "ready" then
-			return true, ("%s still gets no new requests: it is %s, with the presence priority %d"):format(
-				entry.resource, entry.state, entry.priority);
-		end
-		return true, ("%s gets new requests"):format(entry.resource);
+function commands.undrain(proxy, _, resource)
+	local entry, message = drain(proxy, resource, false);
+	if not entry then
+		return nil, message;
+	elseif entry.state ~= "ready" then
+		return true, ("%s still gets no new requests: it is %s, with the presence priority %d"):format(
+			entry.resource, entry.state, entry.priority);
 	end
+	return true, ("%s gets new requests"):format(entry.resource);
+end
 
-	function commands.resync()
-		backends.resync();
-		return true, ("%s is asked for its presence, and the backends whether they answer"):format(setup.target);
+function commands.resync(proxy)
+	proxy.backends:resync();
+	return true, ("%s is asked for its presence, and the backends whether they answer"):format(proxy.target);
+end
+
+-- (setup): adds the commands of this proxy.
+-- setup: { target, address_format, strategy, pending, backends, subscription, diagnosis, metrics }
+function shell.start(setup)
+	local bound = {};
+	for name, command in pairs(commands) do
+		bound[name] = function (...) return command(setup, ...); end;
 	end
-
-	proxies[module.host] = commands;
+	proxies[module.host] = bound;
 	add_to_shell();
 end
 

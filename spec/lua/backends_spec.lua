@@ -1,10 +1,17 @@
 local core = require "mod_client_proxy.core";
 local fake_module = require "spec.support.module";
+local new_events = require "util.events".new;
 local st = require "util.stanza";
 
 local PROXY = "proxy.domain.example";
 local TARGET = "some-user@some-domain.example";
 local STRANGER = "user@some-domain.example";
+
+-- By what is said of the target's server
+local EVENTS = {
+	established = "stream-established", ended = "stream-ended";
+	silent = "server-silent", heard = "server-heard", unreachable = "server-unreachable";
+};
 
 describe("backends", function ()
 	local module, pool, backends;
@@ -16,7 +23,7 @@ describe("backends", function ()
 	local on_heard; -- what follows from that, or nil
 	local heard; -- how often the target's server has been heard
 	local is_heard; -- whether something comes from the target's server that those in doubt are asked by
-	local on; -- what the target's server is to tell, from the start on
+	local events; -- by which all is told
 
 	local function tell_subscription(name)
 		return function ()
@@ -24,7 +31,27 @@ describe("backends", function ()
 		end;
 	end
 
+	local function new_told_events()
+		events = new_events();
+		events.add_handler("backend-gone", function (backend)
+			assert.is_nil(pool:state(backend));
+			table.insert(told, "gone "..backend);
+		end);
+		events.add_handler("backend-away", function (backend)
+			assert.is_true(pool:state(backend) == "away" or pool:state(backend) == "suspended");
+			table.insert(told, "away "..backend);
+		end);
+		events.add_handler("backend-back", function (backend)
+			table.insert(told, "back "..backend);
+		end);
+		events.add_handler("stream-broken", function ()
+			table.insert(told, "broken");
+		end);
+		events.add_handler("changed", function () changes = changes + 1; end);
+	end
+
 	local function new_backends(saved)
+		new_told_events();
 		return module:require "backends".new {
 			target = TARGET, pool = pool, saved = saved;
 			server = {
@@ -35,7 +62,7 @@ describe("backends", function ()
 					end
 				end, heard_so_far = function () end;
 				has_been_heard_since = function () return is_heard; end;
-				on_iq = function () end, start = function (_, told_by_server) on = told_by_server; end, stop = function () end;
+				on_iq = function () end, start = function () end, stop = function () end;
 			};
 			is_wanted = function (resource) return is_wanted(resource); end;
 			subscription = {
@@ -50,21 +77,7 @@ describe("backends", function ()
 				on_subscribed = tell_subscription "subscribed", on_unsubscribed = tell_subscription "unsubscribed",
 				resync = tell_subscription "resync", start = tell_subscription "start",
 			};
-			on_gone = function (backend)
-				assert.is_nil(pool:state(backend));
-				table.insert(told, "gone "..backend);
-			end;
-			on_away = function (backend)
-				assert.is_true(pool:state(backend) == "away" or pool:state(backend) == "suspended");
-				table.insert(told, "away "..backend);
-			end;
-			on_back = function (backend)
-				table.insert(told, "back "..backend);
-			end;
-			on_broken = function ()
-				table.insert(told, "broken");
-			end;
-			on_change = function () changes = changes + 1; end;
+			events = events;
 		};
 	end
 
@@ -110,15 +123,15 @@ describe("backends", function ()
 
 	-- The module is loaded anew, and nothing is left of it that was.
 	local function reload()
-		local saved = backends.save();
-		backends.stop_timers();
+		local saved = backends:save();
+		backends:retire();
 		assert.same({}, module:running_timers());
 		module = fake_module.new({}, module);
 		backends = new_backends(saved);
 	end
 
 	local function state_of(resource)
-		for _, entry in ipairs(backends.list()) do
+		for _, entry in ipairs(backends:list()) do
 			if entry.resource == resource then
 				return entry.state, pool:state(entry.jid);
 			end
@@ -127,10 +140,10 @@ describe("backends", function ()
 
 	it("are none at the start, when the subscription is, too", function ()
 		assert.same({}, asked);
-		backends.start();
+		backends:start();
 		assert.same({ "start" }, asked);
 		assert_backends();
-		assert.same({}, backends.list());
+		assert.same({}, backends:list());
 		assert.is_false(pool:serves());
 	end);
 
@@ -259,19 +272,19 @@ describe("backends", function ()
 				receive(nil, TARGET.."/a", PROXY, available);
 				reload();
 				receive("unavailable", TARGET.."/a", PROXY, unavailable);
-				backends.stop();
+				backends:stop();
 				assert.same({}, module:take_sent());
 				receive(nil, TARGET.."/a", PROXY, available);
-				backends.stop();
+				backends:stop();
 				assert.same(unavailable, module:take_sent()[1].attr);
 			end);
 
 			it("is told when there are only backends that get no requests", function ()
 				receive("subscribe", from, PROXY, subscribed, unavailable);
 				receive(nil, TARGET.."/a", PROXY, available);
-				backends.drain("a", true);
+				backends:drain("a", true);
 				assert.same(unavailable, module:take_sent()[1].attr);
-				backends.drain("a", false);
+				backends:drain("a", false);
 				assert.same(available, module:take_sent()[1].attr);
 			end);
 		end);
@@ -360,7 +373,7 @@ describe("backends", function ()
 
 		it("when one is suspended, and when it answers again", function ()
 			receive(nil, TARGET.."/a", PROXY);
-			backends.suspect(TARGET.."/a");
+			backends:suspect(TARGET.."/a");
 			assert.same({}, lines());
 			is_heard = false;
 			module:pass(100);
@@ -385,7 +398,7 @@ describe("backends", function ()
 			assert.equal(1, #found);
 			assert.equal("error", found[1].level);
 			assert.truthy(found[1].text:find("no-memory", 1, true));
-			assert.same({}, backends.list());
+			assert.same({}, backends:list());
 		end);
 	end);
 
@@ -394,7 +407,7 @@ describe("backends", function ()
 			local before = os.time();
 			receive_priority("7", TARGET.."/b");
 			receive(nil, TARGET.."/a/b@c", PROXY);
-			local list = backends.list();
+			local list = backends:list();
 			assert.same({ "a/b@c", "b" }, { list[1].resource, list[2].resource });
 			assert.same({ TARGET.."/a/b@c", TARGET.."/b" }, { list[1].jid, list[2].jid });
 			assert.same({ 0, 7 }, { list[1].priority, list[2].priority });
@@ -410,7 +423,7 @@ describe("backends", function ()
 				table.insert(expected, "r"..number);
 			end
 			local resources = {};
-			for _, entry in ipairs(backends.list()) do
+			for _, entry in ipairs(backends:list()) do
 				table.insert(resources, entry.resource);
 			end
 			assert.same(expected, resources);
@@ -426,22 +439,22 @@ describe("backends", function ()
 		end);
 
 		it("and counted by state", function ()
-			assert.same({}, backends.count_states());
+			assert.same({}, backends:count_states());
 			receive(nil, TARGET.."/a", PROXY);
 			receive(nil, TARGET.."/b", PROXY);
 			receive_priority("-1", TARGET.."/c");
-			backends.suspect(TARGET.."/b");
-			assert.same({ ready = 2, draining = 1 }, backends.count_states());
+			backends:suspect(TARGET.."/b");
+			assert.same({ ready = 2, draining = 1 }, backends:count_states());
 			module:pass(1);
-			assert.same({ ready = 1, suspended = 1, draining = 1 }, backends.count_states());
+			assert.same({ ready = 1, suspended = 1, draining = 1 }, backends:count_states());
 		end);
 
 		it("as they were before a reload", function ()
 			receive_priority("7", TARGET.."/b");
-			backends.drain("b", true);
-			local list = backends.list();
+			backends:drain("b", true);
+			local list = backends:list();
 			reload();
-			assert.same(list, backends.list());
+			assert.same(list, backends:list());
 			assert.equal("draining", list[1].state);
 		end);
 
@@ -451,7 +464,7 @@ describe("backends", function ()
 		} do
 			it(("with priority %d when their presence says %q"):format(priority, text), function ()
 				receive_priority(text, TARGET.."/a");
-				assert.equal(priority, backends.list()[1].priority);
+				assert.equal(priority, backends:list()[1].priority);
 			end);
 		end
 	end);
@@ -462,18 +475,18 @@ describe("backends", function ()
 		end);
 
 		it("by the operator, until undrained", function ()
-			assert.is_true(backends.drain("a", true));
+			assert.is_true(backends:drain("a", true));
 			assert.same({ "draining", "away" }, { state_of "a" });
 			assert.is_false(pool:serves());
 			receive_priority("1", TARGET.."/a");
 			assert.same({ "draining", "away" }, { state_of "a" });
-			assert.is_true(backends.drain("a", false));
+			assert.is_true(backends:drain("a", false));
 			assert.same({ "ready", "ready" }, { state_of "a" });
 			assert.is_true(pool:serves());
 		end);
 
 		it("by the operator, until they leave", function ()
-			backends.drain("a", true);
+			backends:drain("a", true);
 			receive("unavailable", TARGET.."/a", PROXY);
 			receive(nil, TARGET.."/a", PROXY);
 			assert.same({ "ready", "ready" }, { state_of "a" });
@@ -482,8 +495,8 @@ describe("backends", function ()
 		it("by a negative priority, as long as it is", function ()
 			receive_priority("-1", TARGET.."/a");
 			assert.same({ "draining", "away" }, { state_of "a" });
-			backends.drain("a", true);
-			backends.drain("a", false);
+			backends:drain("a", true);
+			backends:drain("a", false);
 			assert.same({ "draining", "away" }, { state_of "a" });
 			receive_priority("0", TARGET.."/a");
 			assert.same({ "ready", "ready" }, { state_of "a" });
@@ -495,16 +508,16 @@ describe("backends", function ()
 		end);
 
 		it("if they are backends", function ()
-			assert.is_false(backends.drain("b", true));
+			assert.is_false(backends:drain("b", true));
 			assert.is_nil((state_of "b"));
 		end);
 
 		it("whatever else they are, and are that again when undrained", function ()
-			backends.suspect(TARGET.."/a");
+			backends:suspect(TARGET.."/a");
 			module:pass(1);
-			backends.drain("a", true);
+			backends:drain("a", true);
 			assert.same({ "draining", "away" }, { state_of "a" });
-			backends.drain("a", false);
+			backends:drain("a", false);
 			assert.same({ "suspended", "suspended" }, { state_of "a" });
 		end);
 	end);
@@ -528,12 +541,12 @@ describe("backends", function ()
 
 		it("whatever else they are", function ()
 			receive_priority("-1", TARGET.."/x");
-			backends.drain("x", true);
-			backends.drain("x", false);
+			backends:drain("x", true);
+			backends:drain("x", false);
 			assert.same({ "excluded", "away" }, { state_of "x" });
 			module:take_sent();
-			backends.suspect(TARGET.."/x");
-			backends.resync();
+			backends:suspect(TARGET.."/x");
+			backends:resync();
 			assert.same({}, module:take_sent());
 		end);
 
@@ -541,7 +554,7 @@ describe("backends", function ()
 			receive(nil, TARGET.."/a", PROXY);
 			is_wanted = function (resource) return resource == "x"; end;
 			reload();
-			backends.start();
+			backends:start();
 			assert.same({ "ready", "ready" }, { state_of "x" });
 			assert.same({ "excluded", "away" }, { state_of "a" });
 		end);
@@ -550,8 +563,8 @@ describe("backends", function ()
 	it("tell that something has changed whenever it has", function ()
 		for number, change in ipairs {
 			function () receive(nil, TARGET.."/a", PROXY); end,
-			function () backends.suspect(TARGET.."/a"); module:pass(1); end,
-			function () backends.drain("a", true); end,
+			function () backends:suspect(TARGET.."/a"); module:pass(1); end,
+			function () backends:drain("a", true); end,
 			function () receive("unavailable", TARGET.."/a", PROXY); end,
 		} do
 			local before = changes;
@@ -566,7 +579,7 @@ describe("backends", function ()
 			receive(nil, TARGET.."/a", PROXY);
 			receive(nil, TARGET.."/b", PROXY);
 			asked = {};
-			backends.resync();
+			backends:resync();
 			assert.same({ "resync" }, asked);
 			local sent = module:take_sent();
 			assert.same({ TARGET.."/a", TARGET.."/b" }, { sent[1].attr.to, sent[2].attr.to });
@@ -598,7 +611,7 @@ describe("backends", function ()
 		before_each(function ()
 			receive(nil, BACKEND, PROXY);
 			asked = {};
-			backends.suspect(BACKEND);
+			backends:suspect(BACKEND);
 			ping = module:take_sent()[1];
 		end);
 
@@ -624,7 +637,7 @@ describe("backends", function ()
 		end);
 
 		it("are not pinged again meanwhile", function ()
-			backends.suspect(BACKEND);
+			backends:suspect(BACKEND);
 			assert.same({}, module:take_sent());
 		end);
 
@@ -700,26 +713,26 @@ describe("backends", function ()
 		it("are ready again when they answer a request", function ()
 			module:pass(2);
 			assert.equal("suspended", pool:state(BACKEND));
-			backends.alive(BACKEND);
+			backends:alive(BACKEND);
 			assert.same({ "ready", "ready" }, { state_of "a" });
 			assert.same({}, module:running_timers());
 		end);
 
 		it("are asked no more when they answer a request before the ping, and not again for a second", function ()
-			backends.alive(BACKEND);
+			backends:alive(BACKEND);
 			assert.same({}, module:running_timers());
 			module:pass(0.9);
-			backends.suspect(BACKEND);
+			backends:suspect(BACKEND);
 			assert.same({}, module:take_sent());
 			module:pass(0.1);
-			backends.suspect(BACKEND);
+			backends:suspect(BACKEND);
 			assert.equal(1, #module:take_sent());
 		end);
 
 		it("are not alive because others are, or because strangers answer", function ()
 			receive(nil, TARGET.."/b", PROXY);
-			backends.alive(TARGET.."/b");
-			backends.alive(STRANGER);
+			backends:alive(TARGET.."/b");
+			backends:alive(STRANGER);
 			module:pass(1);
 			assert.equal("suspended", pool:state(BACKEND));
 			assert.equal("ready", pool:state(TARGET.."/b"));
@@ -755,7 +768,7 @@ describe("backends", function ()
 				end);
 
 				it("are ready again when they answer a request", function ()
-					backends.alive(BACKEND);
+					backends:alive(BACKEND);
 					assert.same({ "ready", "ready" }, { state_of "a" });
 					module:pass(1000);
 					assert_backends(BACKEND);
@@ -768,16 +781,16 @@ describe("backends", function ()
 					} do
 						receive("unavailable", BACKEND, PROXY);
 						receive(nil, BACKEND, PROXY);
-						backends.suspect(BACKEND);
+						backends:suspect(BACKEND);
 						ping = module:take_sent()[1];
 						assert.is_true(answer { type = "error", condition = condition });
 						backends.on_presence { origin = {}, stanza = presence };
 						module:take_sent();
 						module:pass(pause - 0.1);
-						backends.suspect(BACKEND);
+						backends:suspect(BACKEND);
 						assert.same({}, module:take_sent());
 						module:pass(0.1);
-						backends.suspect(BACKEND);
+						backends:suspect(BACKEND);
 						assert.equal(1, #module:take_sent());
 					end
 				end);
@@ -854,7 +867,7 @@ describe("backends", function ()
 			module:take_sent();
 			reload();
 			assert.same({}, module:take_sent());
-			backends.start();
+			backends:start();
 			local second = module:take_sent()[1];
 			assert.equal(BACKEND, second.attr.to);
 			assert.equal("suspended", pool:state(BACKEND));
@@ -866,7 +879,7 @@ describe("backends", function ()
 		it("are not waited for when they hibernate meanwhile", function ()
 			module.prosody.hosts["some-domain.example"] = { type = "local", events = {} };
 			module.prosody.full_sessions[BACKEND] = {};
-			backends.start();
+			backends:start();
 			module:pass(1);
 			assert.equal("suspended", pool:state(BACKEND));
 			module:take_sent();
@@ -875,21 +888,21 @@ describe("backends", function ()
 			assert.same({}, module:running_timers());
 			assert.is_nil(answer());
 			reload();
-			backends.start();
+			backends:start();
 			assert.same({}, module:take_sent());
 			module.hooks["smacks-hibernation-end"] { origin = { full_jid = BACKEND }, resumed = {} };
 			assert.same({ "ready", "ready" }, { state_of "a" });
 		end);
 
 		it("are backends, all others are left alone", function ()
-			backends.suspect(STRANGER);
+			backends:suspect(STRANGER);
 			assert.same({}, module:take_sent());
 		end);
 
 		it("are ready, all others are left alone", function ()
 			receive(nil, TARGET.."/b", PROXY);
-			backends.drain("b", true);
-			backends.suspect(TARGET.."/b");
+			backends:drain("b", true);
+			backends:suspect(TARGET.."/b");
 			assert.same({}, module:take_sent());
 		end);
 	end);
@@ -904,9 +917,9 @@ describe("backends", function ()
 			["an error from the bare target"] = function () receive("error", TARGET, PROXY); end,
 			["unavailable from the bare target"] = function () receive("unavailable", TARGET, PROXY); end,
 			["unsubscribed"] = function () receive("unsubscribed", TARGET, PROXY); end,
-			["a server that cannot reach it"] = function () backends.lose_unreachable(BACKEND); end,
+			["a server that cannot reach it"] = function () backends:lose_unreachable(BACKEND); end,
 			["a stream that ends, and no presence for a while"] = function ()
-				on.ended(true);
+				events.fire_event("stream-ended", true);
 				module:pass(3);
 			end,
 		};
@@ -915,7 +928,7 @@ describe("backends", function ()
 		local no_losses = {
 			["a resync, answered with presence and to the ping"] = function ()
 				module:take_sent();
-				backends.resync();
+				backends:resync();
 				for _, stanza in ipairs(module:take_sent()) do
 					if stanza.attr.to == BACKEND and state_of "a" == "draining" then
 						backends.on_iq { origin = {}, stanza = st.reply(stanza) };
@@ -923,7 +936,7 @@ describe("backends", function ()
 				end
 				receive(nil, BACKEND, PROXY);
 			end,
-			["a reload"] = function () reload(); backends.start(); end,
+			["a reload"] = function () reload(); backends:start(); end,
 			["a probe, a subscription and its end"] = function ()
 				for _, type in ipairs { "probe", "subscribe", "unsubscribe", "subscribed" } do
 					backends.on_presence { origin = {}, stanza = st.presence { type = type, from = BACKEND, to = PROXY } };
@@ -931,7 +944,7 @@ describe("backends", function ()
 				module:take_sent();
 			end,
 			["a stream that ends, and presence"] = function ()
-				on.ended(true);
+				events.fire_event("stream-ended", true);
 				module:pass(2);
 				receive(nil, BACKEND, PROXY);
 				module:pass(60);
@@ -940,12 +953,12 @@ describe("backends", function ()
 
 		-- What can be held against it
 		local marks = {
-			draining = function () backends.drain("a", true); end,
-			suspended = function () backends.suspect(BACKEND); module:pass(1); end,
+			draining = function () backends:drain("a", true); end,
+			suspended = function () backends:suspect(BACKEND); module:pass(1); end,
 		};
 
 		before_each(function ()
-			backends.start();
+			backends:start();
 			receive(nil, BACKEND, PROXY);
 		end);
 
@@ -974,7 +987,7 @@ describe("backends", function ()
 					mark();
 					lose();
 					reload();
-					backends.start();
+					backends:start();
 					receive(nil, BACKEND, PROXY);
 					assert.equal(state, (state_of "a"));
 				end);
@@ -1037,9 +1050,9 @@ describe("backends", function ()
 			for number = 1, 256 do
 				local resource = "r"..number;
 				receive(nil, TARGET.."/"..resource, PROXY);
-				backends.drain(resource, true);
+				backends:drain(resource, true);
 			end
-			backends.drain("a", true);
+			backends:drain("a", true);
 			receive("error", TARGET.."/r1", PROXY);
 			receive("error", BACKEND, PROXY);
 			for number = 2, 256 do
@@ -1049,13 +1062,13 @@ describe("backends", function ()
 				receive(nil, TARGET.."/r"..number, PROXY);
 			end
 			receive(nil, BACKEND, PROXY);
-			assert.same({ draining = 256, ready = 1 }, backends.count_states());
+			assert.same({ draining = 256, ready = 1 }, backends:count_states());
 			assert.equal("ready", (state_of "r1"));
 			assert.equal("draining", (state_of "a"));
 		end);
 
 		it("nothing is remembered of those that nothing was held against", function ()
-			backends.drain("a", true);
+			backends:drain("a", true);
 			receive("error", BACKEND, PROXY);
 			for number = 1, 300 do
 				receive(nil, TARGET.."/r"..number, PROXY);
@@ -1070,7 +1083,7 @@ describe("backends", function ()
 
 		before_each(function ()
 			module.prosody.hosts["some-domain.example"] = { type = "local", events = {} };
-			backends.start();
+			backends:start();
 			receive(nil, BACKEND, PROXY);
 		end);
 
@@ -1106,10 +1119,10 @@ describe("backends", function ()
 			assert.same({ "away "..BACKEND, "away "..BACKEND }, told);
 			receive(nil, TARGET.."/c", PROXY);
 			assert.equal(2, #told);
-			backends.drain("b", true);
-			backends.drain("c", true);
+			backends:drain("b", true);
+			backends:drain("c", true);
 			assert.equal(2, #told);
-			backends.drain("c", false);
+			backends:drain("c", false);
 			assert.same({ "away "..BACKEND }, { table.unpack(told, 3) });
 		end);
 
@@ -1119,7 +1132,7 @@ describe("backends", function ()
 			told = {};
 			reload();
 			assert.same({}, told);
-			backends.start();
+			backends:start();
 			assert.same({ "away "..BACKEND }, told);
 		end);
 
@@ -1139,7 +1152,7 @@ describe("backends", function ()
 			hibernate "a";
 			module.hooks["smacks-hibernation-end"] { origin = { full_jid = BACKEND }, resumed = { full_jid = BACKEND } };
 			told = {};
-			backends.drain("a", true);
+			backends:drain("a", true);
 			receive(nil, TARGET.."/b", PROXY);
 			assert.same({}, told);
 		end);
@@ -1147,7 +1160,7 @@ describe("backends", function ()
 
 	describe("on another server", function ()
 		before_each(function ()
-			backends.start();
+			backends:start();
 			receive(nil, TARGET.."/a", PROXY);
 			receive(nil, TARGET.."/b", PROXY);
 			asked = {};
@@ -1163,7 +1176,7 @@ describe("backends", function ()
 
 		for _, event in ipairs { "ended", "silent", "unreachable" } do
 			it("are in doubt when its server is said to be "..event..", each until its presence comes", function ()
-				on[event](true);
+				events.fire_event(EVENTS[event], true);
 				assert.same({ "suspended", "suspended" }, states());
 				assert.equal("check", asked[1]);
 				receive(nil, TARGET.."/b", PROXY);
@@ -1177,8 +1190,8 @@ describe("backends", function ()
 		end
 
 		it("are in doubt until they answer a request", function ()
-			on.ended(true);
-			backends.alive(TARGET.."/a");
+			events.fire_event("stream-ended", true);
+			backends:alive(TARGET.."/a");
 			assert.same({ "ready", "suspended" }, states());
 			module:pass(3);
 			assert_backends(TARGET.."/a");
@@ -1186,7 +1199,7 @@ describe("backends", function ()
 
 		it("are asked again and again for their presence, and none is lost, as long as nothing at all comes", function ()
 			is_heard = false;
-			on.silent();
+			events.fire_event("server-silent");
 			module:pass(1000);
 			assert.same({ "suspended", "suspended" }, states());
 			is_heard = true;
@@ -1195,7 +1208,7 @@ describe("backends", function ()
 		end);
 
 		it("have what they have got handed on when another one is in doubt no longer", function ()
-			on.ended(true);
+			events.fire_event("stream-ended", true);
 			assert.same({ "broken" }, told);
 			receive(nil, TARGET.."/b", PROXY);
 			module:pass(0.4);
@@ -1206,7 +1219,7 @@ describe("backends", function ()
 
 		it("have what they have got handed on as soon as one is ready, if none was when the presence of others came", function ()
 			receive_priority("-1", TARGET.."/c");
-			on.ended(false);
+			events.fire_event("stream-ended", false);
 			receive_priority("-1", TARGET.."/c");
 			module:pass(0.5);
 			assert.same({ "back "..TARGET.."/c" }, told);
@@ -1215,7 +1228,7 @@ describe("backends", function ()
 		end);
 
 		it("have what they have got handed on when the presence of others has come, and theirs has not half a second later", function ()
-			backends.suspect(TARGET.."/a");
+			backends:suspect(TARGET.."/a");
 			module:pass(1);
 			receive(nil, TARGET.."/b", PROXY);
 			module:pass(0.4);
@@ -1225,24 +1238,24 @@ describe("backends", function ()
 		end);
 
 		it("have what they have got handed on later if nobody is ready by then, once somebody is, or comes", function ()
-			on.ended(false);
-			backends.drain("b", true);
+			events.fire_event("stream-ended", false);
+			backends:drain("b", true);
 			receive(nil, TARGET.."/b", PROXY);
 			module:pass(0.5);
 			assert.same({ "back "..TARGET.."/b" }, told);
-			backends.drain("b", false);
+			backends:drain("b", false);
 			assert.same({ "back "..TARGET.."/b", "away "..TARGET.."/a" }, told);
 		end);
 
 		it("are said to be broken off only when a stream has not ended in good order", function ()
-			on.ended(false);
+			events.fire_event("stream-ended", false);
 			assert.same({}, told);
 			assert.same({ "suspended", "suspended" }, states());
 		end);
 
 		it("are in doubt, too, when their presence does not come with that of others, which only one was in doubt for", function ()
 			receive(nil, TARGET.."/c", PROXY);
-			backends.suspect(TARGET.."/a");
+			backends:suspect(TARGET.."/a");
 			module:pass(1);
 			receive(nil, TARGET.."/c", PROXY);
 			module:pass(0.4);
@@ -1258,7 +1271,7 @@ describe("backends", function ()
 
 		it("are lost in time though another module's handler throws on what asks for their presence", function ()
 			on_check = function () error("thrown"); end;
-			assert.error(function () on.ended(true); end, "thrown");
+			assert.error(function () events.fire_event("stream-ended", true); end, "thrown");
 			assert.same({ "suspended", "suspended" }, states());
 			module:pass(3);
 			assert_backends();
@@ -1267,20 +1280,20 @@ describe("backends", function ()
 		it("are none when a stream ends: then the target is only asked", function ()
 			receive("unavailable", TARGET, PROXY);
 			asked, told = {}, {};
-			on.ended(true);
+			events.fire_event("stream-ended", true);
 			assert.same({ "shaken" }, asked);
 			assert.same({ "broken" }, told);
 		end);
 
 		it("are given their time anew when another stream ends, and after a reload", function ()
-			on.ended(true);
+			events.fire_event("stream-ended", true);
 			module:pass(2.9);
 			receive(nil, TARGET.."/a", PROXY);
-			on.ended(true);
+			events.fire_event("stream-ended", true);
 			module:pass(2.9);
 			assert_backends(TARGET.."/a", TARGET.."/b");
 			reload();
-			backends.start();
+			backends:start();
 			module:pass(2.9);
 			assert_backends(TARGET.."/a", TARGET.."/b");
 			assert.same({ "suspended", "suspended" }, states());
@@ -1289,11 +1302,11 @@ describe("backends", function ()
 		end);
 
 		for name, show_life in pairs {
-			["answer"] = function (backend) backends.alive(backend); end;
+			["answer"] = function (backend) backends:alive(backend); end;
 			["presence"] = function (backend) receive(nil, backend, PROXY); end;
 		} do
 			it("are in doubt no longer, by their "..name..", before anything follows from that their server is heard", function ()
-				on.ended(true);
+				events.fire_event("stream-ended", true);
 				local state_then;
 				function on_heard()
 					state_then = state_then or state_of "a";
@@ -1307,7 +1320,7 @@ describe("backends", function ()
 			receive("unavailable", TARGET, PROXY);
 			for _, event in ipairs { "silent", "heard", "unreachable" } do
 				local before = changes;
-				on[event]();
+				events.fire_event(EVENTS[event]);
 				assert.is_true(changes > before, event);
 			end
 		end);
@@ -1315,7 +1328,7 @@ describe("backends", function ()
 		it("are asked for again when something new is known of their server", function ()
 			for _, event in ipairs { "established", "heard" } do
 				asked = {};
-				on[event]();
+				events.fire_event(EVENTS[event]);
 				assert.same({ "shaken" }, asked);
 				assert.same({ "ready", "ready" }, states());
 			end

@@ -1,15 +1,17 @@
 local fake_module = require "spec.support.module";
+local new_events = require "util.events".new;
 
 local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
 
 describe("the diagnosis", function ()
-	local module, diagnosis, state, reason, is_serving, is_silent, pool;
+	local module, diagnosis, state, reason, is_serving, is_silent, pool, events;
 
 	before_each(function ()
 		module = fake_module.new();
 		state, reason, is_serving, is_silent, pool = "granted", nil, true, false, { "a" };
+		events = new_events();
 		diagnosis = module:require "diagnosis".new {
-			target = TARGET;
+			target = TARGET, events = events;
 			pool = setmetatable({ serves = function () return is_serving; end }, { __len = function () return #pool; end });
 			server = { is_silent = function () return is_silent; end };
 			subscription = { state = function () return state, reason; end };
@@ -18,7 +20,7 @@ describe("the diagnosis", function ()
 
 	-- Something has changed. -> the lines that are logged when it is reported, which is so many seconds later, at once if nil
 	local function change(seconds)
-		diagnosis.changed();
+		events.fire_event("changed");
 		module.log_lines = {};
 		assert.same({}, module:pass(seconds or 0));
 		return module.log_lines;
@@ -30,7 +32,7 @@ describe("the diagnosis", function ()
 		assert.equal(1, #lines);
 		assert.equal(level, lines[1].level);
 		assert.same({ level = level, text = lines[1].text }, module.status);
-		assert.same({ level, lines[1].text }, { diagnosis.current() });
+		assert.same({ level, lines[1].text }, { diagnosis:current() });
 		for _, words in ipairs { TARGET, ... } do
 			assert.truthy(lines[1].text:find(words, 1, true), lines[1].text);
 		end
@@ -95,9 +97,9 @@ describe("the diagnosis", function ()
 	it("says only what comes of many changes at once", function ()
 		change();
 		is_serving = false;
-		diagnosis.changed();
+		events.fire_event("changed");
 		is_serving = true;
-		diagnosis.changed();
+		events.fire_event("changed");
 		assert.equal(1, #module.timers);
 		assert.same({}, change());
 	end);

@@ -1,4 +1,5 @@
 local fake_module = require "spec.support.module";
+local new_events = require "util.events".new;
 
 local A, B, C, D = "some-user@some-domain.example/a", "some-user@some-domain.example/b", "some-user@some-domain.example/c",
 	"some-user@some-domain.example/d";
@@ -12,7 +13,19 @@ describe("doubt", function ()
 	local raised, settled, lost; -- lists of backends, in order
 	local react; -- what is done when it is told or asked, by what
 
+	-- -> a table with a record for each of them, in the order of the list
+	local function records_of_all()
+		return setmetatable({}, { __pairs = function ()
+			local index = 0;
+			return function ()
+				index = index + 1;
+				return all[index], {};
+			end;
+		end });
+	end
+
 	local function new_doubts()
+		local events = new_events();
 		local function call(name, ...)
 			if react[name] then
 				react[name](...);
@@ -20,32 +33,32 @@ describe("doubt", function ()
 		end
 		doubts = module:require "doubt".new {
 			server = { heard_so_far = function () return heard; end, has_been_heard_since = function (_, before) return heard ~= before; end };
-			ask = function ()
+			subscription = { check = function ()
 				asked = asked + 1;
 				call("ask");
-			end;
-			all = function () return all; end;
-			on_raised = function (backends)
-				table.insert(raised, { table.unpack(backends) });
-				for _, backend in ipairs(backends) do
-					assert.is_true(doubts:has(backend));
-				end
-				call("raised", backends);
-			end;
-			on_settled = function (backends)
-				table.sort(backends);
-				table.insert(settled, backends);
-				call("settled", backends);
-			end;
-			on_lost = function (backends)
-				table.sort(backends);
-				table.insert(lost, backends);
-				for _, backend in ipairs(backends) do
-					assert.is_false(doubts:has(backend));
-				end
-				call("lost", backends);
-			end;
+			end };
+			records = records_of_all(), events = events;
 		};
+		events.add_handler("doubt-raised", function (backends)
+			table.insert(raised, { table.unpack(backends) });
+			for _, backend in ipairs(backends) do
+				assert.is_true(doubts:has(backend));
+			end
+			call("raised", backends);
+		end);
+		events.add_handler("doubt-settled", function (backends)
+			table.sort(backends);
+			table.insert(settled, backends);
+			call("settled", backends);
+		end);
+		events.add_handler("backends-lost", function (backends)
+			table.sort(backends);
+			table.insert(lost, backends);
+			for _, backend in ipairs(backends) do
+				assert.is_false(doubts:has(backend));
+			end
+			call("lost", backends);
+		end);
 	end
 
 	before_each(function ()

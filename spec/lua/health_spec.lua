@@ -1,4 +1,5 @@
 local fake_module = require "spec.support.module";
+local new_events = require "util.events".new;
 local st = require "util.stanza";
 
 local PROXY = "proxy.domain.example";
@@ -10,17 +11,21 @@ describe("the health of backends", function ()
 	local silent; -- those that have not answered, in order
 	local react; -- what is done when it is told of one, or nil
 
-	local function on_silent(backend)
-		table.insert(silent, backend);
-		if react then
-			react(backend);
-		end
+	local function new_health(saved)
+		local events = new_events();
+		events.add_handler("backend-silent", function (backend)
+			table.insert(silent, backend);
+			if react then
+				react(backend);
+			end
+		end);
+		health = module:require "health".new(saved, events);
 	end
 
 	before_each(function ()
 		module = fake_module.new();
 		silent, react = {}, nil;
-		health = module:require "health".new(nil, on_silent);
+		new_health();
 	end);
 
 	-- The module is loaded anew. Between the two of them the clock stands still.
@@ -29,7 +34,7 @@ describe("the health of backends", function ()
 		health:stop();
 		assert.same({}, module:running_timers());
 		module = fake_module.new({}, module);
-		health = module:require "health".new(saved, on_silent);
+		new_health(saved);
 	end
 
 	-- -> how many pings were sent in that time

@@ -41,29 +41,20 @@ describe("a target's server gone mad", function ()
 		local jat = core.jat(PROXY, "sealed");
 		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
 		module.libraries["core.rostermanager"], module.libraries["core.usermanager"] = {}, {};
-		local function on_change() end
-		server = module:require "server".new(HOST, function () return #pending > 0; end);
+		server = module:require "server".new { host = HOST, pending = pending, events = events };
 		subscription = module:require "subscription".new {
-			target = TARGET, auto_approve = true, server = server, on_change = on_change, saved = saved and saved.subscription;
+			target = TARGET, auto_approve = true, server = server, events = events, saved = saved and saved.subscription;
 		};
 		backends = module:require "backends".new {
 			target = TARGET, pool = pool, subscription = subscription, server = server, saved = saved and saved.backends;
 			is_wanted = function () return true; end;
-			on_gone = function (backend) events.fire_event("backend-gone", backend); end;
-			on_away = function (backend) events.fire_event("backend-away", backend); end;
-			on_back = function (backend) events.fire_event("backend-back", backend); end;
-			on_broken = function () events.fire_event("stream-broken"); end;
-			on_change = on_change;
+			events = events;
 		};
 		handlers = module:require "requests".new {
 			timeout = 60, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
 			addresses = module:require "addresses".new(jat, TARGET), pool = pool, pending = pending, metrics = metrics, events = events;
 			failures = module:require "failures".new(metrics);
-			backends = {
-				alive = function (_, backend) backends.alive(backend); end;
-				suspect = function (_, backend) backends.suspect(backend); end;
-				lose_unreachable = function (_, backend) backends.lose_unreachable(backend); end;
-			};
+			backends = backends;
 		};
 	end
 
@@ -91,7 +82,7 @@ describe("a target's server gone mad", function ()
 		function on_send() end
 		new_module();
 		load_all();
-		backends.start();
+		backends:start();
 	end);
 
 	local function receive(stanza, origin)
@@ -130,15 +121,15 @@ describe("a target's server gone mad", function ()
 
 	local function reload()
 		old_modules[module] = true;
-		local saved = { backends = backends.save(), subscription = subscription.save() };
+		local saved = { backends = backends:save(), subscription = subscription:save() };
 		module.is_gone = true;
 		handlers:retire();
-		backends.stop_timers();
-		subscription.stop();
+		backends:retire();
+		subscription:retire();
 		new_module(module);
 		load_all(saved);
 		is_loading = true;
-		backends.start();
+		backends:start();
 		is_loading = false;
 	end
 
@@ -215,7 +206,7 @@ describe("a target's server gone mad", function ()
 	end
 
 	local function drain()
-		backends.drain(random.element(RESOURCES), math.random(2) == 1);
+		backends:drain(random.element(RESOURCES), math.random(2) == 1);
 	end
 
 	local function throw()
@@ -225,7 +216,7 @@ describe("a target's server gone mad", function ()
 	-- Each as often as it stands here
 	local events = {
 		request, request, request, request, answer, answer, answer, presence, presence, stream, reply, reply, reply, reply, reply;
-		log_in_or_out, drain, reload, function () backends.resync(); end;
+		log_in_or_out, drain, reload, function () backends:resync(); end;
 		function () pass(0); end, function () pass(math.random()); end, function () pass(math.random(4)); end, function () pass(math.random(60)); end;
 	};
 	-- What happens while a stanza is sent
@@ -258,7 +249,7 @@ describe("a target's server gone mad", function ()
 
 	-- What holds after each event
 	local function check()
-		local list = backends.list();
+		local list = backends:list();
 		expect.equal(#list, #pool, "number of backends");
 		for _, entry in ipairs(list) do
 			expect.equal(POOL_STATES[entry.state], pool:state(entry.jid), "state of %s, which is %s", entry.jid, entry.state);
@@ -285,7 +276,7 @@ describe("a target's server gone mad", function ()
 		for _, resource in ipairs(RESOURCES) do
 			table.insert(expected, online[resource] and resource.." ready" or nil);
 		end
-		for _, entry in ipairs(backends.list()) do
+		for _, entry in ipairs(backends:list()) do
 			table.insert(actual, entry.resource.." "..entry.state);
 		end
 		expect.same(expected, actual, "who serves");
@@ -301,7 +292,7 @@ describe("a target's server gone mad", function ()
 			be_sane();
 			pass(LONG);
 			for _, resource in ipairs(RESOURCES) do -- also those that it was remembered of
-				backends.drain(resource, false);
+				backends:drain(resource, false);
 			end
 			for _ = 1, 30 do -- they tell of those that have gone without a word
 				request "set";

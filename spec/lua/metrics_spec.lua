@@ -7,7 +7,7 @@ describe("metrics", function ()
 	local function new(totals)
 		return module:require "metrics".new {
 			outcomes = module:require "failures".OUTCOMES, totals = totals;
-			states = { "ready", "suspended", "hibernating", "draining", "excluded" };
+			states = module:require "states".NAMES;
 		};
 	end
 

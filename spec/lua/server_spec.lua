@@ -1,4 +1,5 @@
 local fake_module = require "spec.support.module";
+local new_events = require "util.events".new;
 local st = require "util.stanza";
 
 local PROXY = "proxy.domain.example";
@@ -12,8 +13,8 @@ describe("the target's server", function ()
 	local is_awaited; -- whether something is pending
 
 	local function tell(name)
-		return function (...)
-			table.insert(told, select("#", ...) > 0 and name.." "..tostring(...) or name);
+		return function (data)
+			table.insert(told, data ~= nil and name.." "..tostring(data) or name);
 			if react[name] then
 				react[name]();
 			end
@@ -21,13 +22,19 @@ describe("the target's server", function ()
 	end
 
 	local function new_server()
-		server = module:require "server".new(HOST, function () return is_awaited; end);
+		local events = new_events();
+		for event, name in pairs {
+			["stream-established"] = "established", ["stream-ended"] = "ended";
+			["server-silent"] = "silent", ["server-heard"] = "heard", ["server-unreachable"] = "unreachable";
+		} do
+			events.add_handler(event, tell(name));
+		end
+		local pending = setmetatable({}, { __len = function () return is_awaited and 1 or 0; end });
+		server = module:require "server".new { host = HOST, pending = pending, events = events };
 	end
 
 	local function start()
-		server:start {
-			established = tell "established", ended = tell "ended", silent = tell "silent", heard = tell "heard", unreachable = tell "unreachable";
-		};
+		server:start();
 	end
 
 	before_each(function ()

@@ -12,7 +12,7 @@ local function start(module, list, calls)
 		pending = setmetatable({ count = function (_, jid) return #jid; end }, { __len = function () return 7; end });
 		backends = {
 			list = function () return list; end;
-			drain = function (resource, is_drained)
+			drain = function (_, resource, is_drained)
 				for _, entry in ipairs(list) do
 					if entry.resource == resource then
 						table.insert(calls, resource.." "..tostring(is_drained));
@@ -26,8 +26,8 @@ local function start(module, list, calls)
 		};
 		subscription = { state = function () return "granted", nil; end };
 		diagnosis = { current = function () return "info", "All is well"; end };
-		totals = { answered = 1, error = 2, timeout = 3, backend_gone = 4, no_backend = 5, limited = 6, refused = 7, unloaded = 8,
-			retries = 9, unmatched_answers = 10 };
+		metrics = { totals = { answered = 1, error = 2, timeout = 3, backend_gone = 4, no_backend = 5, limited = 6, refused = 7, unloaded = 8,
+			retries = 9, unmatched_answers = 10 } };
 	};
 	return shell;
 end

@@ -1,4 +1,5 @@
 local fake_module = require "spec.support.module";
+local new_events = require "util.events".new;
 local st = require "util.stanza";
 
 local PROXY = "proxy.domain.example";
@@ -50,17 +51,19 @@ describe("the subscription", function ()
 		};
 	end
 
-	-- Loads subscription.lua with a roster and accounts that are ours.
-	local function load_subscription()
+	-- (name) -> a room, with a roster and accounts that are ours
+	local function load_room(name)
 		module.libraries["core.rostermanager"] = fake_rostermanager();
 		module.libraries["core.usermanager"] = { user_exists = function (node, host)
 			return node.."@"..host == TARGET and roster.has_account;
 		end };
-		return module:require "subscription";
+		return module:require(name);
 	end
 
 	local function new_subscription(saved)
-		return load_subscription().new {
+		local events = new_events();
+		events.add_handler("changed", function () changes = changes + 1; end);
+		return load_room("subscription").new {
 			target = TARGET, auto_approve = auto_approve, saved = saved;
 			server = {
 				is_elsewhere = function () return not module.prosody.hosts["some-domain.example"]; end;
@@ -71,7 +74,7 @@ describe("the subscription", function ()
 				is_worth_trying = function () return is_worth_trying; end;
 				listen = function () listens = listens + 1; end;
 			};
-			on_change = function () changes = changes + 1; end;
+			events = events;
 		};
 	end
 
@@ -106,27 +109,27 @@ describe("the subscription", function ()
 	end
 
 	local function bounce(condition, text)
-		subscription.on_error(st.error_reply(st.presence({ from = PROXY, to = TARGET, type = "subscribe" }),
+		subscription:on_error(st.error_reply(st.presence({ from = PROXY, to = TARGET, type = "subscribe" }),
 			"cancel", condition, text));
 	end
 
 	-- Presence from the target, the receipt for a request if nothing else is said
 	local function present(type, from)
-		subscription.on_presence(st.presence({ type = type ~= "available" and (type or "unavailable") or nil, from = from or TARGET, to = PROXY }));
+		subscription:on_presence(st.presence({ type = type ~= "available" and (type or "unavailable") or nil, from = from or TARGET, to = PROXY }));
 	end
 
 	local function assert_state(state, reason)
-		assert.same({ state, reason }, { subscription.state() });
+		assert.same({ state, reason }, { subscription:state() });
 	end
 
 	describe("to a target on another server", function ()
 		it("is asked for at the start, and the target is probed when it has granted it", function ()
 			assert_state "starting";
 			assert.same({}, sent());
-			subscription.start();
+			subscription:start();
 			assert.same({ "subscribe" }, sent());
 			assert_state "asked";
-			subscription.on_subscribed();
+			subscription:on_subscribed();
 			assert.same({ "probe" }, sent());
 			assert_state "granted";
 			present();
@@ -134,7 +137,7 @@ describe("the subscription", function ()
 		end);
 
 		it("is asked for again while there is no answer, after growing pauses of up to an hour", function ()
-			subscription.start();
+			subscription:start();
 			heard = heard + 1;
 			for _, pause in ipairs { 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600 } do
 				sent();
@@ -146,7 +149,7 @@ describe("the subscription", function ()
 
 		it("is not said to wait for approval before something has come from a server that has been asked", function ()
 			heard = 10;
-			subscription.start();
+			subscription:start();
 			for _ = 1, 5 do
 				wait();
 				assert_state "asked";
@@ -158,12 +161,12 @@ describe("the subscription", function ()
 		end);
 
 		it("is asked for at once when the target's server can speak to ours, and then soon again", function ()
-			subscription.start();
+			subscription:start();
 			for _ = 1, 5 do
 				wait();
 			end
 			sent();
-			subscription.on_shaken();
+			subscription:on_shaken();
 			assert.same({ "subscribe" }, sent());
 			assert.same({}, module:pass(0.9));
 			assert.same({}, sent());
@@ -172,24 +175,24 @@ describe("the subscription", function ()
 		end);
 
 		it("is not asked for again then if the target's server has said that somebody has to accept it, or does not", function ()
-			subscription.start();
+			subscription:start();
 			present();
 			assert_state "unapproved";
 			sent();
-			subscription.on_shaken();
+			subscription:on_shaken();
 			assert.same({}, sent());
-			subscription.on_unsubscribed();
-			subscription.on_shaken();
+			subscription:on_unsubscribed();
+			subscription:on_shaken();
 			assert.same({}, sent());
 		end);
 
 		it("is found out about at once when something is known of the target's server, and five times more", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			module:pass(1);
 			sent();
-			subscription.on_shaken();
+			subscription:on_shaken();
 			for _, pause in ipairs { 2, 8, 32, 128, 300 } do
 				assert.same({ "probe" }, sent());
 				present();
@@ -202,14 +205,14 @@ describe("the subscription", function ()
 		end);
 
 		it("is found out about from the beginning whenever something new is known", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			module:pass(1);
-			subscription.on_shaken();
+			subscription:on_shaken();
 			present();
 			module:pass(9);
-			subscription.on_shaken();
+			subscription:on_shaken();
 			present();
 			sent();
 			module:pass(2);
@@ -217,13 +220,13 @@ describe("the subscription", function ()
 		end);
 
 		it("is found out about once a second at most, however often that is wanted", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			sent();
 			for _ = 1, 100 do
-				subscription.check();
-				subscription.on_gone();
+				subscription:check();
+				subscription:on_gone();
 				present();
 			end
 			assert.same({}, module:pass(0.9));
@@ -234,17 +237,17 @@ describe("the subscription", function ()
 		end);
 
 		it("leaves no timer when it stops", function ()
-			subscription.start();
-			subscription.on_subscribed();
-			subscription.on_shaken();
-			subscription.on_gone();
+			subscription:start();
+			subscription:on_subscribed();
+			subscription:on_shaken();
+			subscription:on_gone();
 			assert.is_true(#module:running_timers() > 2);
-			subscription.stop();
+			subscription:retire();
 			assert.same({}, module:running_timers());
 		end);
 
 		it("is asked for again while the target cannot be reached, after up to five minutes", function ()
-			subscription.start();
+			subscription:start();
 			for _, pause in ipairs { 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300 } do
 				bounce("remote-server-not-found", "no route\nto \27[host");
 				assert_state("unreachable", "remote-server-not-found: no route to  [host");
@@ -254,7 +257,7 @@ describe("the subscription", function ()
 
 		it("is asked for again every two seconds while the target cannot be reached and a new stream is worth trying", function ()
 			is_worth_trying = true;
-			subscription.start();
+			subscription:start();
 			for _, pause in ipairs { 1, 2, 2, 2, 2, 2 } do
 				bounce("remote-server-not-found");
 				assert.equal(pause, wait());
@@ -267,7 +270,7 @@ describe("the subscription", function ()
 		end);
 
 		it("tells why it cannot be reached, at no great length", function ()
-			subscription.start();
+			subscription:start();
 			bounce("not-allowed");
 			assert_state("unreachable", "not-allowed");
 			bounce("not-allowed", ("x"):rep(1000));
@@ -275,36 +278,36 @@ describe("the subscription", function ()
 		end);
 
 		it("is asked for again while nothing comes after it is granted", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			sent();
 			assert.equal(1, wait());
 			assert.same({ "subscribe" }, sent());
 			assert_state "granted";
-			subscription.on_subscribed();
+			subscription:on_subscribed();
 			present();
 			assert.is_nil(module:running_timer());
 		end);
 
 		it("waits for somebody to accept it once the target's server has acknowledged it", function ()
-			subscription.start();
+			subscription:start();
 			present();
 			assert_state "unapproved";
 			assert.equal(1, wait());
 			assert_state "unapproved";
-			subscription.on_subscribed();
+			subscription:on_subscribed();
 			assert_state "granted";
 		end);
 
 		it("is not taken to wait for that when a resource comes or goes", function ()
-			subscription.start();
+			subscription:start();
 			present("available", TARGET.."/a");
 			present("unavailable", TARGET.."/a");
 			assert_state "asked";
 		end);
 
 		it("is asked for soon when the target can be reached again", function ()
-			subscription.start();
+			subscription:start();
 			for _ = 1, 5 do
 				bounce "remote-server-not-found";
 				wait();
@@ -319,100 +322,100 @@ describe("the subscription", function ()
 			assert.equal(1, wait());
 			assert_state "asked";
 			assert.same({ "subscribe" }, sent());
-			subscription.on_subscribed();
+			subscription:on_subscribed();
 			present("available", TARGET.."/a");
 			assert_state "granted";
 			assert.is_nil(module:running_timer());
 		end);
 
 		it("that was refused is asked for again in an hour", function ()
-			subscription.start();
-			subscription.on_unsubscribed();
+			subscription:start();
+			subscription:on_unsubscribed();
 			assert_state "refused";
 			present(); -- the last, unavailable
 			assert_state "refused";
 			assert.equal(3600, wait());
 			assert_state "refused";
-			subscription.on_subscribed();
+			subscription:on_subscribed();
 			assert_state "granted";
 		end);
 
 		it("that was taken back is asked for again soon, and later if that is refused", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			sent();
-			subscription.on_unsubscribed();
+			subscription:on_unsubscribed();
 			assert_state "refused";
 			assert.same({}, sent());
 			assert.equal(1, wait());
 			assert.same({ "subscribe" }, sent());
-			subscription.on_unsubscribed();
+			subscription:on_unsubscribed();
 			assert.equal(3600, wait());
 		end);
 
 		it("is found out about when a backend has been lost, until there is an answer", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			module:pass(1);
 			sent();
-			subscription.check();
+			subscription:check();
 			assert.same({ "probe" }, sent());
 			assert.equal(1, listens - 1);
 			assert.equal(1, wait());
 			assert.same({ "subscribe" }, sent());
-			subscription.check(); -- another one
+			subscription:check(); -- another one
 			assert.same({ "probe" }, sent());
 			assert.equal(2, wait());
 			bounce "remote-server-timeout";
 			assert_state("unreachable", "remote-server-timeout");
 			sent();
-			subscription.check();
+			subscription:check();
 			assert.same({}, sent());
 			assert.equal(4, wait());
-			subscription.on_subscribed();
+			subscription:on_subscribed();
 			present();
 			assert.is_nil(module:running_timer());
 			module:pass(1);
-			subscription.check();
+			subscription:check();
 			assert.equal(1, wait());
 		end);
 
 		it("is not asked for again when the answer to a probe comes while that is sent", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			module:pass(1);
 			function module.send()
 				present "available";
 			end
-			subscription.check();
+			subscription:check();
 			assert.is_nil(module:running_timer());
 		end);
 
 		it("is asked for again though another module's handler throws while the probe is sent", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			module:pass(1);
 			function module.send()
 				error("thrown");
 			end
-			assert.error(subscription.check);
+			assert.error(function () subscription:check(); end);
 			assert.equal(1, module:running_timer().delay);
 		end);
 
 		it("is not probed for before it is granted, which could end the request", function ()
-			subscription.start();
+			subscription:start();
 			sent();
-			subscription.check();
+			subscription:check();
 			assert.same({}, sent());
 		end);
 
 		it("is asked for again when an error comes out of the blue", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			bounce "remote-server-timeout";
 			assert_state("unreachable", "remote-server-timeout");
@@ -420,27 +423,27 @@ describe("the subscription", function ()
 		end);
 
 		it("is asked for at once when the operator wants it, however long the pause", function ()
-			subscription.start();
+			subscription:start();
 			for _ = 1, 10 do
 				wait();
 			end
 			sent();
-			subscription.resync();
+			subscription:resync();
 			assert.same({ "subscribe" }, sent());
 			assert.equal(1, wait());
 		end);
 
 		it("lets the target be probed soon after a resource has gone, once for all that go", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			sent();
-			subscription.on_gone();
-			subscription.on_gone();
+			subscription:on_gone();
+			subscription:on_gone();
 			assert.same({}, sent());
 			assert.equal(1, wait());
 			assert.same({ "probe" }, sent());
-			subscription.on_gone();
+			subscription:on_gone();
 			bounce "remote-server-not-found";
 			module.timers[#module.timers].stopped = true;
 			sent();
@@ -449,31 +452,31 @@ describe("the subscription", function ()
 		end);
 
 		it("lets the target be probed once when there is reason to do it at once while that was to be done soon", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			module:pass(100);
 			present("available", TARGET.."/a");
 			sent();
-			subscription.on_gone();
-			subscription.check();
+			subscription:on_gone();
+			subscription:check();
 			present("available", TARGET.."/a");
 			assert.same({ "probe" }, sent());
 			assert.is_nil(module:running_timer());
 		end);
 
 		it("sets no timer when it has stopped, though it may be in the middle of something", function ()
-			subscription.start();
-			subscription.on_subscribed();
-			subscription.stop();
-			subscription.on_gone();
-			subscription.check();
-			subscription.on_shaken();
-			subscription.resync();
+			subscription:start();
+			subscription:on_subscribed();
+			subscription:retire();
+			subscription:on_gone();
+			subscription:check();
+			subscription:on_shaken();
+			subscription:resync();
 			assert.same({}, module:running_timers());
 		end);
 
 		it("needs nothing of a roster", function ()
-			subscription.start();
+			subscription:start();
 			assert.same({ has_account = true, is_approved = false, pushes = 0, items = {} }, roster);
 			assert.is_nil(next(module.hooks));
 		end);
@@ -483,20 +486,20 @@ describe("the subscription", function ()
 		before_each(make_local);
 
 		it("is set up in the target's roster, with a push, and asked for", function ()
-			subscription.start();
+			subscription:start();
 			assert.is_true(roster.is_approved);
 			assert.equal(1, roster.pushes);
 			assert.same({ "subscribe" }, sent());
 		end);
 
 		it("says in the roster who has made it, before the push", function ()
-			subscription.start();
+			subscription:start();
 			assert.same({ made_by = "client_proxy", subscription = "from" }, roster.saved);
 		end);
 
 		it("is not asked for when the roster does not save who has made it", function ()
 			roster.is_unsaved = true;
-			subscription.start();
+			subscription:start();
 			assert_state("roster-broken", "it cannot be saved");
 			assert.same({}, sent());
 			assert.equal(0, roster.pushes);
@@ -504,23 +507,23 @@ describe("the subscription", function ()
 
 		it("is none of ours where it exists: nothing is said in the roster", function ()
 			roster.is_approved, roster.items[PROXY] = true, { subscription = "from", groups = {} };
-			subscription.start();
+			subscription:start();
 			assert.is_nil(roster.items[PROXY].made_by);
 			assert.is_nil(roster.saved);
 		end);
 
 		it("lets nobody be probed when a resource has gone", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			sent();
-			subscription.on_gone();
+			subscription:on_gone();
 			assert.is_nil(module:running_timer());
 		end);
 
 		it("is left as it is where it exists", function ()
 			roster.is_approved = true;
-			subscription.start();
+			subscription:start();
 			assert.equal(0, roster.pushes);
 			assert.is_nil(roster.is_pending);
 			assert.same({ "subscribe" }, sent());
@@ -528,7 +531,7 @@ describe("the subscription", function ()
 
 		it("waits for the account to be made", function ()
 			roster.has_account = false;
-			subscription.start();
+			subscription:start();
 			assert.same({}, sent());
 			assert_state "no-account";
 			assert.is_false(roster.is_approved);
@@ -547,7 +550,7 @@ describe("the subscription", function ()
 		} do
 			it("waits for a roster that cannot be "..name, function ()
 				roster = broken;
-				subscription.start();
+				subscription:start();
 				assert.same({}, sent());
 				assert_state("roster-broken", broken.load_error or "it cannot be saved");
 				assert.equal(0, roster.pushes);
@@ -559,15 +562,15 @@ describe("the subscription", function ()
 		end
 
 		it("is set up again when it has been ended", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			roster.is_approved = false;
-			subscription.on_unsubscribed();
+			subscription:on_unsubscribed();
 			assert.equal(1, wait());
 			assert.is_true(roster.is_approved);
 			roster.is_approved = false;
-			subscription.on_unsubscribed(); -- once more, while it was asked for
+			subscription:on_unsubscribed(); -- once more, while it was asked for
 			assert.equal(2, wait());
 			assert.is_true(roster.is_approved);
 		end);
@@ -578,8 +581,8 @@ describe("the subscription", function ()
 		end
 
 		it("is seen to when the target sends presence, and what else there is learnt soon", function ()
-			subscription.start();
-			subscription.on_subscribed();
+			subscription:start();
+			subscription:on_subscribed();
 			present();
 			sent();
 			own_presence("some-user");
@@ -597,7 +600,7 @@ describe("the subscription", function ()
 
 		it("is asked for soon when the target sends presence after the account was missing", function ()
 			roster.has_account = false;
-			subscription.start();
+			subscription:start();
 			for _ = 1, 10 do
 				wait();
 			end
@@ -611,30 +614,30 @@ describe("the subscription", function ()
 		it("is only asked for when that is what the configuration says", function ()
 			auto_approve = false;
 			subscription = new_subscription();
-			subscription.start();
+			subscription:start();
 			assert.same({ "subscribe" }, sent());
 			assert.same({ has_account = true, is_approved = false, pushes = 0, items = {} }, roster);
 			assert.is_nil(next(module.hooks));
-			subscription.on_unsubscribed();
+			subscription:on_unsubscribed();
 			assert.equal(3600, wait());
 		end);
 	end);
 
 	it("to an account of a component on the same server needs nothing of a roster", function ()
 		module.prosody.hosts["some-domain.example"] = { type = "component", events = {} };
-		subscription.start();
+		subscription:start();
 		assert.same({ "subscribe" }, sent());
 		assert.is_false(roster.is_approved);
 	end);
 
 	it("tells each change of its state, once", function ()
-		subscription.start();
+		subscription:start();
 		assert.equal(1, changes); -- asked
 		present();
 		present();
 		assert.equal(2, changes); -- unapproved
-		subscription.on_subscribed();
-		subscription.on_subscribed();
+		subscription:on_subscribed();
+		subscription:on_subscribed();
 		present();
 		assert.equal(3, changes); -- granted
 		bounce "not-allowed";
@@ -642,33 +645,33 @@ describe("the subscription", function ()
 		assert.equal(4, changes); -- unreachable
 		bounce "remote-server-timeout";
 		assert.equal(5, changes); -- for another reason
-		subscription.on_unsubscribed();
-		subscription.on_unsubscribed();
+		subscription:on_unsubscribed();
+		subscription:on_unsubscribed();
 		assert.equal(6, changes); -- refused
 	end);
 
 	it("is as it was after a reload, and stops asking before", function ()
-		subscription.start();
-		subscription.on_subscribed();
-		subscription.stop();
+		subscription:start();
+		subscription:on_subscribed();
+		subscription:retire();
 		assert.is_nil(module:running_timer());
-		subscription.stop();
+		subscription:retire();
 		changes = 0;
-		subscription = new_subscription(subscription.save());
+		subscription = new_subscription(subscription:save());
 		assert_state "granted";
-		subscription.start();
-		subscription.on_subscribed();
+		subscription:start();
+		subscription:on_subscribed();
 		present();
 		assert.equal(0, changes);
 		bounce "not-allowed";
-		subscription = new_subscription(subscription.save());
+		subscription = new_subscription(subscription:save());
 		assert_state("unreachable", "not-allowed");
 	end);
 
 	describe("that is withdrawn", function ()
 		local function withdraw()
 			roster.saved, roster.pushes = nil, 0;
-			load_subscription().withdraw(TARGET);
+			load_room("roster").withdraw(TARGET);
 		end
 
 		local function assert_untouched()
@@ -679,7 +682,7 @@ describe("the subscription", function ()
 
 		it("is taken out of the roster of a target on this server, with a push", function ()
 			make_local();
-			subscription.start();
+			subscription:start();
 			withdraw();
 			assert.is_false(roster.is_approved);
 			assert.same({}, roster.items);
@@ -694,7 +697,7 @@ describe("the subscription", function ()
 		} do
 			it("leaves the entry there, but not as ours, when it has "..what, function ()
 				make_local();
-				subscription.start();
+				subscription:start();
 				for name, value in pairs(fields) do
 					roster.items[PROXY][name] = value;
 				end
@@ -722,7 +725,7 @@ describe("the subscription", function ()
 			make_local();
 			withdraw();
 			assert_untouched();
-			subscription.start();
+			subscription:start();
 			sent();
 			roster.has_account = false;
 			withdraw();

@@ -26,25 +26,17 @@ describe("requests and backends together", function ()
 		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
 		backends = module:require "backends".new {
 			target = TARGET, pool = pool, subscription = subscription, saved = saved;
-			server = module:require "server".new("some-domain.example", function () return #pending > 0; end);
+			server = module:require "server".new { host = "some-domain.example", pending = pending, events = events };
 			is_wanted = function () return true; end;
-			on_gone = function (backend) events.fire_event("backend-gone", backend); end;
-			on_away = function (backend) events.fire_event("backend-away", backend); end;
-			on_back = function (backend) events.fire_event("backend-back", backend); end;
-			on_broken = function () events.fire_event("stream-broken"); end;
-			on_change = function () end;
+			events = events;
 		};
 		handlers = module:require "requests".new {
 			timeout = TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
 			addresses = module:require "addresses".new(jat, TARGET), pool = pool, pending = pending, metrics = metrics, events = events;
 			failures = module:require "failures".new(metrics);
-			backends = {
-				alive = function (_, backend) backends.alive(backend); end;
-				suspect = function (_, backend) backends.suspect(backend); end;
-				lose_unreachable = function (_, backend) backends.lose_unreachable(backend); end;
-			};
+			backends = backends;
 		};
-		backends.start();
+		backends:start();
 	end
 
 	before_each(function ()
@@ -108,7 +100,7 @@ describe("requests and backends together", function ()
 	-- Ways for B to become one that serves, and for it to be none before
 	for how, ways in pairs {
 		["resumes"] = { before = function () hibernate(B); end, after = function () resume(B); end },
-		["is undrained"] = { before = function () backends.drain("b", true); end, after = function () backends.drain("b", false); end },
+		["is undrained"] = { before = function () backends:drain("b", true); end, after = function () backends:drain("b", false); end },
 	} do
 		it("gets go to one that "..how, function ()
 			present(A);
@@ -143,9 +135,9 @@ describe("requests and backends together", function ()
 		present(B);
 		module:fire_slice();
 		assert.equal(50, pending:count(A));
-		local saved = backends.save();
+		local saved = backends:save();
 		handlers:retire();
-		backends.stop_timers();
+		backends:retire();
 		assert.same({}, module:running_timers());
 		module = fake_module.new({}, module);
 		load_both(saved);

@@ -1,0 +1,52 @@
+-- What presence says (RFC 6121 sections 3 and 4): decided here, and carried out in backends.lua.
+
+local addresses = module:require "addresses";
+
+-- What it is, by its type and by whether it comes from a resource of the target or from the account as a whole
+local OF_RESOURCE = { available = "available", unavailable = "unavailable", error = "unreachable" };
+local OF_ACCOUNT = { available = "reachable", unavailable = "none-left", error = "target-unreachable" };
+local OF_EITHER = {
+	subscribed = "subscribed", unsubscribed = "unsubscribed", subscribe = "subscribe", unsubscribe = "unsubscribe", probe = "probe",
+};
+
+local presence = {};
+
+-- (stanza, target) -> what a presence is. From the target to the proxy host:
+--   "available", "unavailable"    a resource has come, or changed; has gone
+--   "unreachable"                 a server cannot reach this resource
+--   "reachable", "none-left"      the target's server answers; no resource is left (RFC 6121 section 4.3.2)
+--   "target-unreachable"          a server cannot reach the target, or has no such account
+--   "subscribed", "unsubscribed"  what the target says of the proxy's request to see its presence
+--   "subscribe", "unsubscribe"    whether the target wants to see the proxy's
+--   "probe"                       its server asks for the proxy's, as it does for those who are subscribed
+-- And from or to anybody else:
+--   "request-of-stranger"         who wants to see the presence of a service address
+--   "ignored"                     which is so for all else
+-- target: the prepared bare JID
+function presence.kind(stanza, target)
+	local attr = stanza.attr;
+	local type = attr.type or "available";
+	local is_of_target = attr.to == module.host and addresses.bare(attr.from) == target;
+	local of_either = OF_EITHER[type];
+	if is_of_target and of_either then
+		return of_either;
+	elseif is_of_target then
+		return (addresses.resource(attr.from) and OF_RESOURCE or OF_ACCOUNT)[type] or "ignored";
+	end
+	return type == "subscribe" and "request-of-stranger" or "ignored";
+end
+
+-- (stanza) -> its priority, -128 to 127 (RFC 6121 section 4.7.2.3)
+function presence.priority(stanza)
+	local text = stanza:get_child_text("priority") or "";
+	local priority = text:find("^%s*[+-]?%d+%s*$") and math.tointeger(tonumber(text)) or 0;
+	return math.max(-128, math.min(127, priority));
+end
+
+-- (stanza) -> whether it was sent because somebody has asked for it: it says then when it was new (XEP-0203), as most
+-- servers have it.
+function presence.was_asked_for(stanza)
+	return stanza:get_child("delay", "urn:xmpp:delay") ~= nil;
+end
+
+return presence;

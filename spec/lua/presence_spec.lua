@@ -1,0 +1,66 @@
+local fake_module = require "spec.support.module";
+local st = require "util.stanza";
+
+local PROXY = "proxy.domain.example";
+local TARGET = "some-user@some-domain.example";
+
+describe("a presence", function ()
+	local presence = fake_module.new():require "presence";
+
+	local function kind(type, from, to)
+		return presence.kind(st.presence { type = type or nil, from = from, to = to }, TARGET);
+	end
+
+	for type, expected in pairs { [false] = "available", unavailable = "unavailable", error = "unreachable" } do
+		it("of a resource of the target is "..expected, function ()
+			assert.equal(expected, kind(type, TARGET.."/a", PROXY));
+			assert.equal(expected, kind(type, TARGET.."/a/b@c", PROXY));
+		end);
+	end
+
+	for type, expected in pairs { [false] = "reachable", unavailable = "none-left", error = "target-unreachable" } do
+		it("of the account as a whole is "..expected, function ()
+			assert.equal(expected, kind(type, TARGET, PROXY));
+		end);
+	end
+
+	for _, type in ipairs { "subscribed", "unsubscribed", "subscribe", "unsubscribe", "probe" } do
+		it("is "..type.." from the target or one of its resources", function ()
+			assert.equal(type, kind(type, TARGET, PROXY));
+			assert.equal(type, kind(type, TARGET.."/a", PROXY));
+		end);
+	end
+
+	it("is ignored when it comes from the target and nobody knows what it is", function ()
+		assert.equal("ignored", kind("something", TARGET, PROXY));
+		assert.equal("ignored", kind("", TARGET.."/a", PROXY));
+	end);
+
+	it("is a stranger's, from anybody else, or to anything but the proxy host", function ()
+		for _, addresses in ipairs {
+			{ "user@some-domain.example/a", PROXY }, { "some-domain.example", PROXY }, { TARGET..".example", PROXY },
+			{ TARGET.."/a", "node@"..PROXY }, { TARGET, PROXY.."/thing" },
+		} do
+			local from, to = addresses[1], addresses[2];
+			assert.equal("request-of-stranger", kind("subscribe", from, to));
+			for _, type in ipairs { false, "unavailable", "error", "subscribed", "unsubscribed", "unsubscribe", "probe", "something" } do
+				assert.equal("ignored", kind(type, from, to));
+			end
+		end
+	end);
+
+	it("has a priority, within its limits, 0 if it says nothing that can be read", function ()
+		for text, expected in pairs {
+			["5"] = 5, [" -1\n"] = -1, ["+7"] = 7, ["1000"] = 127, ["-1000"] = -128, [""] = 0, ["high"] = 0, ["1.5"] = 0, ["0x10"] = 0,
+			["99999999999999999999"] = 0,
+		} do
+			assert.equal(expected, presence.priority(st.presence():text_tag("priority", text)));
+		end
+		assert.equal(0, presence.priority(st.presence()));
+	end);
+
+	it("was asked for when it says when it was new", function ()
+		assert.is_false(presence.was_asked_for(st.presence()));
+		assert.is_true(presence.was_asked_for(st.presence():tag("delay", { xmlns = "urn:xmpp:delay" }):reset()));
+	end);
+end);
