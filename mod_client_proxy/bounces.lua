@@ -1,6 +1,6 @@
 -- Errors that come in a backend's name though it did not send them: what a server says in its place.
 
-local jid_host = require "util.jid".host;
+local addresses = module:require "addresses";
 
 -- Conditions that speak of the backend (RFC 6120 section 8.3.3), not of the stanza. The first is what
 -- mod_smacks says of what it could not deliver, while the session that ends can still be looked up.
@@ -21,7 +21,7 @@ local bounces = {};
 
 -- (jid) -> the session of a client on this Prosody | nil | false if the host is not one of its own
 local function session_of(jid)
-	local host = prosody.hosts[jid_host(jid)];
+	local host = prosody.hosts[addresses.host(jid)];
 	return host ~= nil and host.type == "local" and prosody.full_sessions[jid];
 end
 

@@ -8,6 +8,7 @@
 -- request. If a server may have said it in its place, as a server says of a session that it has not got
 -- what a client without XEP-0199 says of a ping, then it takes the backend's presence as well.
 
+local kinds = module:require "kinds";
 local timers = module:require "timers";
 
 local new_id = require "util.id".medium;
@@ -103,7 +104,7 @@ end
 function health:is_answer(stanza)
 	local attr = stanza.attr;
 	local check = self.checks[attr.from];
-	return check ~= nil and attr.id ~= nil and attr.to == module.host and (attr.type == "result" or attr.type == "error")
+	return check ~= nil and attr.id ~= nil and attr.to == module.host and kinds.is_answer(stanza)
 		and attr.id:sub(1, #check.id) == check.id;
 end
 

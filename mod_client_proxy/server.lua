@@ -6,6 +6,7 @@
 -- is reason to ask (XEP-0199). If nothing comes, it is silent: that is said, and now and then a new stream
 -- to it is tried, which may lead to another machine of the same domain.
 
+local kinds = module:require "kinds";
 local timers = module:require "timers";
 
 local new_id = require "util.id".medium;
@@ -18,7 +19,6 @@ local PAUSE = 5; -- seconds, until it is pinged again, and until somebody who wa
 
 local REST = 1; -- seconds in which it is not pinged again when our own server has said that it cannot be reached
 
-local IS_ANSWER = { result = true, error = true };
 local IS_STREAM = { s2sin = true, s2sout = true }; -- those of other servers, by their sessions' types
 
 local server = {};
@@ -142,8 +142,8 @@ end
 
 -- (event) -> true | nil: for IQ events; what answers a ping is dealt with
 function server:on_iq(event)
-	local attr = event.stanza.attr;
-	if not self.listening or not IS_ANSWER[attr.type] or attr.from ~= self.host or attr.to ~= module.host or attr.id ~= self.listening.id then
+	local listening, attr = self.listening, event.stanza.attr;
+	if not listening or not kinds.is_answer(event.stanza) or attr.from ~= self.host or attr.to ~= module.host or attr.id ~= listening.id then
 		return;
 	end
 	if IS_STREAM[event.origin.type] and not event.origin.dummy then
