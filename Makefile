@@ -14,6 +14,8 @@
 #
 # demo, test, lint, coverage, bench, chaos, mutants and fuzz first get from Debian's packages what they need.
 
+version := $(shell sed -n 's/^return "\(.*\)";$$/\1/p' mod_client_proxy/version.lua)
+
 LUA_VERSION = 5.4
 LUA_CFLAGS = -I/usr/include/lua$(LUA_VERSION)
 SODIUM_CFLAGS =
@@ -32,7 +34,7 @@ SANITIZERS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 # By the macro, which is gcc's, cells.c knows. To trace what is compared takes half of
 # the time, and helps little where the input is a sequence of calls.
 FUZZING = $(SANITIZERS) -fsanitize=fuzzer -fno-sanitize-coverage=trace-cmp -D__SANITIZE_ADDRESS__
-C = -std=c11 $(WARNINGS) -iquote c_src $(LUA_CFLAGS) $(SODIUM_CFLAGS) -fPIC -fvisibility=hidden
+C = -std=c11 $(WARNINGS) -DCLIENT_PROXY_VERSION=$(version) -iquote c_src $(LUA_CFLAGS) $(SODIUM_CFLAGS) -fPIC -fvisibility=hidden
 
 core = mod_client_proxy/core.so
 sanitized_core = .build/sanitized/$(core)
@@ -48,17 +50,29 @@ benchmarks = $(patsubst bench/%.c,.build/%,$(wildcard bench/*.c))
 main = mod_client_proxy/mod_client_proxy.lua
 libraries = $(filter-out $(main),$(wildcard mod_client_proxy/*.lua))
 
+ifeq ($(version),)
+$(error mod_client_proxy/version.lua does not say a version)
+endif
 ifneq ($(words $(sources)),$(words $(sort $(notdir $(sources)))))
 $(error Two files below c_src have the same name, by which gcc keeps what make coverage counts)
 endif
 
+# A file that changes when what core.so is built with does, on the command line or here
+built_with = $(CC) $(C) $(CFLAGS) $(HARDENING) $(LDFLAGS) $(SODIUM_LIBS)
+ifneq ($(strip $(built_with)),$(strip $(file <.build/built_with)))
+$(shell mkdir -p .build)
+$(file >.build/built_with,$(built_with))
+endif
+build = Makefile .build/built_with
+
 .PHONY: all demo test lint coverage bench chaos mutants fuzz install install-rock clean distclean
 all: $(core)
 
-$(core): $(sources) $(headers) Makefile
+$(core): $(sources) $(headers) $(build)
+	@$(CC) $(C) -E c_src/requirements.h >/dev/null
 	$(CC) -shared $(C) $(CFLAGS) $(HARDENING) $(LDFLAGS) $(sources) $(SODIUM_LIBS) -o $@
 
-$(sanitized_core): $(sources) $(headers) Makefile
+$(sanitized_core): $(sources) $(headers) $(build)
 	mkdir -p $(@D)
 	$(CC) -shared $(C) -Werror $(SANITIZERS) $(sources) $(SODIUM_LIBS) -o $@
 
@@ -67,11 +81,11 @@ WRAPPERS = spec/support/failing_allocations.c spec/support/left_behind.c
 WRAPPED = $(WRAPPERS) $(foreach function,malloc calloc realloc sodium_allocarray mmap sodium_init free munmap, \
 	-Wl,--wrap=$(function))
 
-$(failing_core): $(sources) $(headers) $(WRAPPERS) Makefile
+$(failing_core): $(sources) $(headers) $(WRAPPERS) $(build)
 	mkdir -p $(@D)
 	$(CC) -shared $(C) $(SANITIZERS) $(sources) $(WRAPPED) $(SODIUM_LIBS) -o $@
 
-$(covered_core): $(sources) $(headers) $(WRAPPERS) Makefile
+$(covered_core): $(sources) $(headers) $(WRAPPERS) $(build)
 	rm -rf $(@D)
 	mkdir -p $(@D)
 	gcc -shared $(C) $(COUNTERS) $(sources) $(WRAPPED) $(SODIUM_LIBS) -o $@
@@ -110,7 +124,7 @@ fuzz:
 	@$(MAKE) --silent $(fuzzers)
 	@tools/fuzz $(SECONDS)
 
-$(fuzzers): .build/%: c_src/%.c $(units) $(headers) Makefile
+$(fuzzers): .build/%: c_src/%.c $(units) $(headers) $(build)
 	mkdir -p $(@D)
 	clang $(C) -Werror $(FUZZING) $< $(units) $(SODIUM_LIBS) -o $@
 
@@ -119,7 +133,7 @@ bench:
 	@$(MAKE) --silent all $(benchmarks)
 	@tools/with_scratch bench/run $(SOAK_SECONDS) $(PLUGIN_PATH)
 
-$(benchmarks): .build/%: bench/%.c bench/measure.h $(units) $(headers)
+$(benchmarks): .build/%: bench/%.c bench/measure.h $(units) $(headers) $(build)
 	mkdir -p $(@D)
 	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(units) $(SODIUM_LIBS) -o $@
 
@@ -127,8 +141,8 @@ install: all
 	install -d $(DESTDIR)$(MODULES)/mod_client_proxy
 	install -m 644 $(main) $(libraries) $(core) $(DESTDIR)$(MODULES)/mod_client_proxy
 
-# for the rockspec: LUADIR and LIBDIR are the rock's
-install-rock: all
+# For the rockspec: LUADIR and LIBDIR are the rock's. It has built all before, with variables that it tells only then.
+install-rock:
 	install -d $(LUADIR)/mod_client_proxy $(LIBDIR)/mod_client_proxy
 	install -m 644 $(main) $(LUADIR)
 	install -m 644 $(libraries) $(LUADIR)/mod_client_proxy

@@ -1,12 +1,20 @@
 -- Finds and loads core.so: beside the Lua files when the folder was dropped into
 -- a plugin path, in lib/lua/5.4 when the Lua files are in a rock's share/lua/5.4.
 -- Neither place has to be on package.cpath, and Prosody does not put it there.
--- Returns core, or nil and what the operator has to do.
+-- Returns core, or nil and what the operator has to do: nobody else has to ask whether
+-- core is of the Lua files' version.
+
+local version = module:require "version";
 
 local name = "mod_client_proxy.core";
 
-if package.loaded[name] then
-	return package.loaded[name];
+local loaded = package.loaded[name];
+if loaded then
+	if loaded.VERSION == version then
+		return loaded;
+	end
+	return nil, ("restart Prosody: until then it keeps the core.so that it has loaded, of version %s, and the Lua files are of version %s")
+		:format(loaded.VERSION or "1.0", version);
 end
 
 local directory = module.path:match("^(.*)/[^/]*$") or ".";
@@ -35,6 +43,11 @@ end
 local ok, core = pcall(open, name, path);
 if not ok then
 	return nil, ("%s cannot be used: %s. %s"):format(path, core, advice);
+end
+
+if core.VERSION ~= version then
+	return nil, ("%s is of version %s, and the Lua files are of version %s. %s Then restart Prosody, which keeps what it has loaded.")
+		:format(path, core.VERSION or "1.0", version, advice);
 end
 
 package.loaded[name] = core;

@@ -1,10 +1,14 @@
 -- The ways to install the module, and what is said when core.so is not as it should be
 
+local copy_checkout = require "spec.support.checkout".copy;
 local prosody = require "spec.support.prosody";
 local service = require "spec.support.service";
 local write_file = require "spec.support.throwaway".write_file;
 
-local ROCKSPEC = "rockspec/mod_client_proxy-1.0-1.rockspec";
+local VERSION = dofile("mod_client_proxy/version.lua");
+local OTHER_VERSION = "9.9";
+-- luarocks makes no rock of a file that says another version than its name
+local ROCKSPEC = ("rockspec/mod_client_proxy-%s-1.rockspec"):format(VERSION);
 
 describe("the module", function ()
 	local dir, server;
@@ -55,8 +59,11 @@ describe("the module", function ()
 		error("no core.so is in use");
 	end
 
+	-- In a copy, as it builds core.so with other flags
 	local function make_rock()
-		run("luarocks --lua-version=5.4 make --tree %s/tree %s", dir, ROCKSPEC);
+		copy_checkout(dir.."/checkout");
+		local output = run("cd %s/checkout && luarocks --lua-version=5.4 make --tree %s/tree %s", dir, dir, ROCKSPEC);
+		assert.falsy(output:find("Warning", 1, true), output);
 	end
 
 	-- A folder with the rock in it, as `prosodyctl install --server=` takes it
@@ -75,7 +82,8 @@ describe("the module", function ()
 	end);
 
 	it("works after make install", function ()
-		run("make --silent install DESTDIR=%s MODULES=/modules", dir);
+		copy_checkout(dir.."/checkout");
+		run("make --silent --directory=%s/checkout install DESTDIR=%s MODULES=/modules", dir, dir);
 		server = prosody.new { plugin_path = dir.."/modules" }:start();
 		serves();
 		runs_core_in(dir.."/modules");
@@ -106,18 +114,66 @@ describe("the module", function ()
 		runs_core_in(server.dir.."/custom_plugins/lib/lua/5.4");
 	end);
 
-	-- The module is not loaded, and says this
-	local function refuses(...)
-		server = prosody.new { plugin_path = dir }:start();
+	it("names libsodium's package when a rock cannot be made without", function ()
+		copy_checkout(dir.."/checkout");
+		server = prosody.new { plugin_path = dir };
+		local made, output = pcall(run, "cd %s/checkout && luarocks --lua-version=5.4 make --tree %s/tree %s "
+			.."SODIUM_INCDIR='%s -nostdinc'", dir, dir, ROCKSPEC, dir);
+		assert.is_false(made);
+		output = tostring(output);
+		assert.truthy(output:find("libsodium-dev", 1, true), output);
+	end);
+
+	-- The module is not loaded, and says this, each time that it is tried
+	local function says_why_it_does_not_serve(...)
 		local requester = service.requester(server);
 		assert.equal("service-unavailable", service.error_of(requester:request(service.request("refused"))));
 		local log = server:log();
-		local message = log:match("\n[^\n]*Error initializing module 'client_proxy'[^\n]*");
+		local message = log:match(".*(\n[^\n]*Error initializing module 'client_proxy'[^\n]*)");
 		for _, part in ipairs { ... } do
 			assert.truthy(message:find(part, 1, true), message);
 		end
 		assert.falsy(log:find("traceback", 1, true));
 	end
+
+	local function refuses(...)
+		server = prosody.new { plugin_path = dir }:start();
+		says_why_it_does_not_serve(...);
+	end
+
+	-- Prosody goes on with the core.so that it has loaded.
+	it("refuses to be reloaded as another version, answers what is pending, and serves after a restart", function ()
+		run("cp -r mod_client_proxy %s/", dir);
+		server = prosody.new { plugin_path = dir }:start();
+		local backend = service.backend(server, "a");
+		local requester = service.requester(server);
+		requester:send(service.request("pending"));
+		requester:sync();
+		backend:sync();
+
+		copy_checkout(dir.."/upgrade");
+		run("sed -i 's/^return .*/return %q;/' %s/upgrade/mod_client_proxy/version.lua", OTHER_VERSION, dir);
+		run("make --silent --directory=%s/upgrade install DESTDIR= MODULES=%s", dir, dir);
+		server:ctl("shell", "module", "reload", "client_proxy", "proxy.domain.example");
+		local answer = requester:receive();
+		assert.equal("pending", answer.attr.id);
+		assert.same({ "service-unavailable", "wait" }, { service.error_of(answer) });
+		says_why_it_does_not_serve("restart Prosody", "of version "..VERSION, "the Lua files are of version "..OTHER_VERSION);
+		server:ctl("shell", "module", "load", "client_proxy", "proxy.domain.example");
+		says_why_it_does_not_serve("restart Prosody");
+
+		server:stop();
+		server:start();
+		serves();
+		runs_core_in(dir);
+	end);
+
+	it("says how to build core.so when it is of another version, and that a restart is needed then", function ()
+		run("cp -r mod_client_proxy %s/", dir);
+		run("sed -i 's/^return .*/return %q;/' %s/mod_client_proxy/version.lua", OTHER_VERSION, dir);
+		refuses(dir.."/mod_client_proxy/core.so is of version "..VERSION, "the Lua files are of version "..OTHER_VERSION,
+			"make", "restart Prosody");
+	end);
 
 	it("says how to build core.so when it is missing", function ()
 		run("cp -r mod_client_proxy %s/ && rm %s/mod_client_proxy/core.so", dir, dir);

@@ -3,6 +3,7 @@ local fake_module = require "spec.support.module";
 local NAME = "mod_client_proxy.core";
 local ENTRY_POINT = "luaopen_mod_client_proxy_core";
 local LUA = _VERSION:match("%d+%.%d+");
+local VERSION = dofile("mod_client_proxy/version.lua");
 
 local core_so = assert(package.searchpath(NAME, package.cpath));
 -- A library that loads, but is not ours: it has no entry point of that name.
@@ -142,6 +143,39 @@ describe("load_core", function ()
 	it("refuses a library that is not ours, naming it and what it lacks", function ()
 		write_file(tree.."/core.so", read_file(other_so));
 		assert_fails(tree.."/mod_client_proxy.lua", tree.."/core.so cannot be loaded", ENTRY_POINT);
+	end);
+
+	-- What is found is ours, but for its version.
+	local function load_version(version)
+		write_file(tree.."/core.so", read_file(core_so));
+		loadlib:revert();
+		loadlib = stub(package, "loadlib", function ()
+			return function () return { VERSION = version }; end;
+		end);
+		return load_core(tree.."/mod_client_proxy.lua");
+	end
+
+	it("refuses a library of another version, naming it and both versions: it is to be built, and Prosody restarted", function ()
+		load_version("0.9");
+		assert_fails(tree.."/mod_client_proxy.lua",
+			tree.."/core.so is of version 0.9", "the Lua files are of version "..VERSION, "restart Prosody");
+		load_version(nil); -- there was no version to ask for in 1.0
+		assert_fails(tree.."/mod_client_proxy.lua", tree.."/core.so is of version 1.0", "restart Prosody");
+		assert.is_table((load_version(VERSION)));
+	end);
+
+	it("refuses another version that is loaded already: Prosody is to be restarted, as it will not load another", function ()
+		write_file(tree.."/core.so", read_file(core_so));
+		for shown, loaded in pairs { ["0.9"] = { VERSION = "0.9" }, ["1.0"] = {} } do
+			package.loaded[NAME] = loaded;
+			local core, message = load_core(tree.."/mod_client_proxy.lua");
+			assert.is_nil(core);
+			for _, part in ipairs { "restart Prosody", "of version "..shown, "the Lua files are of version "..VERSION } do
+				assert.truthy(message:find(part, 1, true), message);
+			end
+			assert.equal(loaded, package.loaded[NAME]);
+		end
+		assert.spy(loadlib).was_not.called();
 	end);
 
 	it("refuses a library that refuses this Lua, naming it and its reason", function ()
