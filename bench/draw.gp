@@ -1,4 +1,4 @@
-# gnuplot: draws the tables of bench/run. Given: the folders tables and results; round_trip, a table's name
+# For bench/run, by gnuplot: draws its tables. Given: the folders tables and results; round_trip, a table's name
 
 set terminal svg size 720, 320 font "sans-serif,12" background "white"
 set grid ytics linecolor "#dddddd"

@@ -1,4 +1,4 @@
--- Requests from one client, answered by another, with as little work on this side as can be:
+-- For bench/: requests from one client, answered by another, with as little work on this side as can be:
 -- what is read was written here or by Prosody, so that patterns do for XML.
 
 local socket = require "socket";

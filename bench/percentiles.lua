@@ -1,3 +1,5 @@
+-- For bench/: what is told of how long requests took
+--
 -- (times) -> p50, p99 and p99.9 in milliseconds
 -- times: seconds that each request took; it is sorted
 return function (times)

@@ -1,4 +1,4 @@
--- What is measured side by side, each on a Prosody of its own: one client asks another, the
+-- For bench/: what is measured side by side, each on a Prosody of its own: one client asks another, the
 -- backend, with nothing between them or by way of a component.
 
 require "spec.support.paths";

@@ -1,4 +1,4 @@
--- make chaos: tools/chaos.lua SECONDS [PLUGIN_PATH], on one Prosody
+-- tools/chaos.lua SECONDS [PLUGIN_PATH]: the chaos, on one Prosody
 -- PLUGIN_PATH: where another mod_client_proxy is, to compare it with
 --
 --     CHAOS_STOP_AT_FIRST  1: stops for good as soon as something has happened that must never happen; or

@@ -1,6 +1,7 @@
--- Many requesters with requests under way all the time, backends that come, go and misbehave,
--- an operator who reloads and drains, a target's owner who blocks, and a neighbour that throws:
--- here is who takes part, and the course of events. What must not come of it says chaos/ledger.lua.
+-- For tools/chaos.lua and spec/e2e/chaos_spec.lua: many requesters with requests under way all the
+-- time, backends that come, go and misbehave, an operator who reloads and drains, a target's owner
+-- who blocks, and a neighbour that throws. Here is who takes part, and the course of events. What
+-- must not come of it says chaos/ledger.lua.
 
 local blocking = require "spec.support.chaos.blocking";
 local clients = require "spec.support.chaos.clients";

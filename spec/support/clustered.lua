@@ -1,5 +1,5 @@
--- The parties of a target whose server is a cluster: a Prosody with the proxy and those who use it,
--- and the cluster, with backends at either node.
+-- For specs with a target whose server is a cluster (spec/support/cluster.lua): all who take part, which are a
+-- Prosody with the proxy and those who use it, and the cluster, with backends at either node.
 
 local new_cluster = require "spec.support.cluster".new;
 local new_prosody = require "spec.support.prosody".new;

@@ -5,7 +5,7 @@ local throwaway = require "spec.support.throwaway";
 
 local quote = throwaway.quote;
 
-local root = throwaway.checkout.."/.build/ejabberd";
+local root = throwaway.unpacked "ejabberd";
 
 local START_LIMIT = 30; -- seconds
 local STOP_LIMIT = 10; -- seconds

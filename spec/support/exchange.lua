@@ -1,6 +1,6 @@
--- Requests, an instance of requests.lua with a real core, backends, and a ledger. The ledger holds that
--- each request gets exactly one answer, the right one, and that what is not answered is pending, after
--- each event and whatever happens while a stanza is sent: see `during`.
+-- For spec/lua/exchanges_spec.lua: requests, an instance of requests.lua with a real core, backends, and a
+-- ledger. The ledger holds that each request gets exactly one answer, the right one, and that what is not
+-- answered is pending, after each event and whatever happens while a stanza is sent: see `during`.
 --
 -- Requests are known by numbers, which their payload tells, and which a backend puts into its result.
 

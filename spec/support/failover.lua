@@ -1,5 +1,6 @@
--- What becomes of requests when one of two nodes is killed under load, and comes back: requesters send
--- as many a second as they are to, whatever becomes of them, and backends at both nodes answer.
+-- For spec/e2e/failover_spec.lua and bench/failover.lua: what becomes of requests when one of two nodes
+-- is killed under load, and comes back. Requesters send as many a second as they are to, whatever becomes
+-- of them, and backends at both nodes answer.
 
 local clustered = require "spec.support.clustered";
 local service = require "spec.support.service";

@@ -7,7 +7,7 @@ local throwaway = require "spec.support.throwaway";
 local url = require "socket.url";
 
 local quote = throwaway.quote;
-local root = throwaway.checkout.."/.build/prometheus";
+local root = throwaway.unpacked "prometheus";
 
 local TIMEOUT = 10; -- seconds, for a scrape
 

@@ -34,6 +34,13 @@ function throwaway.write_file(path, content)
 	assert(file:close());
 end
 
+-- (name) -> the folder where tools/setup has unpacked the server of that name
+function throwaway.unpacked(name)
+	local folder = throwaway.checkout.."/.build/"..name;
+	return os.execute("test -d "..throwaway.quote(folder)) and folder
+		or error(("There is no %s: as root, get it with tools/setup %s"):format(folder, name), 0);
+end
+
 -- Specs that run side by side take their ports from ranges of their own, all of them below those that
 -- the system gives to clients: nobody else is likely to take one until its server does.
 local first_port, PORTS = tonumber(os.getenv("SPEC_FIRST_PORT")) or 10000, 10000;

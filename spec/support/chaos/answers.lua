@@ -1,4 +1,4 @@
--- What a backend does about a request: it answers at once, mostly; or late, twice, never, in a wrong way.
+-- For chaos: what a backend does about a request: it answers at once, mostly; or late, twice, never, in a wrong way.
 
 local service = require "spec.support.service";
 local socket = require "socket";

@@ -1,4 +1,4 @@
--- What is common to the backends of a target, wherever they are: they come and go, answer, and hang at
+-- For chaos: what is common to the backends of a target, wherever they are: they come and go, answer, and hang at
 -- times. What is true of each is written down here, for the ledger.
 --
 -- A class of them says how: can_answer(backend), send(backend, stanza), join(resource), leave(backend),

@@ -1,4 +1,4 @@
--- What the owner of a target does meanwhile: blocks one of the requesters for a while (XEP-0191),
+-- For chaos: what the owner of a target does meanwhile, who blocks one of the requesters for a while (XEP-0191),
 -- as it is seen there.
 
 local socket = require "socket";

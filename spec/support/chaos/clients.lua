@@ -1,4 +1,4 @@
--- Backends that are clients of the component's own server: they also hang up without a word, and come back.
+-- For chaos: backends that are clients of the component's own server: they also hang up without a word, and come back.
 
 local backends = require "spec.support.chaos.backends";
 local service = require "spec.support.service";

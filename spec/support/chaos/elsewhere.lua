@@ -1,4 +1,4 @@
--- Backends that are clients of another server, which chaos/played_cluster.lua plays: they go with and without a
+-- For chaos: backends that are clients of another server, which chaos/played_cluster.lua plays: they go with and without a
 -- word, and their server says what it likes in their name, be they there or not.
 
 local backends = require "spec.support.chaos.backends";

@@ -1,4 +1,4 @@
--- What was asked and what came back. It is kept from what requesters and backends themselves
+-- For chaos: what was asked and what came back. It is kept from what requesters and backends themselves
 -- see and do, and trusts neither the component nor what the backends answer.
 --
 -- An answer is right if it comes once, to who asked, from the address asked, and,

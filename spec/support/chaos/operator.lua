@@ -1,5 +1,5 @@
--- What an operator does meanwhile: reloads the module, with other options and with another
--- target, drains and undrains backends, asks for all presence anew.
+-- For chaos: what an operator does meanwhile, who reloads the module, with other options and with another
+-- target, drains and undrains backends, and asks for all presence anew.
 
 local admin_shell = require "spec.support.admin_shell";
 local core = require "mod_client_proxy.core";

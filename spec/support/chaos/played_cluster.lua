@@ -1,4 +1,4 @@
--- The server of targets that are elsewhere, played: a cluster of nodes, each of which speaks by a stream of its
+-- For chaos: the server of targets that are elsewhere, played: a cluster of nodes, each of which speaks by a stream of its
 -- own. Now and then, for a while, streams break, it hangs, nodes lose sight of each other, or probes are answered
 -- badly; meanwhile, nothing is expected of the component but that each request ends, once.
 

@@ -1,4 +1,4 @@
--- Those who ask: each has many requests under way all the time, and some connect anew now and then.
+-- For chaos: those who ask. Each has many requests under way all the time, and some connect anew now and then.
 
 local service = require "spec.support.service";
 local socket = require "socket";

@@ -1,4 +1,4 @@
--- Names of many lengths, mostly short ones, so that the component's memory for one thing is
+-- For chaos: names of many lengths, mostly short ones, so that the component's memory for one thing is
 -- often as large as that for another.
 
 local random = math.random;

@@ -1,5 +1,5 @@
--- Sends a copy of the presence that this host gets to copy_presence_to, whose
--- client then knows that it has been dealt with.
+-- For specs with another server: sends a copy of the presence that this host gets to
+-- copy_presence_to, whose client then knows that it has been dealt with.
 
 local st = require "util.stanza";
 

@@ -1,5 +1,5 @@
-"""What slixmpp asks for addresses, in the place of the module of that name: XMPP
-is served at $XMPP_PORT on loopback, whatever the domain."""
+"""For spec/e2e/example_spec.lua: what slixmpp asks for addresses, in the place of the
+module of that name. XMPP is served at $XMPP_PORT on loopback, whatever the domain."""
 
 import os
 import socket
