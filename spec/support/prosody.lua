@@ -41,7 +41,7 @@ legacy_ssl_ports = {}
 component_ports = { COMPONENT_PORT }
 http_ports = { HTTP_PORT }
 https_ports = {}
-modules_enabled = { "roster", "saslauth", "dialback", "admin_shell", "http_openmetrics", "smacks", "announce" }
+modules_enabled = { "roster", "saslauth", "dialback", "admin_shell", "http_openmetrics", "smacks", "announce", "shuffle" }
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
@@ -55,15 +55,14 @@ modules_disabled = { "s2s", "tls" }
 ]]
 
 -- There is one other server, on this machine: every domain that is not here leads to it, by any of its
--- ports. To unbound, a name ends at a NUL, so that each port can have an option of the same name. Prosody 13
--- chooses among ports by chance, as they have weights; 0.12 tries the first one first, which changes each second.
+-- ports. To unbound, a name ends at a NUL, so that each port can have an option of the same name.
 local federated = [[
 modules_disabled = { "tls" }
 s2s_ports = { S2S_PORT }
 s2s_require_encryption = false
 local unbound_options = { ["local-zone:"] = ". redirect" }
 for port in PEER_PORTS:gmatch("%d+") do
-	unbound_options["local-data:\0"..port] = ". SRV 0 50 "..port.." localhost."
+	unbound_options["local-data:\0"..port] = ". SRV 0 0 "..port.." localhost."
 end
 unbound = { resolvconf = false, options = unbound_options }
 ]]
