@@ -6,20 +6,21 @@ local handover = {};
 -- setup: { addresses, pending, deadlines }
 function handover.new(setup)
 	local addresses, pending, deadlines = setup.addresses, setup.pending, setup.deadlines;
+	local translate, watch = addresses.translate, deadlines.watch; -- every request needs them
 
 	-- (stanza, backend, requester, service, id, added, deadline, retries) -> true | nil, a name of failures.lua
 	-- stanza: is changed, sent, and kept with a get that can be sent again; added, deadline: on the clock of util.time;
 	-- retries: how often it can be sent again, if it is a get
 	return function (stanza, backend, requester, service, id, added, deadline, retries)
 		local attr = stanza.attr;
-		local translated = addresses:translate(requester, service);
+		local translated = translate(addresses, requester, service);
 		if not translated then
 			return nil, "bad-address";
 		end
 		local ok, failure = pending:add(backend, translated, id, requester, service, added, deadline,
 			attr.type == "get" and retries or 0, stanza);
 		if ok then
-			deadlines:watch(deadline);
+			watch(deadlines, deadline);
 			attr.from, attr.to = translated, backend;
 			module:send(stanza);
 		end

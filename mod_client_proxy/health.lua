@@ -104,7 +104,7 @@ end
 function health:is_answer(stanza)
 	local attr = stanza.attr;
 	local check = self.checks[attr.from];
-	return check ~= nil and attr.id ~= nil and attr.to == module.host and kinds.is_answer(stanza)
+	return check ~= nil and attr.id ~= nil and attr.to == module.host and kinds.IS_ANSWER[attr.type] == true
 		and attr.id:sub(1, #check.id) == check.id;
 end
 

@@ -5,18 +5,17 @@ local IS_ANSWER = { result = true, error = true };
 
 local kinds = {};
 
--- (stanza) -> whether it is a result or an error
-function kinds.is_answer(stanza)
-	return IS_ANSWER[stanza.attr.type] == true;
-end
+-- By the type of an IQ: whether it is an answer
+kinds.IS_ANSWER = IS_ANSWER;
 
--- (stanza, addresses) -> what an IQ is
+-- (stanza, refused_token, addresses) -> what an IQ is
 --   "request"             to be dispatched, unless another module answers it
 --   "answer"              to what may be pending
 --   "answer-without-id"   nobody can wait for it
 --   "refused", failure    a request that cannot be handled, and why: a name of failures.lua
+-- refused_token, addresses: the function of addresses.lua, and what it is called with
 -- Whether it is well formed (RFC 6120 section 8.2.3) Prosody looks at for its own clients only.
-function kinds.of_iq(stanza, addresses)
+function kinds.of_iq(stanza, refused_token, addresses)
 	local attr = stanza.attr;
 	local type, id = attr.type, attr.id;
 	if IS_ANSWER[type] then
@@ -24,7 +23,7 @@ function kinds.of_iq(stanza, addresses)
 	elseif not IS_REQUEST[type] or not id or #stanza.tags ~= 1 then
 		return "refused", "malformed";
 	end
-	local failure = addresses:refused_token(attr.from, attr.to);
+	local failure = refused_token(addresses, attr.from, attr.to);
 	if failure then
 		return "refused", failure;
 	end

@@ -13,7 +13,8 @@ local kinds = module:require "kinds";
 local retries = module:require "retries";
 
 local now = require "util.time".monotonic;
-local bounce_kind, is_answer, kind_of_iq, kind_of_settlement = bounces.kind, kinds.is_answer, kinds.of_iq, kinds.of_settlement;
+local bounce_kind, kind_of_iq, kind_of_settlement = bounces.kind, kinds.of_iq, kinds.of_settlement;
+local IS_ANSWER = kinds.IS_ANSWER;
 
 local requests = {};
 requests.__index = requests;
@@ -43,17 +44,6 @@ local function dispatch(self, origin, stanza)
 	end
 end
 
--- What an answer that was delivered tells about the backend in whose name it came
-local function learn(self, backend, bounce)
-	if self.is_retired then -- by a reload while the answer was sent
-		return;
-	elseif not bounce then
-		self.backends:alive(backend);
-	elseif bounce == "doubtful" then
-		self.backends:suspect(backend);
-	end
-end
-
 -- The answer goes to its requester, be it the backend's or a server's no, or the request to another backend. It is
 -- taken care of before anybody is told, as that can do many other things. -> true | nil: nobody waits for it
 local function settle(self, origin, stanza)
@@ -62,7 +52,8 @@ local function settle(self, origin, stanza)
 	if not requester then
 		return;
 	end
-	local bounce = bounce_kind(origin, stanza, self.pool);
+	local is_error = attr.type == "error";
+	local bounce = is_error and bounce_kind(origin, stanza, self.pool) or nil;
 	if bounce and kind_of_settlement(bounce, kept ~= nil, self.pool, backend) == "retry" then
 		self.retries:retry(requester, service, id, backend, added, deadline, left, kept);
 		if bounce == "unreachable" then
@@ -70,10 +61,16 @@ local function settle(self, origin, stanza)
 		end
 		return true;
 	end
-	self.metrics:count_answer(attr.type == "error" and "error" or "answered", now() - added);
+	self.metrics:count_answer(is_error and "error" or "answered", now() - added);
 	attr.from, attr.to = service, requester;
 	module:send(stanza);
-	learn(self, backend, bounce);
+	if self.is_retired then -- by a reload while the answer was sent
+		return true;
+	elseif not bounce then
+		self.backends:alive(backend);
+	elseif bounce == "doubtful" then
+		self.backends:suspect(backend);
+	end
 	return true;
 end
 
@@ -84,11 +81,12 @@ end
 
 local function add_handlers(self)
 	local addresses = self.addresses;
+	local refused_token = addresses.refused_token; -- every request needs it
 
 	-- For IQ events, before any other module: settles what is pending, refuses what cannot be handled.
 	function self.on_iq_first(event)
 		local origin, stanza = event.origin, event.stanza;
-		local kind, failure = kind_of_iq(stanza, addresses);
+		local kind, failure = kind_of_iq(stanza, refused_token, addresses);
 		if kind == "request" then
 			return;
 		elseif kind == "answer" then
@@ -104,7 +102,7 @@ local function add_handlers(self)
 	-- For IQ events, after all other modules: takes what none of them wanted.
 	function self.on_iq_last(event)
 		local origin, stanza = event.origin, event.stanza;
-		if is_answer(stanza) then
+		if IS_ANSWER[stanza.attr.type] then
 			drop_answer(self, stanza);
 		else
 			dispatch(self, origin, stanza);

@@ -143,7 +143,7 @@ end
 -- (event) -> true | nil: for IQ events; what answers a ping is dealt with
 function server:on_iq(event)
 	local listening, attr = self.listening, event.stanza.attr;
-	if not listening or not kinds.is_answer(event.stanza) or attr.from ~= self.host or attr.to ~= module.host or attr.id ~= listening.id then
+	if not listening or not kinds.IS_ANSWER[attr.type] or attr.from ~= self.host or attr.to ~= module.host or attr.id ~= listening.id then
 		return;
 	end
 	if IS_STREAM[event.origin.type] and not event.origin.dummy then

@@ -6,14 +6,20 @@ describe("the kind", function ()
 
 	describe("of an IQ", function ()
 		local refused; -- why requests are refused for their address
-		local addresses = { refused_token = function () return refused; end };
+		local addresses = {};
+
+		local function refused_token(given, from, to)
+			assert.equal(addresses, given);
+			assert.same({ "a@b.example/c", "proxy.domain.example" }, { from, to });
+			return refused;
+		end
 
 		local function kind(type, id, children)
 			local stanza = st.stanza("iq", { type = type, id = id, from = "a@b.example/c", to = "proxy.domain.example" });
 			for _ = 1, children do
 				stanza:tag("query", { xmlns = "x:y" }):up();
 			end
-			return { kinds.of_iq(stanza, addresses) };
+			return { kinds.of_iq(stanza, refused_token, addresses) };
 		end
 
 		before_each(function ()
