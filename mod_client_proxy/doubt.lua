@@ -1,8 +1,10 @@
 -- Backends in doubt: their sessions may be over though nobody has said so.
 --
--- The target is asked for its presence at once, and that decides (RFC 6121 section 4.3): whose presence
--- comes is there, whose does not come within seconds, nor with that of the others, has gone. If nothing at all comes from the target's
--- server meanwhile, that says nothing about a single one, and they stay in doubt.
+-- The target is asked for its presence at once, and that decides (RFC 6121 section 4.3). A backend whose presence comes
+-- is there. One whose presence does not come within seconds has gone, unless nothing at all comes from the target's
+-- server meanwhile: that says nothing about a single backend, and all of them stay in doubt.
+--
+-- Backends that are doubted at the same time share a round: one question to the target, and the timers that belong to it.
 
 local timers = module:require "timers";
 
@@ -39,12 +41,12 @@ function doubt:any()
 	return next(self.round_of) ~= nil;
 end
 
--- Whether this one is
+-- (backend) -> whether it is in doubt
 function doubt:has(backend)
 	return self.round_of[backend] ~= nil;
 end
 
--- It is not about the backend any more.
+-- The backend leaves its round. -> that round | nil: it was in none
 local function leave(self, backend)
 	local round = self.round_of[backend];
 	if round then
@@ -71,7 +73,7 @@ local function finish(self, round)
 	self.looks:stop(round);
 end
 
--- It is what the round is about from now on, and no other one: that ends when it is about nothing any more.
+-- The backend joins the round, and leaves the one that it was in, if any. A round that no backend is left in ends.
 local function join(self, round, backend)
 	local before = leave(self, backend);
 	self.round_of[backend] = round;
@@ -147,7 +149,8 @@ local function start_round(self)
 	return round;
 end
 
--- Whether a round is about all that there is to know of these backends, so that they can join it
+-- Whether these backends can join the round: not if the presence of one of them has come since it began, because that
+-- was before there was reason to doubt it now.
 local function can_join(round, backends)
 	for _, backend in ipairs(backends) do
 		if round.seen[backend] then
@@ -157,7 +160,7 @@ local function can_join(round, backends)
 	return true;
 end
 
--- (backends): these are in doubt, if any; those that were already, from now on again
+-- (backends): a list, which may be empty. These are in doubt from now on; for those that were already, it begins anew.
 function doubt:raise(backends)
 	if not backends[1] or self.decisions.is_retired then
 		return;
@@ -170,13 +173,13 @@ function doubt:raise(backends)
 	self.subscription:check();
 end
 
--- Whether this one is, though the presence of others has come
+-- (backend) -> whether it is still in doubt though the presence of others has come
 function doubt:is_settled(backend)
 	local round = self.round_of[backend];
 	return round ~= nil and round.is_settled == true;
 end
 
--- Its presence has come. -> whether it was in doubt
+-- (backend): its presence has come. -> whether it was in doubt
 function doubt:confirm(backend)
 	for round in pairs(self.rounds) do
 		if not round.seen[backend] then
@@ -190,7 +193,7 @@ function doubt:confirm(backend)
 	return round ~= nil;
 end
 
--- It is in doubt no longer: it has answered, or gone. -> whether it was
+-- (backend): it is in doubt no longer, as it has answered, or gone. -> whether it was
 function doubt:forget(backend)
 	local round = leave(self, backend);
 	if round and round.count == 0 then

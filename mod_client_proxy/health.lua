@@ -78,7 +78,7 @@ local function new_check(self, backend)
 	return check;
 end
 
--- Pings the backend until it answers or is forgotten, unless that is under way.
+-- (backend): pings it until it answers or is forgotten, unless that is under way.
 function health:check(backend)
 	local check = new_check(self, backend);
 	if check then
@@ -86,7 +86,7 @@ function health:check(backend)
 	end
 end
 
--- There is reason to think that it is not alive: checks it, but not before some time has passed since it has shown that it is.
+-- (backend): there is reason to think that it is not alive. It is checked, after a while if it has just shown that it is.
 function health:suspect(backend)
 	local calm = (self.calm_until[backend] or 0) - now();
 	if calm <= 0 then
@@ -108,7 +108,7 @@ function health:is_answer(stanza)
 		and attr.id:sub(1, #check.id) == check.id;
 end
 
--- It has answered a ping, or its server has in its place: its presence is to tell.
+-- (backend): it has answered a ping, or its server has in its place: its presence is to tell.
 function health:answered(backend)
 	self.checks[backend].is_answered = true;
 end
@@ -123,7 +123,7 @@ local function end_check(self, backend)
 	return check ~= nil;
 end
 
--- It has sent what nobody else can have sent. -> whether that was in question
+-- (backend): it has sent what nobody else can have sent. -> whether it was being asked
 function health:alive(backend)
 	local was_in_question = end_check(self, backend);
 	if was_in_question then
@@ -132,8 +132,9 @@ function health:alive(backend)
 	return was_in_question;
 end
 
--- Its presence has come, because it was asked for or by itself. -> whether that shows that it is alive, which was in
--- question. What comes by itself shows less: when a cluster falls apart, presence comes from all parts of it.
+-- (backend, was_asked_for): its presence has come, because it was asked for or by itself. -> whether it was being asked,
+-- and this shows that it is alive. Presence that comes by itself is trusted for a shorter time: when a cluster of
+-- servers falls apart, presence comes from all parts of it.
 function health:present(backend, was_asked_for)
 	local check = self.checks[backend];
 	if not check or not check.is_answered then
@@ -143,7 +144,7 @@ function health:present(backend, was_asked_for)
 	return end_check(self, backend);
 end
 
--- It has gone, or is asked for nothing meanwhile.
+-- (backend): it has gone, or hibernates: nothing more is asked of it.
 function health:forget(backend)
 	self.calm_until[backend] = nil;
 	end_check(self, backend);

@@ -1,10 +1,10 @@
 -- The life of a request: dispatched to a backend, and settled by its answer. What happens when no answer comes is in
 -- deadlines.lua, and what happens when the backend goes away before in retries.lua.
 --
--- A request is in the pending table, and has nothing anywhere else, until it is taken out of it; then
--- whoever took it has all there is of it, and answers it or puts it back before anything else is done.
--- So it does not matter what sending a stanza can call back: another module's handlers, a reload, an
--- answer that comes at once.
+-- All that there is of a pending request is in the pending table. Whoever takes it out of there gets all of it, and
+-- either answers it or puts it back before doing anything else. Sending a stanza can call back anything: handlers of
+-- other modules, which may fail, a reload, an answer that comes at once. Each of them finds a request either in the
+-- table or answered.
 
 local bounces = module:require "bounces";
 local deadlines = module:require "deadlines";

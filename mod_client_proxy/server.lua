@@ -38,7 +38,8 @@ function server.new(setup)
 	}, server);
 end
 
--- Whether it is another one. A component of this Prosody is on a stream of another kind, which says when it ends.
+-- Whether it is another server than this Prosody. A component of this Prosody is not, though it is another program: its
+-- stream is of another kind, and Prosody says at once when that ends.
 function server:is_elsewhere()
 	return not prosody.hosts[self.host];
 end
@@ -112,8 +113,9 @@ local function set_timer(self, listening, pause)
 	end);
 end
 
--- Pings it until something comes from it, unless that is under way, or has just been found to be of no use: whoever
--- is told so may ask for the next ping at once, and our own server may know at once what becomes of that.
+-- Pings it until something comes from it, unless that is under way. It is not pinged for a while either after our own
+-- server has said that it cannot be reached: whoever is told that may call this again at once, and if our own server
+-- then says the same at once, there would be no end of it.
 function server:listen()
 	if self.listening or not self.is_watched or self.timers.is_retired or now() < self.rests_until or not self:is_elsewhere() then
 		return;
@@ -140,7 +142,7 @@ function server:heard()
 	end
 end
 
--- (event) -> true | nil: for IQ events; what answers a ping is dealt with
+-- (event) -> true: the stanza of this IQ event answered a ping, and is dealt with | nil: it is something else
 function server:on_iq(event)
 	local listening, attr = self.listening, event.stanza.attr;
 	if not listening or not kinds.IS_ANSWER[attr.type] or attr.from ~= self.host or attr.to ~= module.host or attr.id ~= listening.id then
@@ -173,7 +175,7 @@ local function soon(self, name, call)
 	end
 end
 
--- Whether it was for what is sent between the two of us; other hosts of this Prosody have streams of their own.
+-- Whether the stream is for what the proxy and that server send each other; other hosts of this Prosody have their own.
 local function is_ours(session)
 	return module.host == (session.direction == "outgoing" and session.from_host or session.to_host);
 end

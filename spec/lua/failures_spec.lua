@@ -37,3 +37,61 @@ describe("requests", function ()
 		end);
 	end);
 end);
+
+describe("a failure", function ()
+	local fake_module = require "spec.support.module";
+	local st = require "util.stanza";
+	local module, failures, counts;
+
+	before_each(function ()
+		module = fake_module.new();
+		counts = {};
+		local metrics = { count = function (_, outcome) counts[outcome] = (counts[outcome] or 0) + 1; end };
+		failures = module:require "failures".new(metrics);
+	end);
+
+	-- (stanza, name) -> the stanzas that it is answered with
+	local function refuse(stanza, name)
+		local sent = {};
+		failures:refuse({ send = function (answer) table.insert(sent, answer); end }, stanza, name);
+		return sent;
+	end
+
+	it("is told to the sender, and counted", function ()
+		local sent = refuse(desk.iq { type = "get", id = "1", from = REQUESTER, to = PROXY }, "full");
+		assert.equal(1, #sent);
+		assert_error(sent[1], PROXY, REQUESTER, "1", "wait", "resource-constraint");
+		assert.same({ limited = 1 }, counts);
+		failures:fail(REQUESTER, PROXY, "2", "backend-gone");
+		assert_error(module:take_sent()[1], PROXY, REQUESTER, "2", "cancel", "service-unavailable");
+		assert.same({ limited = 1, backend_gone = 1 }, counts);
+	end);
+
+	it("is told of a message, but not counted as a request", function ()
+		local sent = refuse(st.message({ type = "result", id = "1", from = REQUESTER, to = PROXY }, "Hello"), "no-messages");
+		assert_error(sent[1], PROXY, REQUESTER, "1", "cancel", "feature-not-implemented");
+		assert.same({}, counts);
+	end);
+
+	it("is never an answer to an answer, or to an error", function ()
+		for _, stanza in ipairs {
+			st.iq { type = "result", id = "1", from = REQUESTER, to = PROXY }, st.iq { type = "error", id = "1", from = REQUESTER, to = PROXY },
+			st.message { type = "error", from = REQUESTER, to = PROXY },
+		} do
+			assert.same({}, refuse(stanza, "malformed"));
+		end
+	end);
+
+	it("that is counted has an outcome that is in the list", function ()
+		local is_listed = {};
+		for _, outcome in ipairs(module:require "failures".OUTCOMES) do
+			is_listed[outcome] = true;
+		end
+		for _, name in ipairs { "backend-gone", "bad-address", "bad-id", "conflict", "full", "lost", "malformed", "no-backend", "no-memory",
+			"no-such-resource", "not-by-backends", "requester-full", "retargeted", "timeout", "unloaded" } do
+			counts = {};
+			failures:fail(REQUESTER, PROXY, "1", name);
+			assert.is_true(is_listed[next(counts)], name);
+		end
+	end);
+end);
