@@ -487,9 +487,9 @@ end
 
 -- To be called when the module goes, whether it is reloaded or not.
 function backends:retire()
-	self.checks:stop();
-	self.doubts:stop();
-	self.server:stop();
+	self.checks:retire();
+	self.doubts:retire();
+	self.server:retire();
 end
 
 -- -> what a reload has to carry over; retire() is yet to be called

@@ -213,7 +213,7 @@ end
 
 -- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
 -- on after that, but raises no doubt any more.
-function doubt:stop()
+function doubt:retire()
 	self.decisions:retire();
 	self.looks:retire();
 end

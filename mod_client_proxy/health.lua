@@ -150,14 +150,14 @@ function health:forget(backend)
 	end_check(self, backend);
 end
 
--- -> what a reload has to carry over; stop() is yet to be called
+-- -> what a reload has to carry over; retire() is yet to be called
 function health:save()
 	return { checks = self.checks, calm_until = self.calm_until };
 end
 
 -- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
 -- on after that: a check that began then would keep the next instance, which has the same ones, from beginning any.
-function health:stop()
+function health:retire()
 	self.timers:retire();
 end
 

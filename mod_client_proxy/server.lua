@@ -236,7 +236,7 @@ end
 
 -- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
 -- on after that, but starts nothing any more.
-function server:stop()
+function server:retire()
 	stop_listening(self);
 	self.timers:retire();
 end

@@ -62,7 +62,7 @@ describe("backends", function ()
 					end
 				end, heard_so_far = function () end;
 				has_been_heard_since = function () return is_heard; end;
-				on_iq = function () end, start = function () end, stop = function () end;
+				on_iq = function () end, start = function () end, retire = function () end;
 			};
 			is_wanted = function (resource) return is_wanted(resource); end;
 			subscription = {

@@ -421,7 +421,7 @@ describe("doubt", function ()
 		local saved = doubts:save();
 		table.sort(saved);
 		assert.same({ A, B }, saved);
-		doubts:stop();
+		doubts:retire();
 		assert.same({}, module:running_timers());
 		module, asked, raised = fake_module.new({}, module), 0, {};
 		new_doubts();
@@ -440,7 +440,7 @@ describe("doubt", function ()
 		pass(1);
 		doubts:raise { C };
 		assert.is_true(#module:running_timers() > 3);
-		doubts:stop();
+		doubts:retire();
 		assert.same({}, module:running_timers());
 		asked = 0;
 		doubts:raise { D };

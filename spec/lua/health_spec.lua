@@ -31,7 +31,7 @@ describe("the health of backends", function ()
 	-- The module is loaded anew. Between the two of them the clock stands still.
 	local function reload()
 		local saved = health:save();
-		health:stop();
+		health:retire();
 		assert.same({}, module:running_timers());
 		module = fake_module.new({}, module);
 		new_health(saved);

@@ -638,7 +638,7 @@ describe("the target's server", function ()
 		it("nothing is said of them after a reload", function ()
 			destroy(incoming(), "closed");
 			establish(incoming());
-			server:stop();
+			server:retire();
 			assert.same({}, module:running_timers());
 			pass(100);
 			assert.same({}, told);
@@ -648,13 +648,13 @@ describe("the target's server", function ()
 	it("leaves no timer when the module goes, whatever is under way", function ()
 		server:listen();
 		pass(30);
-		server:stop();
+		server:retire();
 		assert.same({}, module:running_timers());
 		assert.equal(0, pass(100));
 	end);
 
 	it("is asked for nothing more by an instance that has gone, which a reload was in the middle of", function ()
-		server:stop();
+		server:retire();
 		module:take_sent();
 		server:listen();
 		module.hooks["s2sin-destroyed"] { session = { type = "s2sin", direction = "incoming", to_host = PROXY, hosts = { [HOST] = { authed = true } } } };
@@ -669,7 +669,7 @@ describe("the target's server", function ()
 			function module.send()
 				count = count + 1;
 				if count == nth then
-					server:stop();
+					server:retire();
 				end
 			end
 			server:listen();
