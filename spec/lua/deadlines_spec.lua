@@ -190,7 +190,7 @@ describe("requests", function ()
 		end);
 	end);
 
-	it("that time out make their backend run.suspected, others do not", function ()
+	it("that time out make their backend suspected, others do not", function ()
 		local dispatched = run:request { id = "n1" };
 		run:request { id = "n2" };
 		run:receive(answer_to(dispatched));

@@ -328,7 +328,7 @@ describe("requests", function ()
 			return run:receive(st.error_reply(dispatched, "cancel", condition or "service-unavailable"));
 		end
 
-		it("get it, and the backend is run.suspected, as long as that is ready", function ()
+		it("get it, and the backend is suspected, as long as that is ready", function ()
 			local dispatched = run:request();
 			run.pool:add(OTHER);
 			local sent = doubtful(dispatched);
