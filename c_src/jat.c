@@ -12,14 +12,14 @@ enum {
 	PADBLOCK = 32,
 	/* The longest P, a JID of JAT_JID_MAX bytes with its padding. */
 	PADDED_MAX = 1 + (JAT_JID_MAX / PADBLOCK + 1) * PADBLOCK,
-	/* What base64url fits into a token behind the format's letter. */
+	/* As many bytes as fit into a token behind the format's letter, in base64url. */
 	RAW_MAX = (JAT_TOKEN_MAX - 1) / 4 * 3 + (JAT_TOKEN_MAX - 1) % 4 * 3 / 4,
 	HEADBYTES = 1 + SIVBYTES,
 	DIGEST_LEN = 1 + SIVBYTES / 3 * 4,
 	/* A JID is padded by one byte or more. */
 	SEALED_JID_MAX = (RAW_MAX - HEADBYTES - 1) / PADBLOCK * PADBLOCK - 1,
 	SIGNED_JID_MAX = JAT_TOKEN_MAX - 1 - TAG_LEN,
-	/* More of the stack than libsodium's functions use, as far as they are called here. */
+	/* More of the stack than any function of libsodium uses that is called here. */
 	STACKBYTES = 1536,
 };
 
@@ -43,7 +43,7 @@ struct jat {
 
 struct jat *jat_new(struct text host, enum jat_format format)
 {
-	/* sodium_malloc puts what it returns against a page's end: a multiple of the alignment is aligned. */
+	/* sodium_malloc has memory end where a page ends, so it is aligned only if its size is a multiple of that. */
 	size_t units = 1 + (sizeof(struct jat) + host.length) / _Alignof(struct jat);
 	struct jat *jat = sodium_allocarray(units, _Alignof(struct jat));
 
@@ -62,7 +62,7 @@ void jat_free(struct jat *jat)
 	sodium_free(jat); /* wipes */
 }
 
-/* libsodium wipes its states, but leaves on the stack what comes of them: derived keys, and hashes. */
+/* libsodium wipes its states, but leaves what it computed from them on the stack: derived keys, and hashes. */
 static void wipe_stack(void)
 {
 	sodium_stackzero(STACKBYTES);
@@ -122,7 +122,7 @@ static void compute_siv(const struct jat *jat, const struct generation *generati
 	compute_hash(jat, generation->k_mac, padded[0], padded + 1, padded_len - 1, siv, SIVBYTES);
 }
 
-/* P into `padded`; its length. */
+/* Writes P into `padded`, and returns its length. */
 static size_t pad(enum jat_kind kind, struct text jid, uint8_t padded[PADDED_MAX])
 {
 	size_t len = 0;
@@ -134,7 +134,7 @@ static size_t pad(enum jat_kind kind, struct text jid, uint8_t padded[PADDED_MAX
 	return 1 + len;
 }
 
-/* Writes the base64url of `raw`; its length. */
+/* Writes the base64url of `raw`, and returns its length. */
 static size_t write_base64url(const uint8_t *raw, size_t raw_len, char *text)
 {
 	char terminated[JAT_TOKEN_MAX]; /* sodium_bin2base64 adds a NUL, for which a token has no room */
@@ -145,7 +145,7 @@ static size_t write_base64url(const uint8_t *raw, size_t raw_len, char *text)
 	return text_len;
 }
 
-/* Undoes the base64url; -1 if it is not canonical, or of more than `raw_max` bytes. */
+/* Decodes base64url. 0, or -1 if it is not canonical, or stands for more than `raw_max` bytes. */
 static int read_base64url(struct text text, uint8_t *raw, size_t raw_max, size_t *raw_len)
 {
 	size_t i;
@@ -263,7 +263,7 @@ enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, struct tex
 	return JAT_OK;
 }
 
-/* The kind and the JID out of an authentic P. */
+/* Reads the kind and the JID from P, which is known to be authentic. */
 static enum jat_status unpad(const uint8_t *padded, size_t padded_len, enum jat_kind *kind, char jid[JAT_JID_MAX],
                              size_t *jid_len)
 {

@@ -12,10 +12,10 @@ enum { FIXED, MOVABLE, KINDS }; /* requests without, and with retries left */
 
 /* A backend with pending requests. */
 struct pending_backend {
-	struct hashtable_node node;       /* unless abandoned */
+	struct hashtable_node node;       /* in `backends`, unless it is abandoned */
 	struct pending_backend *previous; /* in the list of those that are abandoned */
 	struct pending_backend *next;
-	struct pending_entry *first[KINDS]; /* of its requests, a ring of each kind, the oldest first */
+	struct pending_entry *first[KINDS]; /* of its requests: for each kind a ring, which begins with the oldest */
 	size_t count;
 	int is_abandoned;
 	size_t jid_len;
@@ -28,7 +28,7 @@ struct pending_backend {
 struct requester {
 	struct hashtable_node node;
 	uint64_t count : 24; /* at most PENDING_PER_REQUESTER_MAX */
-	uint64_t bytes : 40; /* less than PENDING_BYTES_EACH times as many, and one more request */
+	uint64_t bytes : 40; /* at most PENDING_BYTES_EACH for each that may be, or what a single request holds */
 };
 
 /* What the caller holds for a request. */
@@ -38,18 +38,18 @@ struct kept {
 };
 
 struct pending_entry {
-	struct hashtable_node node; /* by the answer */
+	struct hashtable_node node; /* in `entries`, by its answer */
 	struct deadline deadline;
 	struct pending_backend *backend;
-	struct pending_entry *previous; /* of the backend's */
+	struct pending_entry *previous; /* in the backend's ring */
 	struct pending_entry *next;
 	double added;
 	uint16_t requester_len;
 	uint16_t service_len;
 	uint32_t id_len : 23;
-	uint32_t has_kept : 1; /* it had retries when it came */
+	uint32_t has_kept : 1; /* whether it had retries when it was added */
 	uint32_t retries : 8;
-	char rest[]; /* a struct kept, if it has one; requester, service, id */
+	char rest[]; /* a struct kept if `has_kept`, then requester, service and id */
 };
 
 struct pending {
@@ -58,7 +58,7 @@ struct pending {
 	struct hashtable requesters;
 	struct deadlines deadlines;
 	struct pending_backend *first_abandoned;
-	struct cells cells; /* where all of these are */
+	struct cells cells; /* the memory of all entries, backends and requesters */
 	size_t bytes;
 	size_t max;
 	size_t max_per_requester;
@@ -263,7 +263,7 @@ static char *append(char *end, struct text text)
 	return end + text.length;
 }
 
-/* Of an entry that has it */
+/* For an entry with `has_kept` only */
 static struct kept *kept_of(struct pending_entry *entry)
 {
 	return (void *)entry->rest;
@@ -322,14 +322,14 @@ static struct pending_entry *new_entry(struct pending *pending, const struct pen
 	return entry;
 }
 
-/* `request` is the entry's. */
+/* `request` is what pending_read has told of the entry. */
 static void free_entry(struct pending *pending, struct pending_entry *entry, const struct pending_request *request)
 {
 	deadlines_remove(&pending->deadlines, &entry->deadline);
 	cells_free(&pending->cells, entry, entry_size(request, entry->has_kept));
 }
 
-/* `bytes` more are held for a request of `requester`. */
+/* From now on, a request of `requester` holds so many bytes more. */
 static void hold(struct pending *pending, struct requester *requester, size_t bytes)
 {
 	requester->bytes = (requester->bytes + bytes) & REQUESTER_BYTES_MASK;
@@ -342,7 +342,7 @@ static void let_go(struct pending *pending, struct requester *requester, size_t 
 	pending->bytes -= bytes;
 }
 
-/* The parts are hashed one by one: in a row, "ab" and "c" would be the same as "a" and "bc". */
+/* The parts are hashed one by one: joined together, "ab" and "c" would be the same as "a" and "bc". */
 static uint64_t hash_answer(const struct pending *pending, const struct pending_answer *answer)
 {
 	uint64_t parts[] = {
@@ -354,7 +354,7 @@ static uint64_t hash_answer(const struct pending *pending, const struct pending_
 	return hashtable_hash(&pending->entries, (struct text){(const char *)parts, sizeof parts});
 }
 
-/* For an entry with the answer's hash. The entry does not keep `to`, which the hash alone speaks for. */
+/* For an entry that has the answer's hash, by which alone `to` is compared: the entry does not keep it. */
 static int is_answered_by(const struct pending_entry *entry, const struct pending_answer *answer)
 {
 	return !entry->backend->is_abandoned && text_is_equal(answer->id, pending_read(entry).id) &&
@@ -371,7 +371,7 @@ static int is_bad_id(struct text id)
 	return i < id.length || id.length > PENDING_ID_MAX;
 }
 
-/* Whether `bytes` more are too much beside `count` requests that hold `held` already. */
+/* Whether one more request, which holds `bytes`, is too much beside `count` that hold `held` bytes. */
 static int is_full(size_t count, size_t held, size_t bytes, size_t max)
 {
 	size_t max_bytes = max < SIZE_MAX / PENDING_BYTES_EACH ? max * PENDING_BYTES_EACH : SIZE_MAX;
@@ -400,7 +400,7 @@ static int is_in_conflict(const struct pending_entry *same_answer, const struct 
 	return same_answer != NULL && !text_is_equal(request->service, pending_read(same_answer).service);
 }
 
-/* Why the request may not be added, or PENDING_OK; `requester` is whose it is, `hash` its answer's. */
+/* Why the request may not be added, or PENDING_OK. `requester` is who sends it, `hash` that of its answer. */
 static enum pending_status check_request(const struct pending *pending, const struct requester *requester,
                                          const struct pending_request *request, const struct pending_answer *answer,
                                          uint64_t hash)

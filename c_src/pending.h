@@ -112,17 +112,20 @@ struct pending_entry *pending_first(const struct pending *pending);
 struct pending_entry *pending_first_movable(const struct pending *pending, struct text jid);
 
 /*
- * The request without retries that has been with the backend `jid` the longest, or NULL. One that was
- * fixed counts from then on.
+ * The request without retries that has been with the backend `jid` the longest, or NULL. One whose
+ * retries pending_fix took away counts as if it had come then.
  */
 struct pending_entry *pending_first_fixed(const struct pending *pending, struct text jid);
 
-/* Takes away what retries `entry` has left, at least one, and what is kept for it, which does not count any more. */
+/*
+ * Takes away the retries of `entry`, which has at least one left. What the caller keeps for it does not count
+ * any more.
+ */
 void pending_fix(struct pending *pending, struct pending_entry *entry);
 
 /*
- * The backend `jid` has gone: what it has is abandoned, and whoever comes with that
- * JID from now on has none of it. O(1), however much that is.
+ * The backend `jid` has gone: what it has is abandoned, and does not belong to a backend
+ * that comes with the same JID later. O(1), however many requests that are.
  */
 void pending_abandon(struct pending *pending, struct text jid);
 

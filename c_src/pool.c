@@ -22,7 +22,7 @@ struct pool {
 	uint64_t changes; /* how many times a backend got a state */
 	const struct strategy *strategy;
 	struct chooser chooser;
-	struct order orders[POOL_AWAY]; /* of each state that is eligible */
+	struct order orders[POOL_AWAY]; /* of each state in which a backend can be chosen */
 };
 
 struct pool *pool_new(const uint8_t seed[POOL_SEEDBYTES])
@@ -76,7 +76,10 @@ static size_t start_of(const struct pool *pool, enum pool_state state)
 	return start;
 }
 
-/* From state to state, the backend goes to the edge, which then moves past it. */
+/*
+ * Moves a backend state by state: it changes places with the one at the border to the
+ * next state, and the border then moves past it.
+ */
 static void move(struct pool *pool, struct pool_backend *backend, enum pool_state state)
 {
 	while (backend->state < state) {
@@ -289,7 +292,7 @@ int pool_is_ready(const struct pool *pool)
 	return start_of(pool, POOL_SUSPENDED) > 0;
 }
 
-/* One of the backends of a state other than `excepted`, or NULL. */
+/* Chooses among the backends of a state, but for `excepted`; NULL if there is none. */
 static struct pool_backend *pick_of(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
                                     const struct request *request)
 {

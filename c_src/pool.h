@@ -78,7 +78,7 @@ size_t pool_count(const struct pool *pool);
 
 /*
  * Whether a backend is ready or suspended, so that pool_pick has one for a requester that
- * is no backend itself. Nothing is chosen by asking: all have the turns they had.
+ * is no backend itself. To ask is no choice, and changes nothing.
  */
 int pool_serves(const struct pool *pool);
 
@@ -90,10 +90,9 @@ int pool_is_ready(const struct pool *pool);
  * or else among those that are suspended; no text if there is none. Valid until that
  * backend is removed.
  *
- * A requester that is a backend itself does not get its own request: the choice is made
- * as if it were none. If `avoided` (a JID, or no text) is a backend, the choice is made as
- * if that one were none, and the requester, should it be a backend, were one like the
- * others; where the choice then falls on the requester, no text is returned.
+ * A requester that is a backend itself does not get its own request: it is left out of
+ * the choice. If `avoided` (a JID, or no text) is a backend, that one is left out instead.
+ * Should the choice then fall on the requester, no text is returned.
  */
 struct text pool_pick(struct pool *pool, const struct request *request, struct text avoided);
 

@@ -70,7 +70,7 @@ static void unlink_chunk(struct cells_chunk **partial, struct cells_chunk *chunk
 	}
 }
 
-/* The system aligns to pages only, so twice the size is asked for, and what is too much given back. */
+/* The system aligns to pages only: twice the size is asked for, and what is before and behind the chunk given back. */
 static struct cells_chunk *new_chunk(void)
 {
 	char *mapped = mmap(NULL, (size_t)2 * CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -156,7 +156,7 @@ void cells_free(struct cells *cells, void *cell, size_t size)
 	chunk->free = freed;
 	ASAN_POISON_MEMORY_REGION(freed, cell_size(size));
 	chunk->used--;
-	/* The last one of a size stays, so that one request after the other does not map and unmap it. */
+	/* The last chunk of a size stays, else requests that come one by one would map and unmap it each time. */
 	if (chunk->used == 0 && (chunk->previous != NULL || chunk->next != NULL)) {
 		unlink_chunk(partial, chunk);
 		free_chunk(chunk);

@@ -1,10 +1,11 @@
 /*
  * A queue of deadlines: the earliest is at hand, and any other can be taken out.
  *
- * Nearly all come in order, as long as each is the same time ahead. They stand in
- * a row, a linked list, where everything is O(1) and looks at neighbours alone. One
- * that is earlier than the last in the row is put in a binary heap, which knows
- * where each element is: O(log n), most of it waiting for memory if n is large.
+ * As long as all are given the same time, each new deadline is the latest. Such
+ * deadlines stand in a row, a linked list, where everything is O(1) and looks at
+ * neighbours alone. One that is earlier than the last in the row is put in a binary
+ * heap, which knows where each element is: O(log n), most of it waiting for memory
+ * if n is large.
  *
  * A deadline lives inside the caller's structure, which the queue never
  * allocates, copies or frees.

@@ -7,7 +7,7 @@
 
 int ring_init(struct ring *ring)
 {
-	static const uint8_t no_seed[HASHTABLE_SEEDBYTES]; /* the table is not asked for a hash */
+	static const uint8_t no_seed[HASHTABLE_SEEDBYTES]; /* the table computes no hashes: they are made here */
 
 	return ring->points.bucket_count > 0 ? 0 : hashtable_init(&ring->points, no_seed);
 }
@@ -17,7 +17,7 @@ void ring_free(struct ring *ring)
 	hashtable_free(&ring->points);
 }
 
-/* The same on every machine. */
+/* The number that these bytes are, the lowest first: the same on every machine. */
 static uint64_t load64(const unsigned char bytes[8])
 {
 	uint64_t number = 0;
@@ -30,9 +30,9 @@ static uint64_t load64(const unsigned char bytes[8])
 }
 
 /*
- * Position to hash and hash to position, the bits in reverse order: what is next
- * to each other on the ring agrees in its highest bits, what is in the same
- * bucket in its lowest.
+ * Makes a position a hash, or a hash a position, by reversing the order of its bits.
+ * Positions that are next to each other on the ring agree in their highest bits,
+ * hashes that are in the same bucket in their lowest.
  */
 static uint64_t reverse(uint64_t bits)
 {
@@ -82,7 +82,7 @@ static int is_nearer(struct candidate a, struct candidate b)
 	return a.distance != b.distance ? a.distance < b.distance : a.member->rank < b.member->rank;
 }
 
-/* Looks at one bucket for what is nearer from `position` on than `nearest`. */
+/* Looks in one bucket for a point that comes after `position` and is nearer to it than `nearest` is. */
 static void look_at(const struct hashtable_node *node, uint64_t position, const struct ring_member *except,
                     struct candidate *nearest)
 {
@@ -96,7 +96,7 @@ static void look_at(const struct hashtable_node *node, uint64_t position, const 
 	}
 }
 
-/* Looks at bucket after bucket, until what is nearest so far comes first, or all round. */
+/* Looks in bucket after bucket, until what is left cannot be nearer than `nearest`, or nothing is left. */
 static void look_from(const struct ring *ring, uint64_t position, const struct ring_member *except,
                       struct candidate *nearest)
 {

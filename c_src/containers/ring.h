@@ -27,7 +27,7 @@
 #include "containers/hashtable.h"
 #include "text.h"
 
-/* Another number of points or positions would move nearly everything. */
+/* With another number of points or positions, nearly all texts would fall to another member. */
 enum {
 	RING_KEYBYTES = 16,
 	RING_POINTS = 16,    /* of a member */
@@ -49,16 +49,15 @@ struct ring {
 	struct hashtable points;
 };
 
-/* Makes `ring` ready for use. 0, or -1 if there is no memory. If it has been 0 before, it is again, and nothing
- * changes. */
+/* Makes `ring` ready for use, unless it is already. 0, or -1 if there is no memory. */
 int ring_init(struct ring *ring);
 
 /* Frees the ring's memory; the members are the caller's. Harmless if the ring was never made ready. */
 void ring_free(struct ring *ring);
 
 /*
- * Adds `member`, under a name that no other one in the ring has. Under another
- * key, everything falls differently; within a ring, it is always the same.
+ * Adds `member`, under a name that no other one in the ring has. What falls to whom
+ * depends on the key, which is the same in all calls for one ring.
  */
 void ring_add(struct ring *ring, struct ring_member *member, const uint8_t key[RING_KEYBYTES], struct text name);
 

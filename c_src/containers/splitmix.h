@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The next number after `state`, which moves on; at first, that is any number. */
+/* The next number. `state` is any number at first, and moves on with each call. */
 static inline uint64_t splitmix64(uint64_t *state)
 {
 	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);

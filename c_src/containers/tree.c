@@ -14,7 +14,7 @@ static int precedes(struct tree_key a, struct tree_key b)
 	return a.high != b.high ? a.high < b.high : a.low < b.low;
 }
 
-/* Where `node` hangs, or has to hang. */
+/* The pointer that leads to `node`, or has to lead there once it is added. */
 static struct tree_node **link_of(struct tree *tree, const struct tree_node *node)
 {
 	struct tree_node **link = &tree->root;
@@ -43,7 +43,7 @@ static void split(struct tree_node *top, struct tree_key key, struct tree_node *
 	*right = NULL;
 }
 
-/* Hangs what was split, `left` and `right`, at `link`. */
+/* Makes one tree of two, where all of `left` precedes all of `right`, and hangs it at `link`. */
 static void join(struct tree_node **link, struct tree_node *left, struct tree_node *right)
 {
 	while (left != NULL && right != NULL) {

@@ -1,7 +1,7 @@
 /*
  * require "mod_client_proxy.core": a table with what each unit adds to it, and with
- * core.VERSION, that of the Lua files it was built with. What the caller has to bring
- * has core.JAT_KEYBYTES, POOL_SEEDBYTES, POOL_KEYBYTES and PENDING_SEEDBYTES bytes.
+ * core.VERSION, that of the Lua files it was built with. How many bytes a key or a seed
+ * must have is in core.JAT_KEYBYTES, POOL_SEEDBYTES, POOL_KEYBYTES and PENDING_SEEDBYTES.
  */
 #include "requirements.h"
 

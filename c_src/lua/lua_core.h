@@ -1,6 +1,6 @@
 /*
- * Each adds to the table at the top of the stack, which becomes core, what its
- * unit has: the function that makes an object, and constants.
+ * Each of these adds what its unit has to the table at the top of the stack, which
+ * becomes core: the function that makes an object, and constants.
  */
 #ifndef LUA_CORE_H
 #define LUA_CORE_H

@@ -15,7 +15,7 @@ enum {
 	KEPT_BYTES_MAX = 8192, /* of one request */
 };
 
-/* One that pending_request has room for */
+/* A text that is no longer than pending_request has room for */
 static struct text check_address(lua_State *L, int arg)
 {
 	struct text text = check_text(L, arg);
@@ -100,7 +100,7 @@ static int l_pending_set_limits(lua_State *L)
 	return 0;
 }
 
-/* Puts the stanza at `index` among what is kept if there are retries; there are none if it is too large. */
+/* Keeps the stanza at `index` if the request has retries. If that is too large, it has none from now on. */
 static void keep(lua_State *L, int index, struct pending_request *request)
 {
 	size_t bytes = request->retries > 0 ? lua_weight(L, index, KEPT_BYTES_MAX) : 0;
@@ -117,7 +117,7 @@ static void keep(lua_State *L, int index, struct pending_request *request)
 	}
 }
 
-/* Pushes what is kept of the request, or nil, and takes it out, which needs no memory. */
+/* Pushes the stanza that is kept for the request, or nil, and forgets it. That needs no memory. */
 static void push_kept(lua_State *L, const struct pending_request *request)
 {
 	if (request->retries == 0) {

@@ -7,7 +7,7 @@ enum {
 	TABLE_BYTES = 56,
 	ITEM_BYTES = 16, /* in a table's list */
 	FIELD_BYTES = 24,
-	STRING_BYTES = 33, /* besides its letters; of these, 8 in the table of all short strings */
+	STRING_BYTES = 33, /* besides its letters, and with the 8 bytes of its place in Lua's table of strings */
 	/* an element's own table, with the fields name, attr and tags, and the tables of the latter two */
 	ELEMENT_BYTES = 3 * TABLE_BYTES + 4 * FIELD_BYTES,
 };
@@ -32,8 +32,8 @@ static size_t weigh_string(lua_State *L, int index)
 }
 
 /*
- * The parser lists the names of attributes in the same table, and the room for that list stays. So
- * does the room for one name more: that of "xml:lang" is another one for a moment.
+ * At first, the parser also lists the names of attributes in this table, and the room for that list
+ * stays. So does room for one more, as "xml:lang" is there under another name first.
  */
 static size_t weigh_attributes(lua_State *L, int index, size_t max)
 {
@@ -66,7 +66,10 @@ static size_t weigh_field(lua_State *L, int index, const char *name, size_t max)
 	return bytes;
 }
 
-/* Pushes those that are elements, to be weighed themselves. All are listed twice, elements among `tags`. */
+/*
+ * What an element's children take. Those that are elements are pushed, and weighed later but for
+ * ELEMENT_BYTES. There are two lists, of all children and of the elements, each with room for all.
+ */
 static size_t weigh_children(lua_State *L, int index, size_t max)
 {
 	size_t count = (size_t)lua_rawlen(L, index), bytes, i;
@@ -88,7 +91,10 @@ static size_t weigh_children(lua_State *L, int index, size_t max)
 	return bytes;
 }
 
-/* Besides ELEMENT_BYTES, and in the place of the one at the top of the stack: its children that are elements */
+/*
+ * What the element at the top of the stack takes besides ELEMENT_BYTES. The elements among its
+ * children are left in its place.
+ */
 static size_t weigh_element(lua_State *L, size_t max)
 {
 	int index = lua_gettop(L);

@@ -1,5 +1,5 @@
 /*
- * Of two at random, the one with the lower load; with the same, the first of them.
+ * Takes two at random and chooses the one with the lower load; if it is the same, the first.
  */
 #include "strategies/strategy.h"
 

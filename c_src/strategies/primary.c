@@ -1,7 +1,7 @@
 /*
  * The one with the highest priority while it lasts; of those with the same, the longest in
- * its state. Entering and leaving are O(log n) (expected). So is choosing where that one is
- * excepted, else it is O(1).
+ * its state. Entering and leaving are O(log n) (expected). Choosing is O(1), but O(log n) if
+ * that one is excepted, and the next one has to be found.
  */
 #include "strategies/strategy.h"
 

@@ -36,7 +36,7 @@ static int had_last_turn(const struct chooser *chooser, const struct candidate *
 	return candidate->last_turn > 0 && candidate->last_turn == chooser->turns;
 }
 
-/* At the end, but ahead of whoever had the last turn, who would else come before somebody who has waited. */
+/* At the end; but if the one there had the last turn of all, ahead of that one, which has waited less. */
 static void enter(struct chooser *chooser, struct order *order, struct candidate *candidate)
 {
 	struct turn *end = &order->turns, *hindmost = end->before;
