@@ -83,7 +83,7 @@ static void expire(struct pending *pending, const struct texts *texts, size_t nu
 	pending_remove(pending, pending_first(pending));
 }
 
-/* For comparison: interrupts come to whoever is running. */
+/* For comparison: what does nothing is interrupted, too. */
 static void do_nothing(struct pending *pending, const struct texts *texts, size_t number)
 {
 	(void)pending;
@@ -92,7 +92,7 @@ static void do_nothing(struct pending *pending, const struct texts *texts, size_
 }
 
 struct timing {
-	double total, longest; /* nanoseconds: of all calls, of as many as were timed together */
+	double total, longest; /* nanoseconds: all calls; the longest of those that were timed together */
 };
 
 static struct timing time_calls(struct pending *pending, size_t count, operation *call, size_t together)
@@ -120,7 +120,7 @@ static struct timing time_calls(struct pending *pending, size_t count, operation
 
 enum { ADD, TAKE, EXPIRE, NOTHING, OPERATIONS };
 
-/* In this order, `add` being needed before each that removes; `bytes` becomes what the first ones take. */
+/* Each operation that removes requests comes after one that adds them. `bytes` becomes what the first ones take. */
 static void time_operations(size_t count, size_t together, struct timing timings[OPERATIONS], double *bytes)
 {
 	static const uint8_t seed[PENDING_SEEDBYTES] = {1};
@@ -153,7 +153,7 @@ static struct figures measure(size_t count)
 		time_operations(count, BATCH, means, &bytes);
 		time_operations(count, 1, singles, &again);
 		if (round == 0) {
-			figures.bytes = bytes; /* later rounds find memory already there */
+			figures.bytes = bytes; /* in later rounds, the process has that memory already */
 		}
 		for (i = 0; i < OPERATIONS; i++) {
 			struct timing *timing = &figures.timings[i];

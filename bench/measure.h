@@ -9,7 +9,7 @@
 
 #include "text.h"
 
-/* CPU time: on a busy machine, the others' turns do not count. */
+/* CPU time of this thread, so that what else a busy machine does is not counted. */
 static inline double nanoseconds(void)
 {
 	struct timespec time;
@@ -18,7 +18,7 @@ static inline double nanoseconds(void)
 	return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
 }
 
-/* What other programs disturb differs from round to round, what a call costs does not: the least counts. */
+/* Other programs can only add to what a call costs, more in one round than in another: so the least counts. */
 static inline double least(double a, double b)
 {
 	return a < b ? a : b;

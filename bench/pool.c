@@ -17,7 +17,7 @@ enum {
 	NAME_SIZE = 64,
 	NAMES = 100000,
 	FLOOD = 100000,
-	BATCH = 100, /* calls between two looks at the clock, each for another backend */
+	BATCH = 100, /* calls between two looks at the clock, each of another backend */
 	PASSES = 200,
 	ROUNDS = 3,
 };
@@ -117,7 +117,7 @@ static void leave_and_join(struct pool *pool, const char *jid, size_t number)
 	add(pool, jid, number);
 }
 
-/* Pools with the same backends, of which there have to be enough for a batch. */
+/* Pools with the same backends: so many that no call of a batch meets a backend of the same pool again. */
 struct pools {
 	struct pool *pools[BATCH];
 	size_t pool_count;

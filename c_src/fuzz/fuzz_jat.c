@@ -1,7 +1,7 @@
 /*
- * Tokens of all formats, of two hosts and several keys, as they were made and
- * tampered with: whatever is decoded, the answer is the one that follows from
- * its form and from which tokens have been made.
+ * Tokens of all formats, of two hosts and several keys, are made, tampered with and
+ * decoded. What decoding says has to be what a model says, which knows the forms of
+ * tokens, and all tokens that have been made.
  */
 #include <sodium.h>
 
@@ -14,7 +14,7 @@ enum {
 	CODECS = FORMATS * HOSTS,
 	MASTERS = 3,
 	MADE_MAX = 32,
-	ROOM = JAT_TOKEN_MAX + 64, /* for what is too long to be a token */
+	ROOM = JAT_TOKEN_MAX + 64, /* bytes, also for what is too long to be a token */
 	SIVBYTES = 24,
 	HEADBYTES = 1 + SIVBYTES,
 	PADBLOCK = 32,
@@ -22,7 +22,7 @@ enum {
 	TAGBYTES = 16,
 };
 
-/* A decoder does not take it, even if the owner of the key made it. */
+/* A kind that decoders do not know: they refuse tokens of it, even those made with the right key. */
 static const enum jat_kind OTHER_KIND = (enum jat_kind)(JAT_REQUESTER + 1);
 
 static const struct text HOST_NAMES[HOSTS] = {{"proxy", 5}, {"prox", 4}};
@@ -35,7 +35,7 @@ struct key {
 };
 
 struct codec {
-	struct jat *jat; /* NULL until it is needed */
+	struct jat *jat; /* NULL until it is used for the first time */
 	enum jat_format format;
 	unsigned host;
 	struct key current, previous;
@@ -70,7 +70,7 @@ static struct text jid_of(const struct made *made)
 	return (struct text){made->jid, made->jid_len};
 }
 
-/* What decoding has to give: `made` is NULL unless JAT_OK. */
+/* What decoding has to say. `made` is the token that was decoded; NULL unless JAT_OK. */
 struct verdict {
 	enum jat_status status;
 	const struct made *made;
@@ -81,10 +81,10 @@ static struct made made[MADE_MAX];
 static size_t made_count;
 
 /*
- * Forms
+ * The model: the forms of tokens
  */
 
-/* Of anything up to ROOM bytes; -1 if it is not canonical base64url, else how many bytes it stands for. */
+/* Decodes up to ROOM bytes of base64url, and returns how many bytes they stand for; -1 if it is not canonical. */
 static int read_base64url(const char *text, size_t text_len, uint8_t raw[ROOM])
 {
 	unsigned bits = 0, bit_count = 0;
@@ -131,7 +131,7 @@ static int is_printable(const char *text, size_t len)
 	return 1;
 }
 
-/* node@host or node@host/resource, of which no part is empty */
+/* Whether it is node@host or node@host/resource, and no part is empty. */
 static int has_node(const char *jid, size_t len)
 {
 	const char *end = jid + len, *slash = memchr(jid, '/', len);
@@ -142,7 +142,7 @@ static int has_node(const char *jid, size_t len)
 	       (slash == NULL || slash + 1 < end);
 }
 
-/* How long the sealed token is of a JID of that length. */
+/* The length of a sealed token for a JID of that length. */
 static size_t sealed_len(size_t jid_len)
 {
 	size_t raw_len = HEADBYTES + 1 + (jid_len / PADBLOCK + 1) * PADBLOCK;
@@ -150,7 +150,7 @@ static size_t sealed_len(size_t jid_len)
 	return 1 + (raw_len * 8 + 5) / 6;
 }
 
-/* Whether it needs no digest. */
+/* Whether the JID has a token of that format, and not a digest. */
 static int fits(enum jat_format format, const char *jid, size_t jid_len)
 {
 	switch (format) {
@@ -165,7 +165,7 @@ static int fits(enum jat_format format, const char *jid, size_t jid_len)
 }
 
 /*
- * What decoding gives
+ * The model: what decoding has to say
  */
 
 static const struct key *find_key(const struct codec *codec, unsigned id)
@@ -189,7 +189,7 @@ static int is_same_codec(const struct codec *a, const struct codec *b)
 	return a->format == b->format && a->host == b->host;
 }
 
-/* The key's name is not part of what is sealed. */
+/* Whether these bytes are what the candidate sealed. The first byte, the key's name, is not part of that. */
 static int is_seal_of(const struct made *candidate, const uint8_t *raw, int raw_len)
 {
 	uint8_t sealed[ROOM];
@@ -273,7 +273,7 @@ static struct verdict judge(const struct codec *codec, const struct token *token
 }
 
 /*
- * The codec against it
+ * The codec, compared with the model
  */
 
 static enum jat_status encode(const struct codec *codec, enum jat_kind kind, const char *jid, size_t jid_len,
@@ -294,7 +294,7 @@ static enum jat_status encode(const struct codec *codec, enum jat_kind kind, con
 	return status;
 }
 
-/* Two requesters never share a token, and one has one under the same key. */
+/* Two requesters never share a token, and one requester has only one token under one key. */
 static void expect_own(const struct made *one)
 {
 	size_t i;
@@ -333,7 +333,7 @@ static void expect_form(const struct made *one)
 	}
 }
 
-/* Where the key still is the current one, what was decoded makes the same token again. */
+/* If the key of a token that was decoded is still the current one, encoding makes the same token again. */
 static void expect_again(const struct codec *codec, const struct made *one)
 {
 	struct token again;
@@ -399,7 +399,7 @@ static void do_add_key(struct input *input)
 	codec->current = key;
 }
 
-/* Any byte, and those that matter in a JID or a token more often. */
+/* Any byte, but more often one of those that matter in a JID or a token. */
 static char read_char(struct input *input)
 {
 	static const char special[] = "@/@/#\x1F\x7F~";
@@ -408,7 +408,10 @@ static char read_char(struct input *input)
 	return byte < 128 || byte >= 192 ? (char)byte : special[byte % (sizeof special - 1)];
 }
 
-/* A few bytes, and what makes it as long as some limit, or one more or less; or a token. */
+/*
+ * A few bytes of the input, filled up to the length of some limit, or one byte more or less; or a token, taken
+ * for a JID.
+ */
 static size_t read_jid(struct input *input, char jid[JAT_JID_MAX + 1])
 {
 	static const size_t lengths[] = {1, 31, 63, 735, 1000, 1023, 3071};
@@ -455,7 +458,7 @@ static void do_encode(struct input *input)
 	}
 }
 
-/* Any part of a token goes, and other bytes come in its place. */
+/* Replaces a part of a token by other bytes; if there is no room for them, what follows goes, too. */
 static void replace(struct token *token, size_t at, size_t len, const char *bytes, size_t bytes_len)
 {
 	size_t rest = token->len - at - len;
@@ -493,10 +496,10 @@ static void edit(struct input *input, struct token *token)
 	const char byte = (char)value;
 
 	switch (what) {
-	case 0: /* another byte */
+	case 0: /* any byte in the place of one */
 		replace(token, at, is_one, &byte, is_one);
 		break;
-	case 1: /* another letter */
+	case 1: /* a letter of base64url in the place of a byte */
 		replace(token, at, is_one, &ALPHABET[value % 64], is_one);
 		break;
 	case 2:
@@ -504,16 +507,16 @@ static void edit(struct input *input, struct token *token)
 			flip_bit(token, at, value);
 		}
 		break;
-	case 3: /* more */
+	case 3: /* a byte more */
 		replace(token, at, 0, &byte, 1);
 		break;
-	case 4: /* less, and the end with it or not */
+	case 4: /* a byte less, or all that follows it */
 		replace(token, at, value == 0 ? token->len - at : is_one, "", 0);
 		break;
-	case 5: /* more behind */
+	case 5: /* more letters at the end */
 		replace(token, token->len, 0, ALPHABET, value % 65);
 		break;
-	case 6: /* another's end */
+	case 6: /* the end of another token */
 		if (at < other->len) {
 			replace(token, at, token->len - at, other->bytes + at, other->len - at);
 		}
@@ -540,7 +543,7 @@ static void do_decode_made(struct input *input)
 	decode(codec, &token);
 }
 
-/* Some bytes, and nothing behind them or as many of one letter as a length wants. */
+/* Some bytes of the input, alone or followed by one and the same letter up to some length. */
 static void do_decode_raw(struct input *input)
 {
 	const struct codec *codec = read_codec(input);

@@ -1,6 +1,6 @@
 /*
- * The pending-request table does what a list does: any calls in any order, each
- * result and all counts compared.
+ * The pending-request table has to do what a list does: any calls are made in any order,
+ * and each result and all counts compared with those of a model, which is a list.
  */
 #include <math.h>
 #include <sodium.h>
@@ -46,14 +46,14 @@ enum {
 };
 
 struct request {
-	unsigned from, to, id; /* numbers of texts, as the next two */
+	unsigned from, to, id; /* numbers of texts, as are the next two */
 	unsigned requester, service;
 	double added, deadline;
 	uint8_t retries;
 	uint32_t kept_bytes;
 	int32_t kept;
 	int is_abandoned;
-	size_t fixed_since; /* since when it has no retries, if it has none; counts up */
+	size_t fixed_since; /* for one without retries: a number that is the higher the later it lost them */
 	struct pending_entry *entry;
 };
 
@@ -62,7 +62,7 @@ struct model {
 	struct request list[REQUESTS_MAX];
 	size_t count;
 	size_t max, max_per_requester;
-	size_t fixed_count; /* of all that there have been */
+	size_t fixed_count; /* the last number that was given as fixed_since */
 };
 
 static struct model model;
@@ -70,9 +70,9 @@ static struct pending *pending;
 static size_t entry_bytes; /* what a request counts as, besides its texts and what is kept */
 
 /*
- * The text with that number; different numbers below 50176 have different ones,
- * and number 0 the empty one. Of one length, an entry is about as large as a cell
- * can be; of the last, larger.
+ * The id with that number. Numbers below 50176 have different ids, and number 0 the
+ * empty one. With one of the lengths, an entry is about as large as a cell can be, and
+ * with the last one larger.
  */
 static struct text id_text(unsigned number, char id[ID_MAX])
 {
@@ -103,7 +103,7 @@ static void free_answer(struct pending_answer answer)
 }
 
 /*
- * The model: positions in the list, its count for none
+ * The model: what is found is a position in the list, or its count if nothing is found
  */
 
 static size_t find_answered(unsigned from, unsigned to, unsigned id)
@@ -128,7 +128,7 @@ static size_t find_movable(unsigned from)
 	return i;
 }
 
-/* The one of them that has been without retries the longest, which need not be the oldest. */
+/* Of the backend's, the one that has been without retries the longest, which need not be the oldest. */
 static size_t find_fixed(unsigned from)
 {
 	size_t i, first = model.count;
@@ -212,7 +212,7 @@ static size_t bytes_of_bare(unsigned bare)
 	return bytes;
 }
 
-/* In floating point, which is exact here and has no largest number that matters */
+/* Computed in floating point, which is exact for these numbers and cannot overflow. */
 static int is_full(size_t count, size_t bytes, size_t max)
 {
 	return count >= max || (count > 0 && (double)bytes > (double)max * (double)PENDING_BYTES_EACH);
@@ -233,7 +233,7 @@ static enum pending_status expected_status(const struct request *request)
 }
 
 /*
- * The table against it
+ * The table, compared with the model
  */
 
 static void expect_request(const struct pending_entry *entry, const struct request *expected)
@@ -263,7 +263,7 @@ static void expect_at(const struct pending_entry *entry, size_t position)
 	}
 }
 
-/* Any of those with the earliest deadline may be the first. */
+/* If several have the earliest deadline, any of them may be the first. */
 static void expect_first(const struct pending_entry *entry)
 {
 	size_t i, position = find_entry(entry);
@@ -275,7 +275,7 @@ static void expect_first(const struct pending_entry *entry)
 	}
 }
 
-/* Any of those that are abandoned may be the first. */
+/* The first may be any of those that are abandoned. */
 static void expect_abandoned(const struct pending_entry *entry)
 {
 	size_t position = find_entry(entry);
@@ -303,7 +303,7 @@ static void compare(void)
 	}
 }
 
-/* Adds what `request` says, or has it refused. */
+/* Adds the request, unless it has to be refused. */
 static void add(struct request request)
 {
 	struct pending_answer answer = answer_copy(request.from, request.to, request.id);
@@ -322,7 +322,7 @@ static void add(struct request request)
 	assert(status == expected_status(&request));
 	if (status == PENDING_OK) {
 		assert(find_entry(request.entry) == model.count);
-		request.fixed_since = ++model.fixed_count; /* which counts if it has no retries */
+		request.fixed_since = ++model.fixed_count; /* does not count while it has retries */
 		model.list[model.count++] = request;
 		expect_request(request.entry, &request);
 	}
@@ -342,7 +342,7 @@ static void remove_at(size_t position)
 	model.count--;
 }
 
-/* The position of what that answer is for. */
+/* The position of the request that this answer is for. */
 static size_t find(unsigned from, unsigned to, unsigned id)
 {
 	struct pending_answer answer = answer_copy(from, to, id);
@@ -364,7 +364,7 @@ static double read_deadline(struct input *input)
 	return number < DEADLINE_COUNT ? DEADLINES[number] : number;
 }
 
-/* With a first byte below BACKEND_COUNT * ADDRESS_COUNT, there are no retries and no conflict. */
+/* If the first byte is below BACKEND_COUNT * ADDRESS_COUNT, it has no retries and there is no conflict. */
 static struct request read_request(struct input *input)
 {
 	static int32_t places;
@@ -396,7 +396,7 @@ static void do_add(struct input *input)
 	}
 }
 
-/* Many: with the same id, with one after the other, or with others of the same length. */
+/* Adds many requests: all with one id, with ids one after the other, or with different ids of one length. */
 static void do_add_many(struct input *input)
 {
 	static const unsigned id_steps[] = {0, 1, ID_LENGTHS};
@@ -404,7 +404,7 @@ static void do_add_many(struct input *input)
 	unsigned count = read_below(input, MANY_MAX), step = read_below(input, 4);
 	unsigned id_step = id_steps[read_below(input, sizeof id_steps / sizeof *id_steps)];
 
-	request.requester %= REQUESTER_COUNT - 1; /* that one is too large for many */
+	request.requester %= REQUESTER_COUNT - 1; /* the last requester's JID is too long for many requests */
 	for (; count > 0 && model.count < REQUESTS_MAX; count--) {
 		add(request);
 		request.id += id_step;
@@ -427,7 +427,7 @@ static void do_take(struct input *input)
 	remove_at(find(request.from, request.to, request.id));
 }
 
-/* With retries or without. */
+/* Takes the first request of a backend: of those with retries, or of those without. */
 static void do_take_first(struct input *input)
 {
 	unsigned number = read_below(input, 2 * BACKEND_COUNT);
@@ -468,7 +468,7 @@ static void do_find_many(struct input *input)
 	}
 }
 
-/* About what is there already, or none. */
+/* A limit: a small one, one close to what there is already, or none. */
 static size_t read_limit(struct input *input, size_t count)
 {
 	unsigned number = read_byte(input);
@@ -537,7 +537,7 @@ static void do_take_abandoned(struct input *input)
 	}
 }
 
-/* With any byte in an id, wherever it is; it is taken out at once, lest ids need another number. */
+/* Adds a request whose id has any byte in any place, and removes it at once: the model need not know it. */
 static void do_add_byte(struct input *input)
 {
 	unsigned byte = read_byte(input), position = read_byte(input), len = position + 1 + read_below(input, 8);

@@ -1,6 +1,7 @@
 /*
- * The pool does what an array does: any calls in any order, each result compared.
- * A choice by chance is one that may be made; any other is the right one.
+ * The pool has to do what an array does: any calls are made in any order, and each result
+ * compared with that of a model. Where chance chooses, the choice has to be one of those
+ * that are possible; else, it has to be the right one.
  */
 #include <sodium.h>
 #include <stdio.h>
@@ -10,44 +11,44 @@
 #include "strategies/strategy.h"
 
 enum {
-	BACKENDS = 64, /* JIDs that can be one; a set of them is 64 bits */
-	JIDS = 128,    /* of requesters and services, the backends' first */
+	BACKENDS = 64, /* JIDs that can be backends; a set of them is 64 bits */
+	JIDS = 128,    /* JIDs of requesters and services; the first are those of backends */
 	KEYS = 2,
-	NOBODY = BACKENDS, /* no backend; a requester or service that is NULL */
+	NOBODY = BACKENDS, /* the number of no backend; as a requester or service, there is none */
 	JID_SIZE = 32,
 };
 
 struct backend {
 	int8_t priority;
 	unsigned since; /* when it got its state */
-	unsigned turn;  /* who has the lowest is next; what is the same has no order that is known */
+	unsigned turn;  /* who has the lowest is next; of several with the same, any may be */
 };
 
 struct model {
-	uint64_t states[POOL_STATES]; /* the sets of those that have it */
+	uint64_t states[POOL_STATES]; /* for each state, the set of backends that have it */
 	struct backend backends[BACKENDS];
 	unsigned now;
 	unsigned last; /* who had the last turn */
 	const struct strategy *strategy;
 	unsigned key;
 	size_t loads[BACKENDS];
-	/* By strategy, key, and bare JID: to whom each backend has been preferred so far. */
+	/* By strategy, key, bare JID, and backend: the set of backends to which it was preferred so far. */
 	uint64_t preferred[2][KEYS][JIDS][BACKENDS];
 };
 
 static char jids[JIDS][JID_SIZE];
-static unsigned bare[JIDS]; /* the lowest number of those with the same bare JID */
+static unsigned bare[JIDS]; /* the lowest number of a JID with the same bare JID */
 
 static struct model model;
 static struct pool *pool;
-static uint64_t asked; /* whose load has been */
+static uint64_t asked; /* the set of backends whose load has been asked for */
 
 static struct text bare_text(size_t number)
 {
 	return (struct text){jids[number], strcspn(jids[number], "/")};
 }
 
-/* The first are backends', most of one account; the others are of several accounts, two of each. */
+/* The first are for backends, most of them of one account; of the others, each account has two. */
 static void write_jids(void)
 {
 	static const char *const strange[] = {"", "/", "b", "b/", "c"};
@@ -67,13 +68,13 @@ static void write_jids(void)
 	}
 }
 
-/* A JID as an argument, to be freed */
+/* The JID as an argument of a call. The caller frees it. */
 static struct text text_of(unsigned number)
 {
 	return text_copy((struct text){jids[number], strlen(jids[number])});
 }
 
-/* The number of a backend's JID that the pool returned. */
+/* The number of a backend, whose JID the pool has returned. */
 static unsigned number_of(struct text jid)
 {
 	unsigned number = 0;
@@ -104,7 +105,7 @@ static int count_in(uint64_t set)
  * The model
  */
 
-/* POOL_STATES: it is no backend */
+/* POOL_STATES if it is no backend */
 static enum pool_state state_of(unsigned number)
 {
 	enum pool_state state = POOL_READY;
@@ -115,7 +116,7 @@ static enum pool_state state_of(unsigned number)
 	return state;
 }
 
-/* Whom a request may go to that `excepted` does not get. */
+/* The set of backends that may be chosen when `excepted` may not. */
 static uint64_t choices(unsigned excepted)
 {
 	uint64_t others = excepted < BACKENDS ? ~bit(excepted) : UINT64_MAX;
@@ -124,7 +125,7 @@ static uint64_t choices(unsigned excepted)
 	return ready != 0 ? ready : model.states[POOL_SUSPENDED] & others;
 }
 
-/* The one of the set whose turn is the latest, which is NOBODY of none. */
+/* The backend of the set whose turn is the last; NOBODY if the set is empty. */
 static unsigned hindmost(uint64_t set)
 {
 	unsigned i, latest = NOBODY;
@@ -146,7 +147,7 @@ static void leave_state(unsigned number)
 	}
 }
 
-/* Whoever had the last turn of all stays at the end. */
+/* It comes to the end of the queue, but ahead of whoever had the last turn of all. */
 static void set_state(unsigned number, enum pool_state state)
 {
 	struct backend *backend = &model.backends[number];
@@ -161,7 +162,7 @@ static void set_state(unsigned number, enum pool_state state)
 	}
 }
 
-/* In whatever order, but that whoever had the last turn of all is at the end. */
+/* The queue is made anew in an order that is not known, but whoever had the last turn of all is at the end. */
 static void queue_anew(void)
 {
 	unsigned i;
@@ -176,7 +177,7 @@ static void queue_anew(void)
 }
 
 /*
- * What a pick may be, by strategy; it is one of `set`, all that there is to choose from.
+ * The model: whether a choice is one that the strategy may make; `set` is all there is to choose from
  */
 
 static void expect_turn(uint64_t set, unsigned picked)
@@ -217,9 +218,9 @@ static void expect_primary(uint64_t set, unsigned picked)
 }
 
 /*
- * Of two backends, one and the same is preferred, whoever else is there: so the
- * same set makes the same choice, and with one more or less moves only what
- * falls to that one.
+ * Of any two backends, always the same one is preferred, whoever else is there. So the
+ * same set always leads to the same choice, and if one comes or goes, only what falls
+ * to that one moves.
  */
 static void expect_preferred(uint64_t preferred[BACKENDS], uint64_t set, unsigned picked)
 {
@@ -245,12 +246,12 @@ static void expect_picked(uint64_t set, unsigned picked, unsigned requester, uns
 	} else if (model.strategy == &strategy_recipient) {
 		expect_preferred(model.preferred[1][model.key][bare[service]], set, picked);
 	} else {
-		assert(model.strategy == &strategy_random); /* by which any may be picked */
+		assert(model.strategy == &strategy_random); /* which may choose any */
 	}
 }
 
 /*
- * The pool against it
+ * The pool, compared with the model
  */
 
 static void compare_backend(unsigned number)
@@ -318,7 +319,7 @@ static size_t load_of(void *context, struct text jid)
 	return model.loads[number];
 }
 
-/* Whom the pool has for `request`, JIDS for nobody. */
+/* The number of the backend that the pool picks for `request`; JIDS if there is none. */
 static unsigned pick_number(const struct request *request, struct text avoided)
 {
 	struct text picked = pool_pick(pool, request, avoided);
@@ -326,7 +327,7 @@ static unsigned pick_number(const struct request *request, struct text avoided)
 	return picked.bytes == NULL ? JIDS : number_of(picked);
 }
 
-/* With one to be avoided, the choice can be the requester itself; it was chosen, but is not told. */
+/* If another one is to be avoided, the choice can fall on the requester itself: then the pool returns none. */
 static void expect_choice(uint64_t set, unsigned picked, unsigned requester, unsigned service)
 {
 	assert(set != 0 || picked == JIDS);
@@ -452,7 +453,7 @@ static void do_pick(struct input *input)
 	pick(requester, read_below(input, JIDS), NOBODY);
 }
 
-/* For one requester and service after the other */
+/* Picks for one requester and service after the other. */
 static void do_pick_many(struct input *input)
 {
 	unsigned requester = read_below(input, JIDS), service = read_below(input, JIDS);

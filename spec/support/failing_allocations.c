@@ -1,7 +1,7 @@
 /*
- * Linked into a core.so of the specs with -Wl,--wrap for each allocator: makes
- * a chosen allocation of the core fail, or of a call all that is made in it, Lua's
- * own included. libsodium's inner ones are untouched.
+ * Linked into a core.so for specs, with -Wl,--wrap for each function that allocates: lets
+ * a spec choose an allocation that fails, one of the core's, or any that is made in one
+ * call, Lua's own included. Those inside of libsodium do not fail.
  */
 #include <lauxlib.h>
 #include <lua.h>
@@ -24,8 +24,8 @@ void *__wrap_sodium_allocarray(size_t count, size_t size);
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
 int __wrap_sodium_init(void);
 
-static lua_Integer countdown; /* 0: nothing is going to fail */
-static lua_Alloc lua_alloc;   /* what Lua allocates by */
+static lua_Integer countdown; /* how many allocations there are up to the one that fails; 0: none fails */
+static lua_Alloc lua_alloc;   /* what Lua allocates with */
 
 static int fails(void)
 {
@@ -64,7 +64,10 @@ int __wrap_sodium_init(void)
 
 __attribute__((visibility("default"))) int fail_allocation(lua_State *L);
 
-/* fail_allocation(n) -> boolean: lets the n-th allocation from now on fail (0: none); whether an earlier call's did */
+/*
+ * fail_allocation(n) -> boolean: lets the n-th allocation from now on fail (0: none). Returns whether the one
+ * that was chosen by the call before has failed.
+ */
 int fail_allocation(lua_State *L)
 {
 	lua_pushboolean(L, countdown == 0);
@@ -72,7 +75,10 @@ int fail_allocation(lua_State *L)
 	return 1;
 }
 
-/* What Lua cannot have, it asks for once more after a collection. What gets no larger never fails. */
+/*
+ * If an allocation fails, Lua collects its garbage and asks once more: then that has to fail, too. What gets no
+ * larger must not fail.
+ */
 static void *fail_lua(void *data, void *old, size_t old_size, size_t size)
 {
 	static int is_asked_again;
@@ -93,8 +99,9 @@ static void *fail_lua(void *data, void *old, size_t old_size, size_t size)
 __attribute__((visibility("default"))) int call_failing(lua_State *L);
 
 /*
- * call_failing(n, f, ...) -> boolean, ...: whether an allocation failed, and pcall(f, ...) with the n-th
- * one doing so (0: none), be it Lua's or the core's. What Lua collects meanwhile is only due to that.
+ * call_failing(n, f, ...) -> boolean, ...: calls pcall(f, ...), in which the n-th allocation fails (0: none),
+ * be it Lua's or the core's. Returns whether one has failed, and what pcall returned. Lua collects no garbage
+ * meanwhile but because of that.
  */
 int call_failing(lua_State *L)
 {

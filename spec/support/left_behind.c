@@ -1,7 +1,7 @@
 /*
- * Linked into a core.so of the specs with -Wl,--wrap for each function that gives
- * memory back: looks for a secret in what is given back, and in what is left of
- * the stack. What sodium_free gets, it wipes itself.
+ * Linked into a core.so for specs, with -Wl,--wrap for each function that gives memory
+ * back: looks for a secret in the memory that is given back, and in what calls have left
+ * on the stack. sodium_free is not among them, as it wipes by itself.
  */
 #include <lauxlib.h>
 #include <lua.h>
@@ -21,12 +21,12 @@ int __real_munmap(void *address, size_t size);
 void __wrap_free(void *memory);
 int __wrap_munmap(void *address, size_t size);
 
-/* Changed by one, lest it be found where it was put to be looked for */
+/* Each byte has one bit changed, so that the secret is not found right here. */
 static unsigned char secret[SECRET_MAX];
 static size_t secret_len;
-static int is_left; /* in memory given back */
+static int is_left; /* whether it was in memory that was given back */
 
-/* Nobody has given that memory to this function, AddressSanitizer least of all. */
+/* Reads memory that it has no right to read, which AddressSanitizer has to let pass. */
 __attribute__((no_sanitize("address", "undefined"))) static int holds_secret(const volatile unsigned char *memory,
                                                                              size_t size)
 {
@@ -56,7 +56,7 @@ int __wrap_munmap(void *address, size_t size)
 
 __attribute__((visibility("default"))) int look_for(lua_State *L);
 
-/* look_for(bytes): what is looked for from now on */
+/* look_for(bytes): these are the secret from now on. */
 int look_for(lua_State *L)
 {
 	const char *bytes = luaL_checklstring(L, 1, &secret_len);
@@ -72,7 +72,10 @@ int look_for(lua_State *L)
 
 __attribute__((visibility("default"))) int left_behind(lua_State *L);
 
-/* left_behind() -> boolean, boolean: whether it was in memory given back since, and is in what calls before have left of the stack */
+/*
+ * left_behind() -> boolean, boolean: whether the secret was in memory that has been given back since look_for(),
+ * and whether it is in what earlier calls have left on the stack
+ */
 __attribute__((no_sanitize("address", "undefined"))) int left_behind(lua_State *L)
 {
 	const volatile unsigned char here = 0;
