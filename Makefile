@@ -31,8 +31,8 @@ HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-protector-strong -Wl,-
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
 COUNTERS = -O1 -g --coverage -fno-early-inlining
 SANITIZERS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-# By the macro, which is gcc's, cells.c knows. To trace what is compared takes half of
-# the time, and helps little where the input is a sequence of calls.
+# cells.c knows by the macro, which is gcc's and not clang's, that AddressSanitizer is there. libFuzzer can trace
+# what is compared, but that takes half of the time, and helps little where the input is a sequence of calls.
 FUZZING = $(SANITIZERS) -fsanitize=fuzzer -fno-sanitize-coverage=trace-cmp -D__SANITIZE_ADDRESS__
 C = -std=c11 $(WARNINGS) -DCLIENT_PROXY_VERSION=$(version) -iquote c_src $(LUA_CFLAGS) $(SODIUM_CFLAGS) -fPIC -fvisibility=hidden
 
@@ -57,7 +57,8 @@ ifneq ($(words $(sources)),$(words $(sort $(notdir $(sources)))))
 $(error Two files below c_src have the same name, by which gcc keeps what make coverage counts)
 endif
 
-# A file that changes when what core.so is built with does, on the command line or here
+# Whatever core.so is built with is written to a file, whether it stands here or on the command line. The file
+# changes when that does, and then core.so is built anew.
 built_with = $(CC) $(C) $(CFLAGS) $(HARDENING) $(LDFLAGS) $(SODIUM_LIBS)
 ifneq ($(strip $(built_with)),$(strip $(file <.build/built_with)))
 $(shell mkdir -p .build)
@@ -76,7 +77,7 @@ $(sanitized_core): $(sources) $(headers) $(build)
 	mkdir -p $(@D)
 	$(CC) -shared $(C) -Werror $(SANITIZERS) $(sources) $(SODIUM_LIBS) -o $@
 
-# every allocation of the sources goes by spec/support/failing_allocations.c, what they free by left_behind.c
+# spec/support/failing_allocations.c gets each call of the sources that allocates memory, left_behind.c each that frees it.
 WRAPPERS = spec/support/failing_allocations.c spec/support/left_behind.c
 WRAPPED = $(WRAPPERS) $(foreach function,malloc calloc realloc sodium_allocarray mmap sodium_init free munmap, \
 	-Wl,--wrap=$(function))
@@ -141,7 +142,8 @@ install: all
 	install -d $(DESTDIR)$(MODULES)/mod_client_proxy
 	install -m 644 $(main) $(libraries) $(core) $(DESTDIR)$(MODULES)/mod_client_proxy
 
-# For the rockspec: LUADIR and LIBDIR are the rock's. It has built all before, with variables that it tells only then.
+# For the rockspec: LUADIR and LIBDIR are the rock's. This must not depend on core.so: luarocks has built that before,
+# with variables that it does not give again here.
 install-rock:
 	install -d $(LUADIR)/mod_client_proxy $(LIBDIR)/mod_client_proxy
 	install -m 644 $(main) $(LUADIR)

@@ -97,7 +97,8 @@ local ways = {
 	{ "string", in_core_and_as_string };
 };
 
--- In a Prosody there are also sessions, rosters, handlers: an empty heap would be collected in no time, and far too often.
+-- A Prosody also has sessions, rosters and handlers. If there were none, the collector would be through in no time, and
+-- begin anew far too often.
 local others = {};
 for number = 1, OTHERS do
 	local backend, to, id = texts(number);

@@ -4,7 +4,7 @@
 local socket = require "socket";
 
 local PATIENCE = 10; -- seconds
--- Expat in the server may leave the end of what it has read until there is more to read.
+-- Expat in the server may not look at the end of what has come until more comes.
 local NUDGE_AFTER, NUDGE = 0.05, (" "):rep(2048);
 
 local load = {};

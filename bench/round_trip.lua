@@ -22,8 +22,8 @@ local function read_total(file)
 	return tonumber(throwaway.read_file(file):match("\nsummary: (%d+)"));
 end
 
--- Those of the calls into the C core, by function. Of one that has others from headers in it, there
--- is a line for each of the files, and one for all.
+-- The instructions of calls into the C core, by function. A function that contains others from headers has a line for
+-- each file, and one for all of them.
 local function read_core(file)
 	local counts = {};
 	local output = throwaway.read_command(("callgrind_annotate --inclusive=yes --auto=no --threshold=100 %s"):format(file));

@@ -1,5 +1,5 @@
--- How many of so many first starts of Prosody serve: each has no data but the
--- accounts, a backend logs in, and a request is sent.
+-- Prosody is started for the first time, many times: with no data but the accounts. A
+-- backend logs in, and a request is sent. In how many of these starts is it answered?
 --
 --     lua5.4 bench/starts.lua STARTS [PLUGIN_PATH]
 --

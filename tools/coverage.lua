@@ -17,7 +17,7 @@ local function file_of(name)
 	return files[name];
 end
 
--- What comes by way of a header is listed once for each source that includes it
+-- A line of a header is listed once for each source that includes it.
 local function read_listings()
 	local file, line, is_marked;
 	for text in io.lines() do

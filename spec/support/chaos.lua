@@ -1,7 +1,7 @@
 -- For tools/chaos.lua and spec/e2e/chaos_spec.lua: many requesters with requests under way all the
 -- time, backends that come, go and misbehave, an operator who reloads and drains, a target's owner
--- who blocks, and a neighbour that throws. Here is who takes part, and the course of events. What
--- must not come of it says chaos/ledger.lua.
+-- who blocks, and a neighbour that throws. Here is who takes part, and the course of events.
+-- chaos/ledger.lua says what must never happen.
 
 local blocking = require "spec.support.chaos.blocking";
 local clients = require "spec.support.chaos.clients";
@@ -111,7 +111,7 @@ function chaos:read()
 	return #readable > 0;
 end
 
--- When a turn has taken long, or nothing has come for long, what is seen may have happened long ago.
+-- The ledger is told of turns that take long and of long silence: what is seen after that may have happened long ago.
 function chaos:watch_stalls(begun, has_read)
 	local time = now();
 	if time > begun + STALL or time > self.last_read + SILENCE then

@@ -33,12 +33,12 @@ end
 local cluster = {};
 cluster.__index = cluster;
 
--- Erlang. A node that is new fetches what the others know; one that has been there finds them by itself.
+-- Erlang. A new node fetches what the other one knows; one that has been there before finds it by itself.
 local join = [==[
 lists:member('%s', mnesia:system_info(db_nodes)) orelse (ok = ejabberd_cluster:join('%s')),
 ]==];
 
--- The tick is set twice, as ejabberd would change it only after the longer one of both has passed.
+-- The tick is set twice: Erlang applies another one only after the longer of the two has passed.
 local function new_node(self, options, index)
 	local port = throwaway.free_port();
 	local arguments = "-sname %s -start_epmd false -setcookie %s -kernel inet_dist_use_interface '{127,0,0,1}' "
@@ -94,7 +94,7 @@ local function await(node, condition)
 	return result == "true" or error(("%s: it is not so that %s, but %s"):format(node.node_name, condition, result), 3);
 end
 
--- The node lets that other one in only with this cookie, which it shows it, too.
+-- From now on, this node lets the other one in only with this cookie, and shows the other one the same.
 local function expect_cookie(node, other, cookie)
 	node:run(("erlang:set_cookie('%s', %s)"):format(NAMES[other], cookie));
 end

@@ -133,7 +133,8 @@ local function are_at(nodes, to, from)
 	return true;
 end
 
--- All streams end, and one in each direction is established: to which node is left to chance, from which is not.
+-- All streams end, and one in each direction is established. Chance decides to which node Prosody's leads; the
+-- other one comes from a node that is named.
 local function renew_streams(self, from)
 	for _, node in ipairs(self.nodes) do
 		node:run("ejabberd_s2s:stop_s2s_connections()");
@@ -191,7 +192,7 @@ local function answer(backend)
 end
 
 -- Reads what has come to these connections, waiting for the first of it. If nothing comes, they all send white
--- space: a server's parser can have kept the end of what it got until there is more.
+-- space: a server's parser can hold back the end of what it got until more comes.
 local function read_any(connections)
 	local sockets, owners = {}, {};
 	for index, connection in ipairs(connections) do
@@ -255,7 +256,7 @@ local function size(list)
 	return count;
 end
 
--- (backends) -> whether requests are all answered, and by each of these backends, as far as it goes by chance
+-- (backends) -> whether many requests are all answered, and each of these backends has answered some
 function clustered:are_served_by(backends, patience)
 	for _, backend in pairs(backends) do
 		backend.answered = 0;

@@ -1,11 +1,11 @@
--- busted's helper, in the place of paths.lua, to run specs under a garbage collector that
--- hardly rests: whatever is used after the last reference to it has gone is soon gone itself.
+-- busted's helper, in the place of paths.lua, to run specs under a garbage collector that hardly rests. Whatever is
+-- not referred to any more is soon collected, so a mistake is seen at once.
 
 dofile("spec/support/paths.lua");
 
--- Of Lua's machine, from one collection to the next: a few allocations, and a prime number
--- lest the collections always come at the same turn of a loop. With far less, things would
--- survive two collections while they are being made, and count as old.
+-- Instructions of Lua's machine from one collection to the next. That is a few allocations, and a prime number, so
+-- that collections do not always come in the same turn of a loop. With far fewer, objects would survive two
+-- collections while they are being made, and count as old.
 local INSTRUCTIONS = 61;
 local COLLECTIONS = 20000; -- of what is young, to one of all
 

@@ -1,4 +1,4 @@
--- What is to be done when some time has passed, for a played server and for the chaos, which get a turn now and then
+-- What is to be done in a while: for what gets a turn now and then, as a played server and the chaos do
 
 local now = require "socket".gettime;
 

@@ -1,6 +1,5 @@
--- For spec/core/as_built/memory_spec.lua: what 200,000 typical pending requests cost. A process of its
--- own, because one that has freed memory before would fill that first, and the requests would
--- seem to cost less.
+-- For spec/core/as_built/memory_spec.lua: what 200,000 typical pending requests cost. This is a process of its
+-- own: one that has freed memory before would use that first, and the requests would seem to cost less.
 --
 -- Prints the bytes in use: before, with the requests, and with the same again after all had gone.
 

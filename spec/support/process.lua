@@ -2,11 +2,11 @@
 
 local process = {};
 
--- Set where everything is slow, as under valgrind: fewer turns
+-- SPEC_LIGHT is set where everything is slow, as under valgrind: specs take fewer turns then.
 local light = os.getenv("SPEC_LIGHT") ~= nil;
 
--- Under valgrind or AddressSanitizer, memory is the tool's more than ours, and the tool finds
--- what is lost.
+-- Under valgrind or AddressSanitizer, what the process has in use is mostly the tool's own, and the tool itself
+-- finds leaks.
 local resident_bytes_tell = not light and not os.getenv("ASAN_OPTIONS");
 
 -- (full, few) -> the number of turns to take
@@ -25,8 +25,8 @@ function process.resident_bytes(pid)
 	end
 end
 
--- (f, allowed): calling f once more leaves at most `allowed` bytes more in use than before. The
--- first call is for what both need, as a heap with room for Lua's garbage.
+-- (f, allowed): calls f twice, and asserts that the second call leaves at most `allowed` bytes more in use. After the
+-- first one, the process has what every call needs, such as room for Lua's garbage.
 function process.stays_flat(f, allowed)
 	f();
 	collectgarbage();

@@ -9,7 +9,7 @@ function random.announce(name)
 	print(("%s: SPEC_SEED=%d"):format(name, seed));
 end
 
--- Before each test, so that a test does the same alone as among others
+-- To be called before each test, so that it does the same whether it runs alone or among others
 function random.restart()
 	math.randomseed(seed);
 end

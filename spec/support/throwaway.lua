@@ -102,7 +102,7 @@ function throwaway:signal(name)
 	return os.execute(("kill -%s %d"):format(name, self.pid));
 end
 
--- Stops it by a signal, TERM if nil, and waits until the process is gone. What it printed since it was last awaited.
+-- Stops it by a signal, TERM if nil, and waits until the process is gone. Returns what it printed since the last await().
 function throwaway:stop(signal)
 	self:signal(signal or "TERM");
 	local rest = self.output:read("a");

@@ -1,4 +1,4 @@
--- For both specs of what a kept stanza counts as: what one adds to the bytes of a pending table
+-- For spec/core/weight_spec.lua and spec/lua/weight_spec.lua: the bytes that a pending table counts for a stanza it keeps
 
 local core = require "mod_client_proxy.core";
 local expect = require "spec.support.expect";

@@ -88,8 +88,8 @@ function connection:read(deadline)
 	if data == "" and failure == "closed" then
 		self.closed = true;
 	end
-	-- Expat, since 2.6 and its backports, does not look again at the beginning of a
-	-- tag before there is twice as much of it; so it gets whole ones.
+	-- Since 2.6 and its backports, Expat does not look at the beginning of a tag again
+	-- before twice as much has come. So it is given whole tags only.
 	self.unread = self.unread..data;
 	if self.unread:sub(-1) == ">" then
 		assert(self.stream:feed(self.unread));
@@ -143,9 +143,9 @@ function xmpp.presence_from(jid, type)
 	end;
 end
 
--- An IQ round trip with a local host of the server. Whatever was sent to this
--- connection because of something that happened before has come when it returns;
--- it is in `received`, and returned.
+-- An IQ round trip with a local host of the server. When it returns, whatever the server
+-- had sent to this connection because of earlier events has come: it is in `received`,
+-- and returned.
 function connection:sync(timeout)
 	self.sync_count = (self.sync_count or 0) + 1;
 	local id = "sync-"..self.sync_count;
@@ -183,8 +183,8 @@ function connection:cut()
 	self.prosody.connections[self] = nil;
 end
 
--- A spec may want no more of a client than that it is there, but Lua closes a
--- socket that nobody refers to: so its server does, until it is closed.
+-- Lua closes a socket that nothing refers to. A spec may need no more of a client than
+-- that it is online, so the server that it is at refers to it until it is closed.
 local function keep(prosody, self)
 	self.prosody = prosody;
 	prosody.connections[self] = true;

@@ -137,7 +137,7 @@ function clients:resume(backend)
 	end
 end
 
--- The session goes on without a connection, until it is resumed, another takes its place, or its time is over.
+-- It hangs up: its session goes on without a connection, until it is resumed, another takes its place, or it times out.
 local function hibernate(self, backend)
 	backend.connection:cut();
 	local dice = random(4);

@@ -30,7 +30,7 @@ end
 -- What they say, and what is said in their name
 --
 
--- One that cannot be reached says what it has to say, too; that waits.
+-- A backend that cannot be reached can answer, too: the answer is kept until it can be reached again.
 function elsewhere:can_answer(backend) -- luacheck: ignore 212/self
 	return backend.is_online or backend.waiting ~= nil;
 end
@@ -181,7 +181,7 @@ function elsewhere:join(resource)
 	return backend;
 end
 
--- From now on its server says, or does not say, that it is not there.
+-- It is gone: from now on, requests for it get the error that its server answers with, or nothing.
 function elsewhere:die(backend)
 	self:forget(backend);
 	backend.hung = nil;

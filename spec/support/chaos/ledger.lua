@@ -6,8 +6,8 @@
 -- under way when it disconnected is closed in the ledger before it does, so that
 -- what Prosody then has nobody to deliver to counts neither way.
 --
--- The other rules need to know what was the case when the component decided, and that is seen
--- later, in another order, by one who has other things to do: when in doubt, it does not count.
+-- The other rules depend on what was the case when the component decided. This process sees that
+-- later than the component, and in another order. What may have been right does not count.
 
 local now = require "socket".gettime;
 
@@ -19,8 +19,8 @@ local MUST_COME_WITHIN = 12; -- seconds: the longest timeout there is, and 10
 local HUNG_IS_KNOWN_AFTER = 5; -- seconds since it let a request time out: the longest timeout, and 3
 local DRAINED_IS_KNOWN_AFTER = 2; -- seconds since the command has ended; likewise the target that a reload changed
 local ALL_IS_SEEN_AFTER = 1.5; -- seconds
-local DEATH_IS_KNOWN_AFTER = 2; -- seconds since its server has said so of a request for the first time
-local FEW = 3; -- requests, that one who is dead may get even after that
+local DEATH_IS_KNOWN_AFTER = 2; -- seconds since its server has answered a request in its name for the first time
+local FEW = 3; -- requests that a dead backend may get even after that
 local READY_FOR = 6; -- seconds that a backend must have been without fault to be ready for sure
 local THERE_FOR = 3; -- seconds that it must have been there
 
@@ -31,8 +31,8 @@ ledger.never = {
 	{ "misdelivered", "misdelivered" };
 	{ "wrong_address", "from a wrong address" };
 	{ "failed_innocent", "failed innocent" }; -- an error though the backend was there all the time
-	{ "given_to_hung", "given to the hung" }; -- which answers nothing, though another was ready
-	{ "given_to_dead", "given to the dead" }; -- more than the few that it takes to find out, though another was ready
+	{ "given_to_hung", "given to the hung" }; -- a request for a backend that answers nothing, though another was ready
+	{ "given_to_dead", "given to the dead" }; -- likewise for one that is gone, but for the few that it takes to find out
 	{ "given_to_drained", "given to the drained" };
 	{ "given_to_wrong_target", "given to the wrong target" };
 	{ "failed_commands", "failed commands" }; -- of the operator: a reload, say
@@ -59,13 +59,13 @@ function ledger.new()
 	return self;
 end
 
--- Something has become of a backend that can explain what is found later.
+-- Remembers what has become of a backend, to explain what is found later.
 function ledger.note(_, backend, what)
 	backend.notes = backend.notes or {};
 	table.insert(backend.notes, { at = now(), what = what });
 end
 
--- The last of what has become of it, in words
+-- What has become of a backend lately, in words
 local function notes_on(backend)
 	local list, notes = {}, backend.notes or {};
 	for position = math.max(1, #notes - 7), #notes do
@@ -81,7 +81,8 @@ function ledger:found(name, what, ...)
 	end
 end
 
--- (name, time, holds, what, ...): found if holds() is still true when all that is under way at `time` has been seen
+-- (name, time, holds, what, ...): this counts as found if holds() is still true when this process has seen all that
+-- was under way at `time`.
 function ledger:suspect(name, time, holds, ...)
 	table.insert(self.suspicions, { at = time + ALL_IS_SEEN_AFTER, holds = holds, name = name, what = table.pack(...) });
 end
@@ -128,7 +129,7 @@ function ledger:abandon(requester)
 	self.requesters[requester.jid] = nil;
 end
 
--- to be called now and then: closes what was to be answered long ago
+-- to be called now and then: closes requests that should have been answered long ago
 function ledger:count_lost(requester, time)
 	for _, request in pairs(requester.open) do
 		if time > request.sent + MUST_COME_WITHIN then
@@ -273,7 +274,7 @@ end
 -- What requesters get
 --
 
--- What became known of a backend when a request that it had got timed out
+-- A request has timed out that a backend had got: what the component knows of that backend now
 function ledger:note_timeout(request, time)
 	for _, arrival in ipairs(request.arrivals) do
 		arrival.backend.last_timeout = time;

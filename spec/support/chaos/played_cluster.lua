@@ -10,7 +10,7 @@ local st = require "util.stanza";
 local now, random = socket.gettime, math.random;
 
 local NODES = 3;
-local FIRST_AT, PAUSE = 10, 10; -- seconds, of which nothing like that happens
+local FIRST_AT, PAUSE = 10, 10; -- seconds in which nothing of that kind happens
 local OPENS_WITHIN = 3; -- seconds that a new stream may take, before another one is tried
 local SETTLES_WITHIN = 6; -- seconds, in which all streams are there again
 
@@ -155,7 +155,7 @@ function episodes:it_refuses()
 	return random() * 3, function () self.played:listen(); end;
 end
 
--- All of it, or what has been connected to it so far
+-- The whole cluster, or as much of it as has been connected so far
 function episodes:it_hangs()
 	self.played:hang();
 	self.played.is_mute = random(2) == 1;
@@ -180,7 +180,7 @@ function episodes:probes_are_answered_in_part()
 	return 1 + random() * 4;
 end
 
--- With what was the case when it was asked
+-- The answer tells what was the case when the probe came.
 function episodes:probes_are_answered_late()
 	self.answer_probe = function (party)
 		local list = party:all();
@@ -277,7 +277,7 @@ local function all_have_spoken(self)
 	return true;
 end
 
--- Everything is as it should be: sometimes all presence is told, else the component has to ask for it.
+-- All is well again: sometimes all presence is told then, and at other times the component has to ask for it.
 local function settle(self)
 	self.settles_by = nil;
 	self.next_at = now() + PAUSE + random() * 6;

@@ -11,8 +11,8 @@ local REQUESTERS = 8;
 -- Requests that each has under way: so many that all backends have some, or so few that most have none
 local PIPELINES = { 25, 3, 1, 1, 1 };
 local BRISK = { 25 };
-local SLOW = 0.3; -- seconds, after which one does not count among these
-local MOST_OPEN = 150; -- these among them
+local SLOW = 0.3; -- seconds after which a request is not one of these any more
+local MOST_OPEN = 150; -- requests of one requester, the slow ones included
 
 local ADDRESSES = { service.proxy, service.proxy, service.proxy, service.proxy.."/thing", "room@"..service.proxy, "room@"..service.proxy.."/thing" };
 
@@ -22,7 +22,7 @@ requesters.__index = requesters;
 requesters.users = { "u", "user", "other-user", ("long-name"):rep(8) };
 
 -- What a request can ask the other module on the component for: see modules/mod_chaos_neighbour.lua.
--- Those marked true can end without an answer: it is their own that is thrown away.
+-- Those marked true can end without an answer, as the other module throws away their own.
 local ASKS = {
 	["answer"] = false, ["answer-first"] = false, ["answer-before"] = false, ["answer-last"] = false;
 	["throw"] = true, ["throw-first"] = true, ["throw-before"] = true, ["throw-last"] = true;
@@ -58,7 +58,7 @@ local function as_xml(request)
 	return #payload > 500 and xml..(" "):rep(#xml) or xml; -- see send_large in spec/support/xmpp.lua
 end
 
--- Those that take long make room for others.
+-- Requests that take long make room for others.
 local function look_for_slow(requester, time)
 	local quick = requester.quick; -- those that were sent not long ago, in their order
 	local request = quick[requester.first];

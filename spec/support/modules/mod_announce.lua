@@ -1,6 +1,6 @@
 -- Tells spec/support/prosody.lua, on standard output, what no stream tells a spec:
--- that Prosody is up, and which sessions hibernate; where announce_hibernation = false not
--- these, as a server waits when nobody reads what it has printed.
+-- that Prosody is up, and which sessions hibernate. With announce_hibernation = false, not
+-- the latter: when nobody reads what a server prints, it has to wait at some time.
 module:set_global();
 
 local function announce(...)

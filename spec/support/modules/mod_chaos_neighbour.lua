@@ -59,7 +59,7 @@ else
 		end
 	end
 	module:hook("iq/full", on_demand { ["get throw-at-backend"] = throw_once, ["result throw-at-requester"] = throw }, 20);
-	-- Only time-outs, likewise.
+	-- For the same reason, it throws only when a request has timed out.
 	module:hook("iq/full", function (event)
 		local stanza = event.stanza;
 		if stanza.attr.type == "error" and stanza.attr.id and stanza.attr.id:find("throw-at-error", 1, true)
