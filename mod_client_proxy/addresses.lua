@@ -5,8 +5,8 @@
 local jid = require "util.jid";
 local find, sub = string.find, string.sub;
 
--- A resource that does not decode can be one that backends have been given nevertheless: a digest cannot be decoded,
--- and in the plain format a token is any JID.
+-- Why a resource does not decode, where it may still be a token that a backend has been given: a digest cannot be
+-- decoded by anybody, and in the plain format any JID can be a token.
 local LOOKS_LIKE_TOKEN = { digest = true, plain = true };
 
 local addresses = {};
@@ -18,8 +18,8 @@ addresses.resource = jid.resource; -- (jid) -> its resource | nil
 addresses.split = jid.split; -- (jid) -> node | nil, host, resource | nil
 
 -- (jid) -> the bare JID, the resource | nil
--- The same for a JID that the router has let pass (RFC 7622 section 3.1), at a fraction of the cost: with util.jid it
--- would be as much as all that the core does for a request.
+-- For JIDs that the router has let pass, this says the same as util.jid (RFC 7622 section 3.1), and takes a fraction of
+-- the time: util.jid would take as much as all that the core does for a request.
 function addresses.split_resource(address)
 	local slash = find(address, "/", 1, true);
 	if slash then
@@ -43,9 +43,9 @@ function addresses:translate(requester, service)
 	return token and split_resource(service).."/"..token;
 end
 
--- (from, to) -> why a request must not be dispatched, as it is for a token, a name of failures.lua | nil
--- A backend may not send requests to a requester, and nobody else to a token. A resource that only looks like a token
--- can be anyone's choice, unless a backend uses it.
+-- (from, to) -> why a request to this address is refused, a name of failures.lua | nil if it is not
+-- Neither a backend nor anybody else may send requests to a token. If a resource only looks like one, a backend's are
+-- refused as well, but others may have chosen it for a service address.
 function addresses:refused_token(from, to)
 	local _, resource = split_resource(to);
 	if not resource then

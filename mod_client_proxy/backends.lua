@@ -14,7 +14,7 @@ local jid_resource = addresses.resource;
 local new_cache = require "util.cache".new;
 local st = require "util.stanza";
 
--- How many backends are remembered that are not to be had any more though their session may go on
+-- How many backends are remembered that have been lost though their sessions may go on
 local REMEMBERED = 256;
 
 local backends = {};
@@ -28,7 +28,7 @@ local function state_of(self, backend)
 	return states.of(self.records[backend], is_wanted(self, backend), self.doubts:has(backend));
 end
 
--- What those that hibernate or are in doubt have got is for the others, as soon as there is one.
+-- Requests of backends that hibernate or are in doubt go to others, as soon as one of these is ready.
 local function relieve(self)
 	for backend, record in pairs(self.records) do
 		if record.is_hibernating or self.doubts:is_settled(backend) then
@@ -37,8 +37,8 @@ local function relieve(self)
 	end
 end
 
--- To be called after whatever may have changed who serves, with all of it done: what is told here can call back
--- anything, and an error in another module's handler ends it.
+-- To be called last, after everything that may have changed who serves: whoever is told here can call back anything,
+-- and an error in another module's handler ends it.
 local function changed(self)
 	self.events.fire_event("changed");
 	if self.was_ready ~= self.pool:is_ready() then
@@ -50,7 +50,7 @@ local function changed(self)
 	self.own_presence:update();
 end
 
--- The pool is told what a backend's record says, after it got these fields.
+-- Sets fields of a backend's record, and tells the pool what follows from the record.
 local function set_fields(self, backend, fields)
 	local record = self.records[backend];
 	for name, value in pairs(fields) do
@@ -60,7 +60,7 @@ local function set_fields(self, backend, fields)
 	self.pool:set_state(backend, states.in_pool(state_of(self, backend)));
 end
 
--- Sets fields of a backend's record, if it is one.
+-- Does the same if it is a backend, and tells everybody.
 local function update(self, backend, fields)
 	if self.records[backend] then
 		set_fields(self, backend, fields);
@@ -68,7 +68,7 @@ local function update(self, backend, fields)
 	end
 end
 
--- What is remembered of a backend that comes again, as long as it has not got another session
+-- What is remembered of a backend that comes again, unless it has another session now
 local function recall(self, backend)
 	local known = self.remembered:get(backend);
 	self.remembered:set(backend, nil);
@@ -87,7 +87,7 @@ local function log_new(self, backend)
 	end
 end
 
--- -> whether it is a backend now
+-- Makes it a backend. -> whether that was possible
 local function add(self, backend)
 	local ok, failure = self.pool:add(backend);
 	if not ok then
@@ -153,7 +153,7 @@ local function went(self, backend)
 	changed(self);
 end
 
--- Nobody says that its session is over, so what was held against it is remembered.
+-- It is lost, but nobody says that its session is over: that it was drained or suspended is remembered.
 local function forget(self, backend)
 	local record = remove(self, backend);
 	if record and (record.is_drained or record.is_suspended) then
@@ -181,7 +181,8 @@ local function all(self)
 	return list;
 end
 
--- Its session may be over though nobody says so. The session of a client of this Prosody is when its presence says so.
+-- Its session may be over though nobody says so. A client of this Prosody is never in doubt, as its presence says when
+-- its session ends: the target is only asked for it.
 local function raise_doubt(self, backend)
 	if prosody.full_sessions[backend] then
 		self.subscription:check();
@@ -190,7 +191,7 @@ local function raise_doubt(self, backend)
 	end
 end
 
--- It does not answer a ping either: nothing new for it until it does.
+-- It does not answer a ping: it gets no new requests until it does.
 local function on_silent(self, backend)
 	module:log("warn", "Resource %q of the target does not answer a ping: it gets no new requests until it does",
 		jid_resource(backend));
@@ -214,7 +215,7 @@ local function on_doubt_settled(self, in_doubt)
 	changed(self);
 end
 
--- Should their presence come after all, they are to answer a ping first.
+-- They are backends no longer. If their presence comes after all, they have to answer a ping before they serve again.
 local function on_lost(self, lost)
 	for _, backend in ipairs(lost) do
 		if self.records[backend] then
@@ -227,8 +228,8 @@ local function on_lost(self, lost)
 	self.subscription:on_shaken();
 end
 
--- A server that dies does not say which of its clients are gone, nor which stanzas it has not got. Nothing new for
--- any of them until its presence has come, or an answer.
+-- A server that dies does not say which of its clients are gone, nor which stanzas it has not got. So none of them
+-- gets new requests until its presence has come, or an answer.
 local function on_stream_ended(self, is_broken)
 	if #self.pool > 0 then
 		module:log("info", "A stream to the target's server has ended: its resources are asked whether they are still there");
@@ -258,7 +259,7 @@ local function on_hibernates(self, backend)
 	end
 end
 
--- What its rooms tell
+-- What other rooms tell this one
 local function hook(self, events)
 	for event, handler in pairs {
 		["backend-silent"] = on_silent;
@@ -310,7 +311,7 @@ local on_presence = {
 	["probe"] = function (self, from) self.own_presence:probe(from); end;
 };
 
--- The kinds of presence that the target's server has sent itself, or let pass; an error can be our own server's.
+-- The kinds of presence that have come from the target's server. An error is none: our own server can have made it.
 local IS_OF_SERVER = {
 	["available"] = true, ["unavailable"] = true, ["reachable"] = true, ["none-left"] = true, ["subscribed"] = true,
 	["unsubscribed"] = true, ["subscribe"] = true, ["unsubscribe"] = true, ["probe"] = true,
@@ -390,7 +391,8 @@ function backends.new(setup)
 	return self;
 end
 
--- (backend): a server cannot reach it. Is the target there at all? As to a client of ours, its presence tells.
+-- (backend): a server cannot reach it, so it is lost, and the target asked for its presence. A client of this Prosody is
+-- lost only when its presence says so.
 function backends:lose_unreachable(backend)
 	if self.records[backend] and not prosody.full_sessions[backend] then
 		forget(self, backend);
@@ -400,7 +402,7 @@ function backends:lose_unreachable(backend)
 	end
 end
 
--- (backend): something speaks against it: a request has timed out there, say, which may be due to the request as well.
+-- (backend): it may be dead: a request has timed out there, for example, which can be due to the request as well.
 function backends:suspect(backend)
 	if self.pool:state(backend) == "ready" then
 		self.checks:suspect(backend);
@@ -467,7 +469,7 @@ function backends:start()
 		update(self, entry.jid, {}); -- the option that says who is wanted may have changed
 	end
 	self.checks:start();
-	relieve(self); -- in the middle of which a reload may have been
+	relieve(self); -- a reload may have interrupted the instance before in the middle of this
 end
 
 -- Asks for all presence anew, and whether the backends are alive.

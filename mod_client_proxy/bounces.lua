@@ -2,8 +2,8 @@
 
 local addresses = module:require "addresses";
 
--- Conditions that speak of the backend (RFC 6120 section 8.3.3), not of the stanza. The first is what
--- mod_smacks says of what it could not deliver, while the session that ends can still be looked up.
+-- Conditions that say something about the backend (RFC 6120 section 8.3.3), not about the stanza. mod_smacks answers
+-- with the first of them what it could not deliver, while the session that ends can still be looked up.
 local SPEAKS_OF_RECIPIENT = {
 	["recipient-unavailable"] = true, ["gone"] = true,
 	["remote-server-not-found"] = true, ["remote-server-timeout"] = true,
@@ -25,7 +25,8 @@ local function session_of(jid)
 	return host ~= nil and host.type == "local" and prosody.full_sessions[jid];
 end
 
--- (condition) -> what it is if it came by a stream from a server or a component, which may speak in the backend's place
+-- (backend, condition, pool) -> what an error is, see below, that has come by a stream: a server or a component on the
+-- other end may speak in the backend's place.
 local function kind_from_stream(backend, condition, pool)
 	if not pool:state(backend) then
 		return "unreachable";
@@ -38,7 +39,8 @@ end
 --   "doubtful"     the backend's own, or its server's word that it is not there
 --   "unreachable"  a server's word that the backend cannot be reached
 --   "refusal"      a server's no to this one stanza, as when its sender is blocked (XEP-0191)
--- Our own hosts and our mod_s2s are told by the origin, the target's server by a backend that is none.
+-- Errors of our own hosts and of mod_s2s are known by their origin; of those that come from elsewhere, the ones in the
+-- name of a JID that is no backend must be the server's.
 function bounces.kind(origin, stanza, pool)
 	local backend = stanza.attr.from;
 	if stanza.attr.type ~= "error" then

@@ -1,5 +1,5 @@
--- The deadlines of what is pending: one timer for all, due by the first of them. A request whose deadline has passed
--- gets an error, and its backend is suspected.
+-- The deadlines of what is pending, with one timer, which is set for the earliest. A request whose deadline has passed
+-- is answered with an error, and its backend is suspected.
 
 local slices = module:require "slices";
 local timers = module:require "timers";
@@ -38,21 +38,21 @@ function expire(self)
 	set_timer(self);
 end
 
--- (setup) -> deadlines, those of what a reload has carried over included
+-- (setup) -> deadlines, which goes on with what a reload has carried over
 -- setup: { pending, failures, backends }
 function deadlines.new(setup)
 	local self = setmetatable({
 		pending = setup.pending, failures = setup.failures, backends = setup.backends;
 		timers = timers.new();
-		-- When the timer fires, on the clock of util.time, or nil. It is kept, though the pending table knows the first
-		-- deadline, because that one may have been settled meanwhile, and every request asks.
+		-- When the timer fires, on the clock of util.time, or nil. That need not be the first deadline that the pending
+		-- table has now: the one that it was set for may have been settled.
 		due = nil;
 	}, deadlines);
 	set_timer(self);
 	return self;
 end
 
--- (deadline): a request has got it. It need not be the last one: a reload can have shortened the timeout.
+-- (deadline): a request that has this one was added. It can be the first of all: a reload may have shortened the timeout.
 function deadlines:watch(deadline)
 	local due = self.due;
 	if not due or deadline < due then

@@ -48,7 +48,7 @@ function diagnosis.new(setup)
 		reported = nil; -- the last line
 		timers = timers.new();
 	}, diagnosis);
-	-- One change can make another, as when all presence comes at once: what counts is the last.
+	-- Changes often come together, as when all presence comes at once. Only what is the case after the last of them is said.
 	setup.events.add_handler("changed", function ()
 		if not self.timers:is_running("report") then
 			self.timers:set("report", is_nobody_there(self) and PRESENCE_WITHIN or 0, function () report(self); end);

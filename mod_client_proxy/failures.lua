@@ -1,5 +1,5 @@
--- How things can go wrong: what the sender is told, and how it is counted. The one place that answers with an error,
--- and never something that must not be answered (RFC 6120 sections 8.2.3 and 8.3.1).
+-- How things can go wrong: what the sender is told, and how it is counted. This is the one place that answers with an
+-- error; it never answers what must not be answered (RFC 6120 sections 8.2.3 and 8.3.1).
 
 local errors = require "util.error";
 local st = require "util.stanza";
@@ -73,7 +73,7 @@ function failures:fail(requester, service, id, name)
 end
 
 -- (pending, name): every pending request ends so at once, whatever its deadline.
--- An error in another module's handler does not end this: what is left would get no answer, as nobody comes after it.
+-- An error in another module's handler does not interrupt this: nobody else would answer the requests that are left.
 function failures:give_up(pending, name)
 	local requester, service, id = pending:expire(math.huge);
 	while requester do

@@ -6,7 +6,7 @@ local SECONDS = { 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60 };
 local metrics = {};
 metrics.__index = metrics;
 
--- (outcomes) -> by name: what counts these, and what is counted besides
+-- (outcomes) -> Prosody's counters by name: one for each outcome, and the others
 local function new_counters(outcomes)
 	local counters = {
 		retries = module:metric("counter", "retries", "",

@@ -65,7 +65,7 @@ local core = must(module:require "load_core");
 local jat = must(core.jat(module.host, options.address_format));
 local keeps_target = saved.target == options.target;
 local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
--- With a key that stays the same, what sender and recipient choose does, too.
+-- The key never changes, so that sender and recipient make the same choices after a restart.
 must(pool:set_strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES)));
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
@@ -126,8 +126,8 @@ shell.start {
 	metrics = metrics;
 };
 
--- mod_iq, at priority 0, offers an IQ to the handlers of other modules. It needs
--- sound ones, and answers for a backend's requester are nobody else's business.
+-- mod_iq, at priority 0, offers an IQ to the handlers of other modules. Before that, malformed
+-- ones are refused, and answers taken that are for a requester: they are nobody else's business.
 for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("iq/"..address, requests.on_iq_first, 10);
 	module:hook("iq/"..address, requests.on_iq_last, -10);

@@ -52,7 +52,7 @@ local function to_seconds(value)
 	if type(value) ~= "string" then
 		return type(value) == "number" and value or nil;
 	end
-	-- Prosody would find a period in the middle of anything
+	-- parse_duration() takes any text that has a period somewhere in it
 	local is_period = parse_duration and value:find("^%s*%d+%s*%a+%s*$");
 	return is_period and parse_duration(value) or tonumber(value);
 end

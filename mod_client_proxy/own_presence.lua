@@ -12,7 +12,7 @@ function own_presence.new(setup)
 	return setmetatable({
 		target = setup.target, pool = setup.pool;
 		is_watched = saved.is_watched; -- whether the target is subscribed to it
-		was_serving = saved.was_serving; -- what the pool said the last time: what is told is a change
+		was_serving = saved.was_serving; -- what the pool said the last time, as only changes are told
 	}, own_presence);
 end
 
@@ -43,7 +43,7 @@ function own_presence:probe(from)
 	send_current(self, from);
 end
 
--- Tells the target if that has changed whether the proxy can serve.
+-- Tells the target whether the proxy can serve, if that has changed.
 function own_presence:update()
 	if self.was_serving ~= self.pool:serves() then
 		self.was_serving = not self.was_serving;

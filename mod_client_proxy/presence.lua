@@ -19,9 +19,9 @@ local presence = {};
 --   "subscribed", "unsubscribed"  what the target says of the proxy's request to see its presence
 --   "subscribe", "unsubscribe"    whether the target wants to see the proxy's
 --   "probe"                       its server asks for the proxy's, as it does for those who are subscribed
--- And from or to anybody else:
---   "request-of-stranger"         who wants to see the presence of a service address
---   "ignored"                     which is so for all else
+-- All that is from or to anybody else:
+--   "request-of-stranger"         somebody wants to see the presence of a service address
+--   "ignored"                     anything else
 -- target: the prepared bare JID
 function presence.kind(stanza, target)
 	local attr = stanza.attr;
@@ -43,8 +43,7 @@ function presence.priority(stanza)
 	return math.max(-128, math.min(127, priority));
 end
 
--- (stanza) -> whether it was sent because somebody has asked for it: it says then when it was new (XEP-0203), as most
--- servers have it.
+-- (stanza) -> whether it answers a probe. Most servers then say in it since when it has been so (XEP-0203).
 function presence.was_asked_for(stanza)
 	return stanza:get_child("delay", "urn:xmpp:delay") ~= nil;
 end

@@ -32,7 +32,8 @@ local function send(self)
 	end
 end
 
--- (delay): sends one, some seconds from now at the earliest, at once if nil; one, however often this is called.
+-- (delay): sends one after so many seconds, at once if nil, but not too soon after the one before. Calls until then
+-- make no more of them.
 function probes:ask(delay)
 	if not self.is_allowed then
 		return;

@@ -17,7 +17,8 @@ local LOST_AFTER = 4;
 local retries = {};
 retries.__index = retries;
 
--- (self, backend, ...): what the pending table has let go is sent to that backend, if there is one and it takes it.
+-- (self, backend, ...): sends what the pending table has let go to that backend. If that is nil, or the request cannot
+-- be added for it, the requester gets an error.
 local function resend(self, backend, requester, service, id, _, _, deadline, left, stanza)
 	if backend and self.hand_over(st.clone(stanza), backend, requester, service, id, now(), deadline, left - 1) then
 		self.metrics:count("retries");
@@ -33,7 +34,7 @@ function retries:retry(requester, service, id, gone, added, deadline, left, stan
 	resend(self, backend, requester, service, id, gone, added, deadline, left, stanza);
 end
 
--- A slice of what backends had that have gone. -> whether there is more
+-- Does a slice: tries again what was with backends that have gone. -> whether there is more
 local function take_back(self)
 	for _ = 1, slices.SIZE do
 		local requester, service, id, gone, added, deadline, left, stanza = self.pending:take_abandoned();
@@ -45,15 +46,15 @@ local function take_back(self)
 	return true;
 end
 
--- A ready one for what `backend` has got: another one, if there is any, else itself | nil
+-- -> a ready backend for a request that `backend` has: another one if possible, else `backend` itself | nil if none is ready
 local function find_ready(self, requester, service, backend)
 	local pool = self.pool;
 	local other = pool:pick(requester, service, self.pending, backend);
 	return other and pool:state(other) == "ready" and other or pool:state(backend) == "ready" and backend or nil;
 end
 
--- (self, backend, added, before) -> whether a get that the backend has got since then is for the others
--- before: gets from before that time are; if nil, all are as long as the backend is not ready
+-- (self, backend, added, before) -> whether a get that was added then, for this backend, has to be handed on
+-- before: it has to if it was added before that time. If nil, it has to as long as the backend is not ready.
 local function is_for_others(self, backend, added, before)
 	if before then
 		return added < before;
@@ -61,8 +62,8 @@ local function is_for_others(self, backend, added, before)
 	return self.pool:state(backend) ~= "ready";
 end
 
--- A slice of the gets that a backend has, and are for others as above: each goes to another backend, waits there
--- if there can be none for it, or until one is ready. -> whether there is more
+-- Does a slice: hands on the gets of a backend for which is_for_others() says so, until no backend is ready. A get for
+-- which there is no other backend stays where it is, and has no retries any more. -> whether there is more
 local function hand_on(self, backend, before)
 	local pending = self.pending;
 	for _ = 1, slices.SIZE do
@@ -80,7 +81,7 @@ local function hand_on(self, backend, before)
 	return true;
 end
 
--- A slice of what cannot be sent again, and was with a backend when a stream broke. -> whether there is more
+-- Does a slice: gives up what cannot be sent again, and was with this backend before that time. -> whether there is more
 local function give_up_lost(self, backend, before)
 	for _ = 1, slices.SIZE do
 		local requester, service, id = self.pending:take_fixed(backend, before);
@@ -92,7 +93,7 @@ local function give_up_lost(self, backend, before)
 	return true;
 end
 
--- A slice of the first errand. -> whether there is more to do
+-- Does a slice of the first errand. -> whether there is more to do
 local function run_errand(self)
 	local errands = self.errands;
 	local errand = errands[1];
@@ -121,14 +122,14 @@ local function give_up_all_lost(self)
 	self.lost_before = {};
 end
 
--- What backends have got may have been lost, or their answers, until a backend is in doubt no longer: that has come by
--- a stream that works.
+-- What was sent to backends may have been lost, and so may their answers. That goes for all that a backend gets until it
+-- is in doubt no longer: then, something has come from it by a stream that works.
 local function on_stream_broken(self)
 	self.broken_at = now();
 	self.timers:set("lost", LOST_AFTER, function () give_up_all_lost(self); end);
 end
 
--- The gets that it may not have got are sent once more.
+-- It is in doubt no longer. The gets that it has are sent once more, as the stream that broke may have lost them.
 local function on_backend_back(self, backend)
 	if now() < self.broken_at + LOST_AFTER then
 		self.lost_before[backend] = now();
@@ -151,7 +152,7 @@ function retries.new(setup)
 		failures = setup.failures, metrics = setup.metrics;
 		errands = {}; -- what is to be done in slices: { { work, backend, before }, ... }, the first one now
 		broken_at = -math.huge; -- when a stream broke the last time
-		lost_before = {}; -- by backend: when it was in doubt no longer
+		lost_before = {}; -- by backend: what it got before that time may be lost; that is when its doubt was over
 		timers = timers.new();
 	}, retries);
 	self.take_back_slices = slices.new(function () return take_back(self); end);

@@ -8,7 +8,8 @@ local user_exists = require "core.usermanager".user_exists;
 
 local roster = {};
 
--- An entry that the module has made says so, until somebody else changes it. -> whether it could be saved
+-- Notes in the entry that the module has made it. The note goes when somebody else changes the entry. -> whether it
+-- could be saved
 local function mark_as_ours(node, host)
 	local items = rostermanager.load_roster(node, host);
 	items[module.host].made_by = module.name;
@@ -20,8 +21,8 @@ function roster.has_account(target)
 	return user_exists(addresses.split(target));
 end
 
--- (target) -> whether that was necessary | nil, what is wrong
--- Sees to it that the entry is there, as if the account's owner had accepted the request (RFC 6121 section 3.1.5).
+-- (target) -> whether anything had to be done | nil, what is wrong
+-- Makes the entry if it is not there, as if the account's owner had accepted the request (RFC 6121 section 3.1.5).
 function roster.approve(target)
 	local node, host = addresses.split(target);
 	local is_approved, load_error = rostermanager.is_contact_subscribed(node, host, module.host);

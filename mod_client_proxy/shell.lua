@@ -97,7 +97,7 @@ function commands.status(proxy, session)
 	return true, line;
 end
 
--- (proxy, resource, is_drained) -> the backend's entry in the list, as it is after that | nil, message
+-- (proxy, resource, is_drained): drains or undrains it -> the backend's entry in the list after that | nil, message
 local function drain(proxy, resource, is_drained)
 	local prepped = type(resource) == "string" and resourceprep(resource);
 	if prepped and proxy.backends:drain(prepped, is_drained) then

@@ -5,7 +5,7 @@ local timers = module:require "timers";
 local slices = {};
 slices.__index = slices;
 
--- How much of it is one slice: so many requests
+-- How many requests are dealt with in one slice
 slices.SIZE = 100;
 
 -- (work) -> slices
@@ -21,8 +21,8 @@ function slices.new(work)
 	return self;
 end
 
--- There is work: from now on it is done, until there is no more. After retire(), all of it is done at once: this was
--- called by something that a reload was in the middle of.
+-- There is work: from now on it is done, until there is no more. If this is called after retire(), by something that a
+-- reload has interrupted, all of it is done at once, as no timer is set any more.
 function slices:start()
 	if self.timers.is_retired then
 		repeat until not self.work();

@@ -1,4 +1,4 @@
--- The states of backends, which others show by these names, and what the pool makes of each.
+-- The states of backends, by the names that operators see, and the pool's state for each of them.
 
 local IN_POOL = { ready = "ready", suspended = "suspended", hibernating = "away", draining = "away", excluded = "away" };
 

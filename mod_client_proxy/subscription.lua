@@ -22,7 +22,7 @@ local LONGEST_PAUSE = 60 * 60;
 local LONGEST_PAUSE_UNREACHABLE = 5 * 60;
 local LONGEST_PAUSE_WORTH_TRYING = 2;
 
--- In these states the target has not been asked yet; in all others an answer decides about the next one.
+-- In these states the target has not been asked yet. In all others, it has, and its answers decide about the next state.
 local IS_UNASKED = { ["starting"] = true, ["no-account"] = true, ["roster-broken"] = true, ["reachable"] = true };
 
 local subscription = {};
@@ -55,7 +55,7 @@ local function set_state(self, state, reason)
 	end
 end
 
--- Whether the question has certainly been read: a server that is silent may not have got it.
+-- Whether the target's server has certainly read the request: as long as nothing comes from it, it may not have got it.
 local function has_been_read(self)
 	return self.server:has_been_heard_since(self.asked_at);
 end
@@ -88,13 +88,13 @@ local function ask_soon(self)
 	ask_later(self);
 end
 
--- -> Prosody's session of the target's host | nil, false: the target's owner has to be asked
+-- -> the host of a target to which the module gives consent itself, as it is here | nil, false: its owner is asked
 local function approved_host(self)
 	local host = self.auto_approve and prosody.hosts[addresses.host(self.target)];
 	return host and host.type == "local" and host;
 end
 
--- -> what is in the way of approving, if anything is: a state, and the reason if one is known
+-- Gives the target's consent. -> nil | the state that says why that is impossible, and the reason if one is known
 local function approve_account(target)
 	if not roster.has_account(target) then
 		return "no-account";
@@ -105,9 +105,9 @@ local function approve_account(target)
 	end
 end
 
--- Where the subscription exists already that is answered at once, too (RFC 6121
--- section 3.1.3). There is no probe before: Prosody, refusing that, would also
--- forget the request that waits for the target's approval.
+-- Asks for the subscription. If there is one already, the answer comes at once (RFC 6121
+-- section 3.1.3). No probe is sent before: when Prosody refuses a probe, it also forgets
+-- the request that waits for the target's approval.
 function ask(self)
 	ask_later(self); -- before anything is sent, the answer to which may come at once
 	if approved_host(self) then
@@ -126,8 +126,8 @@ function ask(self)
 	self.server:listen();
 end
 
--- Before a resource's presence goes to those in the roster: though the account
--- was made or its roster changed meanwhile, the proxy is to be among them.
+-- A resource's presence is about to go to those in its roster. The proxy has to be among
+-- them, also if the account has just been made, or its roster changed.
 local function on_own_presence(self, event)
 	if event.stanza.attr.to or event.origin.username ~= addresses.split(self.target) then
 		return;
@@ -152,7 +152,7 @@ function subscription:resync()
 	ask(self);
 end
 
--- A backend may be gone without a word from the target's server: its presence is to tell.
+-- A backend may be gone though the target's server has not said so: the target is asked for its presence.
 function subscription:check()
 	ask_later_if_need_be(self); -- before anything is sent, the answer to which may come at once
 	self.probes:ask();
@@ -165,12 +165,13 @@ function subscription:on_shaken()
 	self.probes:ask_again_and_again();
 	if self.current == "granted" then
 		self:check();
-	elseif self.current ~= "unapproved" and self.current ~= "refused" then -- which an answer has said
+	elseif self.current ~= "unapproved" and self.current ~= "refused" then -- these two are answers to the request
 		ask(self);
 	end
 end
 
--- A resource of the target has gone. One that takes its place can have come before that, as ejabberd tells it.
+-- A resource of the target has gone. ejabberd may have told before that, and not after it, that another session has
+-- come under the same name, so the target is asked.
 function subscription:on_gone()
 	if self.server:is_elsewhere() then
 		self.probes:ask(FIRST_PAUSE);
@@ -185,7 +186,7 @@ end
 
 -- The target has refused the request, or takes back what it has granted.
 function subscription:on_unsubscribed()
-	if self.current == "granted" then -- perhaps its roster has been edited
+	if self.current == "granted" then -- somebody may have edited its roster
 		ask_soon(self);
 	elseif not approved_host(self) then -- a person has said no
 		self.pause = LONGEST_PAUSE;

@@ -1,5 +1,5 @@
--- Timers that are known by a key each, and that end with the module: Prosody would keep what a timer calls in
--- memory until it is due, though the module has been reloaded or unloaded.
+-- Timers, each known by a key, that end with the module. By itself, Prosody would keep a timer, and with it the whole
+-- instance, in memory until it is due, though the module has been reloaded or unloaded.
 
 local timers = {};
 timers.__index = timers;
@@ -26,7 +26,7 @@ function timers:set(key, seconds, callback)
 	end);
 end
 
--- (key): it is not called any more, if it would have been
+-- (key): stops it, if there is one
 function timers:stop(key)
 	local timer = self.running[key];
 	if timer then

@@ -1,3 +1,3 @@
--- The version, which stands here and nowhere else: the Makefile builds it into core.so, by which
--- load_core.lua sees that both halves belong together, and the rock has to be named by it.
+-- The version, which stands here and nowhere else but in the rock's name. The Makefile builds it into core.so, so that
+-- load_core.lua sees whether the C part and the Lua files belong together.
 return "1.1";
