@@ -13,7 +13,7 @@ local now = require "util.time".monotonic;
 local CONFIRMED_WITHIN = 3; -- seconds
 local TOGETHER_WITHIN = 0.5; -- seconds, in which the presence of all backends comes, as a rule
 local LONGEST_PAUSE = 30; -- seconds
-local GAP = 1; -- seconds: as long as there is none in the presence that comes, more may be on its way
+local GAP = 1; -- seconds: if nothing comes for so long, all presence has come that was on its way
 
 local doubt = {};
 doubt.__index = doubt;
@@ -29,7 +29,7 @@ function doubt.new(setup)
 	return setmetatable({
 		server = setup.server, subscription = setup.subscription, records = setup.records, events = setup.events;
 		decisions = timers.new(); -- by round: until its members are taken for gone, or asked for again
-		looks = timers.new(); -- by round: until it looks for others whose presence has not come
+		looks = timers.new(); -- by round: until others are looked for whose presence has not come either
 		rounds = {}; -- those that are under way: { [round] = true }
 		round_of = {}; -- by backend in doubt: the round that is about it
 		open = nil; -- the round that others can still join, if any
@@ -78,7 +78,7 @@ local function join(self, round, backend)
 	local before = leave(self, backend);
 	self.round_of[backend] = round;
 	round.count = round.count + 1;
-	if before and before.count == 0 then -- which is not this one
+	if before and before.count == 0 then -- and thus another round than this
 		finish(self, before);
 	end
 end
@@ -108,7 +108,7 @@ local function set_timer(self, round, seconds)
 	end);
 end
 
--- Those whose presence has not come, and that are not in doubt yet
+-- -> a list of the backends whose presence has not come, and that are not in doubt yet
 local function find_missing(self, round)
 	local missing = {};
 	for backend in pairs(self.records) do
@@ -119,7 +119,7 @@ local function find_missing(self, round)
 	return missing;
 end
 
--- All were asked for their presence: when that of some has come, it should have come from all.
+-- The target was asked for the presence of all backends. When that of some has come, those are doubted whose has not.
 local function look_around(self, round)
 	self.open = self.open ~= round and self.open or nil;
 	if not next(round.seen) then

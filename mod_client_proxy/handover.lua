@@ -9,7 +9,7 @@ function handover.new(setup)
 	local translate, watch = addresses.translate, deadlines.watch; -- every request needs them
 
 	-- (stanza, backend, requester, service, id, added, deadline, retries) -> true | nil, a name of failures.lua
-	-- stanza: is changed, sent, and kept with a get that can be sent again; added, deadline: on the clock of util.time;
+	-- stanza: it is changed and sent, and kept if it is a get that can be sent again; added, deadline: on util.time's clock;
 	-- retries: how often it can be sent again, if it is a get
 	return function (stanza, backend, requester, service, id, added, deadline, retries)
 		local attr = stanza.attr;

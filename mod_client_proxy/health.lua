@@ -1,12 +1,12 @@
 -- Whether a backend is alive, which a ping asks it (XEP-0199).
 --
--- What it takes to suspend one: a request has timed out, or the operator asks, and then the backend
--- itself leaves a ping unanswered. A time-out alone does not do, since it is a requester's word:
--- anybody can ask what no backend answers. From then on it is pinged again after growing pauses.
+-- A backend is suspended when a request has timed out, or the operator asks, and the backend itself then
+-- leaves a ping unanswered. A time-out alone is not enough, as it can be the requester's doing: anybody can
+-- ask what no backend answers. From then on, the backend is pinged again after growing pauses.
 --
--- What ends that is a sign of life: an answer that only the backend can have sent, be it to a ping or to a
--- request. If a server may have said it in its place, as a server says of a session that it has not got
--- what a client without XEP-0199 says of a ping, then it takes the backend's presence as well.
+-- A sign of life ends that: an answer that only the backend can have sent, be it to a ping or to a request.
+-- If a server may have sent it, the backend's presence has to come as well: about a session that it does not
+-- have, a server says the same as a client without XEP-0199 about a ping.
 
 local kinds = module:require "kinds";
 local timers = module:require "timers";
@@ -15,9 +15,9 @@ local new_id = require "util.id".medium;
 local now = require "util.time".monotonic;
 local st = require "util.stanza";
 
-local PATIENCE = 1; -- seconds, until an unanswered ping means something
-local CALM = 1; -- seconds after a sign of life in which there is no new reason to ask for one
-local LONG_CALM = 10; -- likewise if that has taken the presence of all backends
+local PATIENCE = 1; -- seconds that a backend has to answer a ping
+local CALM = 1; -- seconds after a sign of life before the backend is pinged for a new reason
+local LONG_CALM = 10; -- likewise, if that sign of life was presence for which all backends had to be asked
 local LONGEST_PAUSE = 5 * 60;
 
 local health = {};
@@ -67,7 +67,7 @@ function health:any()
 	return next(self.checks) ~= nil;
 end
 
--- -> the check of the backend that has yet to begin | nil if it has begun
+-- -> the check of the backend, made if there is none, whose pings have yet to begin | nil if they have begun
 local function new_check(self, backend)
 	local check = self.checks[backend] or { id = new_id(), count = 0, pause = PATIENCE, is_silent = false };
 	if check.count > 0 or self.timers.is_retired then
@@ -113,7 +113,7 @@ function health:answered(backend)
 	self.checks[backend].is_answered = true;
 end
 
--- Nothing more is asked of it. -> whether something was
+-- Ends the check of a backend. -> whether there was one
 local function end_check(self, backend)
 	local check = self.checks[backend];
 	self.checks[backend] = nil;
@@ -155,8 +155,8 @@ function health:save()
 	return { checks = self.checks, calm_until = self.calm_until };
 end
 
--- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
--- on after that: a check that began then would keep the next instance, which has the same ones, from beginning any.
+-- To be called when the module goes, whether it is reloaded or not. After that, something may go on that the reload has
+-- interrupted, but no check begins: the next instance has the same table of checks, and would take it for one of its own.
 function health:retire()
 	self.timers:retire();
 end
@@ -168,7 +168,7 @@ function health:start()
 		table.insert(backends, backend);
 	end
 	for _, backend in ipairs(backends) do
-		local check = self.checks[backend]; -- which the ping before may have ended
+		local check = self.checks[backend]; -- nil if the ping of another one has ended it meanwhile
 		if check and not self.timers:is_running(check) and not self.timers.is_retired then
 			start_pinging(self, check, backend);
 		end

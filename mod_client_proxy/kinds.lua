@@ -14,7 +14,7 @@ kinds.IS_ANSWER = IS_ANSWER;
 --   "answer-without-id"   nobody can wait for it
 --   "refused", failure    a request that cannot be handled, and why: a name of failures.lua
 -- refused_token, addresses: the function of addresses.lua, and what it is called with
--- Whether it is well formed (RFC 6120 section 8.2.3) Prosody looks at for its own clients only.
+-- Prosody itself looks whether an IQ is well formed (RFC 6120 section 8.2.3) only if one of its own clients sends it.
 function kinds.of_iq(stanza, refused_token, addresses)
 	local attr = stanza.attr;
 	local type, id = attr.type, attr.id;
@@ -34,7 +34,8 @@ end
 --   "retry"     the backend will not answer it: another one is to be tried
 --   "deliver"   the answer is the requester's
 -- bounce: what bounces.lua says of the answer; can_be_resent: whether it is a get that has a retry left
--- What a server may have said in the place of a backend that is in doubt anyway costs a retry, if another one is ready.
+-- If a server may have sent the answer, and the backend is not ready anyway, the request is tried again rather than the
+-- answer believed, as long as another backend is ready.
 function kinds.of_settlement(bounce, can_be_resent, pool, backend)
 	if bounce == "unreachable" then
 		return "retry";

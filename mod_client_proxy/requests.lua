@@ -33,7 +33,7 @@ local function dispatch(self, origin, stanza)
 	local time = now();
 	local deadline = time + self.timeout;
 	local ok, failure = self.hand_over(stanza, backend, requester, service, id, time, deadline, self.max_retries);
-	if failure == "conflict" then -- to that backend, both look the same
+	if failure == "conflict" then -- that backend has another request that looks the same
 		backend = pool:pick(requester, service, pending, backend);
 		if backend then
 			ok, failure = self.hand_over(stanza, backend, requester, service, id, time, deadline, self.max_retries);
@@ -44,8 +44,8 @@ local function dispatch(self, origin, stanza)
 	end
 end
 
--- The answer goes to its requester, be it the backend's or a server's no, or the request to another backend. It is
--- taken care of before anybody is told, as that can do many other things. -> true | nil: nobody waits for it
+-- The answer goes to its requester, or, if a server says that the backend cannot be reached, the request to another
+-- backend. Only after that is anybody told, as that can have any consequences. -> true | nil: nobody waits for it
 local function settle(self, origin, stanza)
 	local attr = stanza.attr;
 	local requester, service, id, backend, added, deadline, left, kept = self.pending:take(attr.from, attr.to, attr.id);

@@ -13,25 +13,25 @@ local new_id = require "util.id".medium;
 local now = require "util.time".monotonic;
 local st = require "util.stanza";
 
-local PATIENCE = 3; -- seconds, until silence means something
+local PATIENCE = 3; -- seconds that the server has to answer a ping
 local QUICK_TRIES = 20; -- of new streams, one soon after the other
-local PAUSE = 5; -- seconds, until it is pinged again, and until somebody who waits for an answer is reason to ask
+local PAUSE = 5; -- seconds until it is pinged again, and until it is pinged because a request has no answer yet
 
 local REST = 1; -- seconds in which it is not pinged again when our own server has said that it cannot be reached
 
-local IS_STREAM = { s2sin = true, s2sout = true }; -- those of other servers, by their sessions' types
+local IS_STREAM = { s2sin = true, s2sout = true }; -- the types of sessions that are streams of other servers
 
 local server = {};
 server.__index = server;
 
 -- (setup) -> server
--- setup: { host, pending (what backends have yet to answer), events: where is told what start() says }
+-- setup: { host, pending (what backends have yet to answer), events (where those are fired that start() names) }
 function server.new(setup)
 	return setmetatable({
 		host = setup.host, pending = setup.pending, events = setup.events;
 		is_watched = false; -- whether start() was called
-		count = 0; -- of what has come
-		renewals = 0; -- of the stream to it, since something has come
+		count = 0; -- how often something has come from it
+		renewals = 0; -- how often the stream to it was replaced since something has come
 		rests_until = -math.huge; -- on the clock of util.time
 		listening = nil; -- while it is pinged: { id, rounds, route, is_told (whether that it is silent was told) }
 		timers = timers.new();
@@ -44,13 +44,13 @@ function server:is_elsewhere()
 	return not prosody.hosts[self.host];
 end
 
--- -> what has_been_heard_since() wants to know
+-- -> what has been heard so far, for has_been_heard_since()
 function server:heard_so_far()
 	return self.count;
 end
 
--- (heard): whether something has come from it since that was what had been heard. A component of this
--- Prosody is always to be heard.
+-- (heard) -> whether something has come from it since heard_so_far() returned that; always true for a component of this
+-- Prosody
 function server:has_been_heard_since(heard)
 	return self.count ~= heard or not self:is_elsewhere();
 end
@@ -60,7 +60,7 @@ function server:is_silent()
 	return self.listening ~= nil and self.listening.rounds > 0;
 end
 
--- Whether one stream after another led to a machine from which nothing came: the next may lead to another one.
+-- Whether new streams to it have brought nothing yet, but are not too many: the next may lead to another machine.
 function server:is_worth_trying()
 	return self.renewals > 0 and self.renewals < QUICK_TRIES;
 end
@@ -70,7 +70,7 @@ local function route_to(self)
 	return prosody.hosts[module.host].s2sout[self.host];
 end
 
--- RFC 6120 section 4.9.3.4
+-- Closes the stream with the error that RFC 6120 section 4.9.3.4 has for a connection that may be dead.
 local function renew_route(self)
 	local route = route_to(self);
 	if route and route == self.listening.route then
@@ -85,7 +85,7 @@ local function ping(self)
 		:tag("ping", { xmlns = "urn:xmpp:ping" }));
 end
 
--- The first, second, fourth, eighth and so on
+-- Whether it is the first, second, fourth, eighth and so on
 local function is_time_to_renew(round)
 	return round & (round - 1) == 0;
 end
@@ -168,7 +168,7 @@ local function is_its_stream(self, session)
 	return host and host.authed or false;
 end
 
--- Calls it when all that happens together has happened, once.
+-- Calls it once when everything has happened that happens together, however often this is called meanwhile.
 local function soon(self, name, call)
 	if not self.timers:is_running(name) then
 		self.timers:set(name, 0, call);
@@ -180,8 +180,8 @@ local function is_ours(session)
 	return module.host == (session.direction == "outgoing" and session.from_host or session.to_host);
 end
 
--- A stream that the other side has closed in good order has brought all that was sent by it. One of another
--- host has carried nothing of ours, but may have ended because the machine has gone that backends are at.
+-- A stream that the other side has closed in good order has brought all that was sent by it. A stream of another
+-- host of this Prosody carries nothing of the proxy's, but its end can mean that a machine with backends has gone.
 local function on_destroyed(self, event)
 	if not is_its_stream(self, event.session) or not self:is_elsewhere() then
 		return;
@@ -194,7 +194,7 @@ local function on_destroyed(self, event)
 	end);
 end
 
--- Only a stream by which it can send
+-- Only a stream by which the server can send counts.
 local function on_established(self, event)
 	if event.session.incoming and is_its_stream(self, event.session) and self:is_elsewhere() then
 		soon(self, "established", function () self.events.fire_event("stream-established"); end);
@@ -234,8 +234,8 @@ function server:start()
 	watch(self);
 end
 
--- To be called when the module goes, whether it is reloaded or not. Something that it was in the middle of may go
--- on after that, but starts nothing any more.
+-- To be called when the module goes, whether it is reloaded or not. After that, something may go on that the reload has
+-- interrupted, but starts nothing any more.
 function server:retire()
 	stop_listening(self);
 	self.timers:retire();
