@@ -1,5 +1,5 @@
--- What has one and the same hash is told apart nevertheless. In the life of a server that does
--- not happen: it took 2^32 tries to find each of these pairs, with the seed known.
+-- Requests and backends whose hashes are the same are told apart by comparing them. This does not happen in the life
+-- of a server: it took 2^32 tries to find each of these pairs, and that with a seed that is known.
 
 local core = require "mod_client_proxy.core";
 

@@ -79,7 +79,7 @@ describe("without memory", function ()
 	it("a request is not recorded, and those that are stay", function ()
 		local pending = core.pending(PENDING_SEED);
 		local failures = 0;
-		local recorded = {}; -- some twice: one that the table has no memory to grow for is added nevertheless
+		local recorded = {}; -- some twice: if a table cannot grow for one, that is added all the same
 		for number = 1, COUNT do
 			local requester = ("r"):rep(number % 600); -- small ones and large ones
 			failures = failures + fail_each(function ()
