@@ -438,7 +438,8 @@ describe("a target on a played server", function ()
 	describe("from which little is read at a time", function ()
 		local limits = [[
 limits = { s2sin = { rate = "5kb/s" }, c2s = { rate = "10mb/s" } }
-modules_enabled = { "roster", "saslauth", "dialback", "admin_shell", "smacks", "announce", "limits" }
+VirtualHost "loads-limits.example" -- which is for all streams
+	modules_enabled = { "limits" }
 ]];
 
 		it("keeps its backends though pings wait behind answers", function ()

@@ -210,14 +210,15 @@ local function figures_of(self)
 			local condition = request.outcome or "unanswered";
 			figures.conditions[condition] = (figures.conditions[condition] or 0) + 1;
 		end
-		if request.sent < self.killed and ended > self.killed then
+		local arrival = request.arrivals[1];
+		if arrival and arrival.at < self.killed and ended > self.killed then
 			local name = request.type == "get" and "open_gets" or "open_sets";
 			figures[name] = figures[name] + 1;
 			figures[name.."_failed"] = figures[name.."_failed"] + (is_result and 0 or 1);
 			if request.type == "set" then
 				figures.open_sets_longest = math.max(figures.open_sets_longest, ended - self.killed);
 			end
-		elseif not is_result then
+		elseif not is_result and ended > self.killed then
 			figures.last_failed = math.max(figures.last_failed, request.sent - self.killed);
 			figures.failed_after = figures.failed_after + 1;
 			figures.failed_gets = figures.failed_gets + (request.type == "get" and 1 or 0);
@@ -231,8 +232,8 @@ end
 --          component (more lines of its section), plugin_path
 -- figures: { requests, results, errors, unanswered (how many), conditions (how many, by condition),
 --            last_failed (seconds from the kill until the last one was sent that failed), failed_after (how many of those
---            that were sent after the kill), failed_gets (of these),
---            open_gets, open_gets_failed, open_sets, open_sets_failed (how many were under way when the node was killed, and
+--            that no backend had got before), failed_gets (of these),
+--            open_gets, open_gets_failed, open_sets, open_sets_failed (how many a backend had got when the node was killed, and
 --            of these failed), open_sets_longest (seconds that the last of these took from the kill on),
 --            longest (seconds that a request took), back (seconds from the kill until the backends were back) }
 -- requests: a list of { id, type, address, sent, ended, outcome ("result", or an error's condition), arrivals (at backends:
