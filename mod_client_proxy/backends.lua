@@ -409,7 +409,7 @@ function backends:suspect(backend)
 	end
 end
 
--- (backend): it has answered, as nobody else can have done.
+-- (backend): it has answered, as nobody else can have done, so its server is alive, too. Not to be called for anybody but backends.
 function backends:alive(backend)
 	local checks, doubts = self.checks, self.doubts;
 	if (checks:any() or doubts:any()) and self.records[backend] then

@@ -39,6 +39,7 @@ end
 --   "doubtful"     the backend's own, or its server's word that it is not there
 --   "unreachable"  a server's word that the backend cannot be reached
 --   "refusal"      a server's no to this one stanza, as when its sender is blocked (XEP-0191)
+-- Only for what a backend was to answer: anybody else's error would be "unreachable".
 -- Errors of our own hosts and of mod_s2s are known by their origin; of those that come from elsewhere, the ones in the
 -- name of a JID that is no backend must be the server's.
 function bounces.kind(origin, stanza, pool)

@@ -1,4 +1,4 @@
--- How a backend gets a request: recorded as pending first, then sent.
+-- How a backend gets an IQ request: recorded as pending first, then sent. Nothing else goes this way.
 
 local handover = {};
 

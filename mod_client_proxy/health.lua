@@ -15,7 +15,7 @@ local new_id = require "util.id".medium;
 local now = require "util.time".monotonic;
 local st = require "util.stanza";
 
-local PATIENCE = 1; -- seconds that a backend has to answer a ping
+local PATIENCE = 1; -- seconds until the second ping, when the first counts as unanswered; later pauses are twice as long each
 local CALM = 1; -- seconds after a sign of life before the backend is pinged for a new reason
 local LONG_CALM = 10; -- likewise, if that sign of life was presence for which all backends had to be asked
 local LONGEST_PAUSE = 5 * 60;

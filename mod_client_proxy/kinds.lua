@@ -13,7 +13,7 @@ kinds.IS_ANSWER = IS_ANSWER;
 --   "answer"              to what may be pending
 --   "answer-without-id"   nobody can wait for it
 --   "refused", failure    a request that cannot be handled, and why: a name of failures.lua
--- refused_token, addresses: the function of addresses.lua, and what it is called with
+-- refused_token: addresses.refused_token, looked up once by the caller, as every request needs it; addresses: its self
 -- Prosody itself looks whether an IQ is well formed (RFC 6120 section 8.2.3) only if one of its own clients sends it.
 function kinds.of_iq(stanza, refused_token, addresses)
 	local attr = stanza.attr;

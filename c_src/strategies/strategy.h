@@ -33,7 +33,7 @@ struct turn {
 /* A backend, as strategies see it. */
 struct candidate {
 	struct text jid;
-	int8_t priority;
+	int8_t priority;    /* -128 to 127; the module has none chosen whose priority is negative */
 	uint64_t since;     /* the lower, the longer it has been in its state; no two have the same */
 	uint64_t last_turn; /* which of all turns it had last, or 0 if none yet; for round_robin */
 	size_t position;    /* in the array of all candidates */
@@ -90,7 +90,7 @@ struct strategy {
 	void (*enter)(struct chooser *chooser, struct order *order, struct candidate *candidate);
 	/* The candidate, which is one of the order's, is that no longer. */
 	void (*leave)(struct order *order, struct candidate *candidate);
-	/* The candidate, which is one of the order's, has got another priority. */
+	/* The priority of the candidate, which is one of the order's, has changed: it has the new one already. */
 	void (*reprioritise)(struct order *order, struct candidate *candidate);
 	/* One of the choices. */
 	struct candidate *(*pick)(struct chooser *chooser, const struct choices *choices, const struct request *request);
