@@ -24,8 +24,9 @@ local function show(strategy, place)
 	io.stdout:flush();
 end
 
-print("# What fails when a node is killed under 300 requests a second: of the requests that no backend had got by then how many, and seconds");
-print("# from the kill to the last of them; the longest request; of the gets and sets that one had got how many, and seconds until all sets had an answer");
+print("# What fails when a node is killed under 300 requests a second: of the requests that no backend had got by then how many,");
+print("# and seconds from the kill to the last of them; the longest request; of the gets and sets that one had got how many, and");
+print("# seconds until all sets had an answer");
 print(("# %-14s %-10s %9s %8s %7s %7s %7s %9s %9s %9s"):format("strategy", "streams at", "requests", "results", "failed", "for", "longest",
 	"gets", "sets", "answered"));
 for _, strategy in ipairs(arg[1] and arg or core.STRATEGIES) do

@@ -31,6 +31,9 @@ struct requester {
 	uint64_t bytes : 40; /* at most PENDING_BYTES_EACH for each that may be, or what a single request holds */
 };
 
+_Static_assert(REQUESTER_BYTES_MASK / PENDING_BYTES_EACH >= PENDING_PER_REQUESTER_MAX,
+               "what the requests of one bare JID may hold does not fit");
+
 /* What the caller holds for a request. */
 struct kept {
 	uint32_t bytes;

@@ -120,7 +120,7 @@ end
 
 local options = {
 	target = read_target("target_address");
-	address_format = read_choice("client_proxy_address_format", "sealed", { "sealed", "signed", "plain" });
+	address_format = read_choice("client_proxy_address_format", "sealed", core.FORMATS);
 	request_timeout = read_period("client_proxy_request_timeout", 60, 1, 3600);
 	retries = read_integer("client_proxy_retries", 1, 0, 10);
 	max_pending = read_integer("client_proxy_max_pending", 100000, 1, 10000000);

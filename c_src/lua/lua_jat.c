@@ -31,7 +31,7 @@ static const char *const jat_formats[] = {"sealed", "signed", "plain", NULL};
 
 /*
  * core.jat(host, format) -> jat | nil, "no-memory": a codec for the proxy host `host`, without a key
- * format: "sealed", "signed" or "plain"
+ * format: one of core.FORMATS
  */
 static int l_jat_new(lua_State *L)
 {
@@ -118,10 +118,24 @@ static const luaL_Reg jat_metamethods[] = {
 
 /* clang-format on */
 
+/* Pushes core.FORMATS, the list of the formats' names. */
+static void push_formats(lua_State *L)
+{
+	size_t i;
+
+	lua_newtable(L);
+	for (i = 0; jat_formats[i] != NULL; i++) {
+		lua_pushstring(L, jat_formats[i]);
+		lua_rawseti(L, -2, (lua_Integer)i + 1);
+	}
+}
+
 void lua_open_jat(lua_State *L)
 {
 	register_type(L, JAT_TYPE, jat_methods, jat_metamethods);
 	lua_pushcfunction(L, l_jat_new);
 	lua_setfield(L, -2, "jat");
 	set_integer(L, "JAT_KEYBYTES", JAT_KEYBYTES);
+	push_formats(L);
+	lua_setfield(L, -2, "FORMATS");
 }

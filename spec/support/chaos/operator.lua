@@ -17,7 +17,7 @@ local USUAL = { strategy = "random", retries = 2, address_format = "sealed", tim
 local CHOICES = {
 	strategy = core.STRATEGIES;
 	retries = { 0, 1, 2, 3, 2, 3 };
-	address_format = { "sealed", "signed", "plain" };
+	address_format = core.FORMATS;
 	timeout = { 1, 2, 2, 2 };
 	max_pending = { 100000, 100000, 100000, 1000 };
 	max_per_requester = { 10000, 10000, 10000, 200 };
