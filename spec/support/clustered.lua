@@ -32,6 +32,7 @@ clustered.__index = clustered;
 -- options: component, lines for the proxy's section of the configuration, none if nil
 --          host, likewise for its neighbour's, whose streams have the same limits
 --          users, names of more users of that neighbour, none if nil
+--          reaches, the node that Prosody's streams lead to, 1 or 2; if nil, chance decides for each of them
 --          tick, retry_delay, streams: see spec/support/cluster.lua
 --          log_level, statistics: see spec/support/prosody.lua
 function clustered.new(options)
@@ -50,7 +51,7 @@ function clustered.new(options)
 	local server = new_prosody {
 		hosts = hosts:format(options.host or "", options.component or "");
 		accounts = accounts;
-		s2s = { port = port, peer_ports = cluster.s2s_ports };
+		s2s = { port = port, peer_ports = options.reaches and { cluster.s2s_ports[options.reaches] } or cluster.s2s_ports };
 		log_level = options.log_level, statistics = options.statistics;
 	};
 	return setmetatable({ cluster = cluster, nodes = cluster.nodes, server = server, count = 0 }, clustered);
