@@ -5,6 +5,7 @@
 
 require "spec.support.paths";
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local base64 = require "util.encodings".base64;
 local hashes = require "util.hashes";
 local multitable = require "util.multitable";
@@ -62,7 +63,7 @@ for number, request in ipairs(requests) do
 	request.to = HOST.."/"..sealed.encode(number - 1);
 end
 
-local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+local pending = new_pending(("s"):rep(core.PENDING_SEEDBYTES));
 pending:set_limits(IN_FLIGHT + 1, IN_FLIGHT + 1);
 
 local pool = core.pool(("s"):rep(core.POOL_SEEDBYTES));

@@ -13,6 +13,7 @@
 
 require "spec.support.paths";
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local indexedbheap = require "util.indexedbheap";
 local parse_xml = require "util.xml".parse;
 local st = require "util.stanza";
@@ -51,7 +52,7 @@ end
 -- The ways to hold requests: new() -> add(number)
 
 local function in_core()
-	local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+	local pending = new_pending(("s"):rep(core.PENDING_SEEDBYTES));
 	return function (number)
 		local backend, to, id, requester = texts(number);
 		return assert(pending:add(backend, to, id, requester, SERVICE, number, number));
@@ -60,7 +61,7 @@ end
 
 -- with the stanza to be sent again
 local function in_core_with_stanza()
-	local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+	local pending = new_pending(("s"):rep(core.PENDING_SEEDBYTES));
 	return function (number)
 		local backend, to, id, requester = texts(number);
 		return assert(pending:add(backend, to, id, requester, SERVICE, number, number, 1, request(to, backend, id)));

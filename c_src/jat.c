@@ -15,13 +15,19 @@ enum {
 	/* As many bytes as fit into a token behind the format's letter, in base64url. */
 	RAW_MAX = (JAT_TOKEN_MAX - 1) / 4 * 3 + (JAT_TOKEN_MAX - 1) % 4 * 3 / 4,
 	HEADBYTES = 1 + SIVBYTES,
-	DIGEST_LEN = 1 + SIVBYTES / 3 * 4,
 	/* A JID is padded by one byte or more. */
 	SEALED_JID_MAX = (RAW_MAX - HEADBYTES - 1) / PADBLOCK * PADBLOCK - 1,
 	SIGNED_JID_MAX = JAT_TOKEN_MAX - 1 - TAG_LEN,
 	/* More of the stack than any function of libsodium uses that is called here. */
 	STACKBYTES = 1536,
 };
+
+_Static_assert((int)JAT_DIGESTBYTES == (int)SIVBYTES, "a digest is a siv");
+
+/* How many bytes of a short token's name are not 0: fewer only for specs, so that two JIDs have the same one. */
+#ifndef JAT_HASHBYTES
+#define JAT_HASHBYTES JAT_SHORTBYTES
+#endif
 
 static const char KDF_CONTEXT[crypto_kdf_CONTEXTBYTES] = {'J', 'A', 'T', 't', 'o', 'k', 'e', 'n'};
 
@@ -31,6 +37,7 @@ struct generation {
 	uint8_t k_enc[crypto_stream_xchacha20_KEYBYTES];
 	uint8_t k_mac[crypto_generichash_KEYBYTES];
 	uint8_t k_sign[crypto_generichash_KEYBYTES];
+	uint8_t k_name[crypto_generichash_KEYBYTES];
 };
 
 struct jat {
@@ -57,6 +64,11 @@ struct jat *jat_new(struct text host, enum jat_format format)
 	return jat;
 }
 
+enum jat_format jat_format(const struct jat *jat)
+{
+	return jat->format;
+}
+
 void jat_free(struct jat *jat)
 {
 	sodium_free(jat); /* wipes */
@@ -78,6 +90,7 @@ void jat_add_key(struct jat *jat, uint8_t key_id, const uint8_t master[JAT_KEYBY
 	crypto_kdf_derive_from_key(fresh->k_enc, sizeof fresh->k_enc, 1, KDF_CONTEXT, master);
 	crypto_kdf_derive_from_key(fresh->k_mac, sizeof fresh->k_mac, 2, KDF_CONTEXT, master);
 	crypto_kdf_derive_from_key(fresh->k_sign, sizeof fresh->k_sign, 3, KDF_CONTEXT, master);
+	crypto_kdf_derive_from_key(fresh->k_name, sizeof fresh->k_name, 4, KDF_CONTEXT, master);
 	wipe_stack();
 }
 
@@ -171,18 +184,41 @@ static int is_printable(struct text text)
 	return 1;
 }
 
-static int is_digest(struct text token)
+/* Whether `token` is that letter and the base64url of so many bytes, which are written. */
+static int read_name(struct text token, char letter, uint8_t *name, size_t name_len)
 {
-	uint8_t siv[SIVBYTES];
-	size_t siv_len;
+	size_t len;
 
-	return token.length == DIGEST_LEN && token.bytes[0] == 'd' &&
-	       read_base64url(text_behind(token, 1), siv, sizeof siv, &siv_len) == 0;
+	return token.length == 1 + name_len / 3 * 4 && token.bytes[0] == letter &&
+	       read_base64url(text_behind(token, 1), name, name_len, &len) == 0;
+}
+
+size_t jat_read_name(struct text token, enum jat_format format, uint8_t name[JAT_NAME_MAX])
+{
+	if (format == JAT_SHORT && read_name(token, 'q', name, JAT_SHORTBYTES)) {
+		return JAT_SHORTBYTES;
+	}
+	return read_name(token, 'd', name, JAT_DIGESTBYTES) ? JAT_DIGESTBYTES : 0;
+}
+
+size_t jat_write_name(const uint8_t *name, size_t name_len, char token[JAT_TOKEN_MAX])
+{
+	token[0] = name_len == JAT_SHORTBYTES ? 'q' : 'd';
+	return 1 + write_base64url(name, name_len, token + 1);
+}
+
+static int looks_like_digest(struct text token)
+{
+	uint8_t name[JAT_NAME_MAX];
+
+	return read_name(token, 'd', name, JAT_DIGESTBYTES);
 }
 
 static int needs_digest(enum jat_format format, struct text jid)
 {
 	switch (format) {
+	case JAT_SHORT:
+		return 0;
 	case JAT_SEALED:
 		return jid.length > SEALED_JID_MAX;
 	case JAT_SIGNED:
@@ -190,18 +226,39 @@ static int needs_digest(enum jat_format format, struct text jid)
 	case JAT_PLAIN:
 		break;
 	}
-	return jid.length > JAT_TOKEN_MAX || !is_printable(jid) || is_digest(jid);
+	return jid.length > JAT_TOKEN_MAX || !is_printable(jid) || looks_like_digest(jid);
 }
 
-static size_t write_digest(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX])
+static void compute_digest(const struct jat *jat, enum jat_kind kind, struct text jid, uint8_t name[JAT_DIGESTBYTES])
 {
 	uint8_t padded[PADDED_MAX];
 	size_t padded_len = pad(kind, jid, padded);
-	uint8_t siv[SIVBYTES];
 
-	compute_siv(jat, &jat->current, padded, padded_len, siv);
-	token[0] = 'd';
-	return 1 + write_base64url(siv, sizeof siv, token + 1);
+	compute_siv(jat, &jat->current, padded, padded_len, name);
+}
+
+static void compute_short(const struct jat *jat, enum jat_kind kind, struct text jid, uint8_t name[JAT_SHORTBYTES])
+{
+	uint8_t hash[TAGBYTES];
+
+	compute_hash(jat, jat->current.k_name, (uint8_t)kind, jid.bytes, jid.length, hash, sizeof hash);
+	memset(name, 0, JAT_SHORTBYTES);
+	memcpy(name, hash, JAT_HASHBYTES);
+}
+
+/* Writes the name, and returns how long it is; 0 if the token is none. */
+static size_t compute_name(const struct jat *jat, enum jat_format format, enum jat_kind kind, struct text jid,
+                           uint8_t name[JAT_NAME_MAX])
+{
+	if (needs_digest(format, jid)) {
+		compute_digest(jat, kind, jid, name);
+		return JAT_DIGESTBYTES;
+	}
+	if (format == JAT_SHORT) {
+		compute_short(jat, kind, jid, name);
+		return JAT_SHORTBYTES;
+	}
+	return 0;
 }
 
 static size_t write_sealed(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX])
@@ -234,33 +291,66 @@ static size_t write_plain(struct text jid, char token[JAT_TOKEN_MAX])
 	return jid.length;
 }
 
-static size_t write_token(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX])
+static size_t write_token(const struct jat *jat, enum jat_format format, enum jat_kind kind, struct text jid,
+                          char token[JAT_TOKEN_MAX])
 {
-	if (needs_digest(jat->format, jid)) {
-		return write_digest(jat, kind, jid, token);
+	uint8_t name[JAT_NAME_MAX];
+	size_t name_len = compute_name(jat, format, kind, jid, name);
+
+	if (name_len > 0) {
+		return jat_write_name(name, name_len, token);
 	}
-	switch (jat->format) {
+	switch (format) {
 	case JAT_SEALED:
 		return write_sealed(jat, kind, jid, token);
 	case JAT_SIGNED:
 		return write_signed(jat, kind, jid, token);
+	case JAT_SHORT:
 	case JAT_PLAIN:
 		break;
 	}
 	return write_plain(jid, token);
 }
 
-enum jat_status jat_encode(const struct jat *jat, enum jat_kind kind, struct text jid, char token[JAT_TOKEN_MAX],
-                           size_t *token_len)
+/* Whether there can be a token for `jid` */
+static enum jat_status check(const struct jat *jat, struct text jid)
 {
 	if (!jat->current.present) {
 		return JAT_NO_KEY;
 	}
-	if (jid.length == 0 || jid.length > JAT_JID_MAX) {
-		return JAT_BAD_JID;
+	return jid.length == 0 || jid.length > JAT_JID_MAX ? JAT_BAD_JID : JAT_OK;
+}
+
+enum jat_status jat_encode(const struct jat *jat, enum jat_format format, enum jat_kind kind, struct text jid,
+                           char token[JAT_TOKEN_MAX], size_t *token_len)
+{
+	enum jat_status status = check(jat, jid);
+
+	if (status == JAT_OK) {
+		*token_len = write_token(jat, format, kind, jid, token);
 	}
-	*token_len = write_token(jat, kind, jid, token);
-	return JAT_OK;
+	return status;
+}
+
+enum jat_status jat_name(const struct jat *jat, enum jat_format format, enum jat_kind kind, struct text jid,
+                         uint8_t name[JAT_NAME_MAX], size_t *name_len)
+{
+	enum jat_status status = check(jat, jid);
+
+	if (status == JAT_OK) {
+		*name_len = compute_name(jat, format, kind, jid, name);
+	}
+	return status;
+}
+
+enum jat_status jat_digest(const struct jat *jat, enum jat_kind kind, struct text jid, uint8_t name[JAT_DIGESTBYTES])
+{
+	enum jat_status status = check(jat, jid);
+
+	if (status == JAT_OK) {
+		compute_digest(jat, kind, jid, name);
+	}
+	return status;
 }
 
 /* Reads the kind and the JID from P, which is known to be authentic. */
@@ -359,16 +449,22 @@ static enum jat_status read_plain(struct text token)
 	return is_printable(token) && jid_has_node(token) ? JAT_PLAIN_TOKEN : JAT_BAD_TOKEN;
 }
 
-enum jat_status jat_decode(const struct jat *jat, struct text token, enum jat_kind *kind, char jid[JAT_JID_MAX],
-                           size_t *jid_len)
+enum jat_status jat_decode(const struct jat *jat, enum jat_format format, struct text token, enum jat_kind *kind,
+                           char jid[JAT_JID_MAX], size_t *jid_len)
 {
+	uint8_t name[JAT_NAME_MAX];
+	size_t name_len;
+
 	if (token.length < 1 || token.length > JAT_TOKEN_MAX) {
 		return JAT_BAD_TOKEN;
 	}
-	if (is_digest(token)) {
-		return JAT_DIGEST;
+	name_len = jat_read_name(token, format, name);
+	if (name_len > 0) {
+		return name_len == JAT_SHORTBYTES ? JAT_SHORT_TOKEN : JAT_DIGEST;
 	}
-	switch (jat->format) {
+	switch (format) {
+	case JAT_SHORT:
+		return JAT_BAD_TOKEN;
 	case JAT_SEALED:
 		return read_sealed(jat, token, kind, jid, jid_len);
 	case JAT_SIGNED:

@@ -6,7 +6,8 @@
 #include "containers/cells.h"
 #include "containers/deadlines.h"
 #include "containers/hashtable.h"
-#include "jid.h"
+
+enum { HASHED_TOGETHER_MAX = 512 }; /* bytes */
 
 enum { FIXED, MOVABLE, KINDS }; /* requests without, and with retries left */
 
@@ -22,17 +23,13 @@ struct pending_backend {
 	char jid[];
 };
 
-#define REQUESTER_BYTES_MASK ((UINT64_C(1) << 40) - 1)
-
-/* A requester's bare JID with pending requests, known by its hash alone, which takes less memory. */
-struct requester {
+/* A service address that pending requests were sent to. Most of them were sent to the same few. */
+struct service {
 	struct hashtable_node node;
-	uint64_t count : 24; /* at most PENDING_PER_REQUESTER_MAX */
-	uint64_t bytes : 40; /* at most PENDING_BYTES_EACH for each that may be, or what a single request holds */
+	size_t count; /* of these requests */
+	size_t address_len;
+	char address[];
 };
-
-_Static_assert(REQUESTER_BYTES_MASK / PENDING_BYTES_EACH >= PENDING_PER_REQUESTER_MAX,
-               "what the requests of one bare JID may hold does not fit");
 
 /* What the caller holds for a request. */
 struct kept {
@@ -43,25 +40,26 @@ struct kept {
 struct pending_entry {
 	struct hashtable_node node; /* in `entries`, by its answer */
 	struct deadline deadline;
+	struct requester *requester;
+	struct service *service;
 	struct pending_backend *backend;
 	struct pending_entry *previous; /* in the backend's ring */
 	struct pending_entry *next;
 	double added;
-	uint16_t requester_len;
-	uint16_t service_len;
 	uint32_t id_len : 23;
 	uint32_t has_kept : 1; /* whether it had retries when it was added */
 	uint32_t retries : 8;
-	char rest[]; /* a struct kept if `has_kept`, then requester, service and id */
+	char rest[]; /* a struct kept if `has_kept`, then the id */
 };
 
 struct pending {
 	struct hashtable entries;
 	struct hashtable backends;
-	struct hashtable requesters;
+	struct hashtable services;
 	struct deadlines deadlines;
+	struct requesters *book;
 	struct pending_backend *first_abandoned;
-	struct cells cells; /* the memory of all entries, backends and requesters */
+	struct cells cells; /* the memory of all entries, backends and services */
 	size_t bytes;
 	size_t max;
 	size_t max_per_requester;
@@ -82,7 +80,7 @@ static struct text jid_of(const struct pending_backend *backend)
 	return (struct text){backend->jid, backend->jid_len};
 }
 
-struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES])
+struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES], struct requesters *book)
 {
 	struct pending *pending = calloc(1, sizeof *pending);
 
@@ -90,10 +88,11 @@ struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES])
 		return NULL;
 	}
 	if (hashtable_init(&pending->entries, seed) != 0 || hashtable_init(&pending->backends, seed) != 0 ||
-	    hashtable_init(&pending->requesters, seed) != 0) {
+	    hashtable_init(&pending->services, seed) != 0) {
 		pending_free(pending);
 		return NULL;
 	}
+	pending->book = book;
 	pending_set_limits(pending, SIZE_MAX, SIZE_MAX);
 	return pending;
 }
@@ -112,7 +111,7 @@ void pending_free(struct pending *pending)
 	deadlines_free(&pending->deadlines);
 	hashtable_free(&pending->entries);
 	hashtable_free(&pending->backends);
-	hashtable_free(&pending->requesters);
+	hashtable_free(&pending->services);
 	free(pending);
 }
 
@@ -123,39 +122,54 @@ void pending_set_limits(struct pending *pending, size_t max, size_t max_per_requ
 		max_per_requester < PENDING_PER_REQUESTER_MAX ? max_per_requester : PENDING_PER_REQUESTER_MAX;
 }
 
-static uint64_t hash_bare(const struct pending *pending, struct text jid)
+static void append(char *end, struct text text)
 {
-	return hashtable_hash(&pending->requesters, jid_bare(jid));
+	if (text.length > 0) {
+		memcpy(end, text.bytes, text.length);
+	}
 }
 
-static struct requester *find_requester(const struct pending *pending, uint64_t hash)
+static struct text address_of(const struct service *service)
 {
-	struct hashtable_node *node = hashtable_find(&pending->requesters, hash);
-
-	return node == NULL ? NULL : (void *)((char *)node - offsetof(struct requester, node));
+	return (struct text){service->address, service->address_len};
 }
 
-static struct requester *get_requester(struct pending *pending, struct text jid)
+static struct service *find_service(const struct pending *pending, struct text address, uint64_t hash)
 {
-	uint64_t hash = hash_bare(pending, jid);
-	struct requester *requester = find_requester(pending, hash);
+	struct hashtable_node *node = hashtable_find(&pending->services, hash);
 
-	if (requester == NULL) {
-		requester = cells_alloc(&pending->cells, sizeof *requester);
-		if (requester == NULL) {
+	for (; node != NULL; node = hashtable_next(node)) {
+		struct service *service = (void *)((char *)node - offsetof(struct service, node));
+
+		if (text_is_equal(address, address_of(service))) {
+			return service;
+		}
+	}
+	return NULL;
+}
+
+static struct service *get_service(struct pending *pending, struct text address)
+{
+	uint64_t hash = hashtable_hash(&pending->services, address);
+	struct service *service = find_service(pending, address, hash);
+
+	if (service == NULL) {
+		service = cells_alloc(&pending->cells, sizeof *service + address.length);
+		if (service == NULL) {
 			return NULL;
 		}
-		*requester = (struct requester){.node.hash = hash};
-		hashtable_add(&pending->requesters, &requester->node);
+		*service = (struct service){.node.hash = hash, .address_len = address.length};
+		append(service->address, address);
+		hashtable_add(&pending->services, &service->node);
 	}
-	return requester;
+	return service;
 }
 
-static void put_requester(struct pending *pending, struct requester *requester)
+static void put_service(struct pending *pending, struct service *service)
 {
-	if (requester->count == 0) {
-		hashtable_remove(&pending->requesters, &requester->node);
-		cells_free(&pending->cells, requester, sizeof *requester);
+	if (service->count == 0) {
+		hashtable_remove(&pending->services, &service->node);
+		cells_free(&pending->cells, service, sizeof *service + service->address_len);
 	}
 }
 
@@ -258,28 +272,15 @@ static void leave_backend(struct pending_entry *entry)
 	entry->backend->count--;
 }
 
-static char *append(char *end, struct text text)
-{
-	if (text.length > 0) {
-		memcpy(end, text.bytes, text.length);
-	}
-	return end + text.length;
-}
-
 /* For an entry with `has_kept` only */
 static struct kept *kept_of(struct pending_entry *entry)
 {
 	return (void *)entry->rest;
 }
 
-static size_t texts_len(const struct pending_request *request)
-{
-	return request->requester.length + request->service.length + request->id.length;
-}
-
 static size_t entry_size(const struct pending_request *request, int has_kept)
 {
-	return offsetof(struct pending_entry, rest) + (has_kept ? sizeof(struct kept) : 0) + texts_len(request);
+	return offsetof(struct pending_entry, rest) + (has_kept ? sizeof(struct kept) : 0) + request->id.length;
 }
 
 /*
@@ -288,25 +289,25 @@ static size_t entry_size(const struct pending_request *request, int has_kept)
  */
 static size_t held_bytes(const struct pending_request *request)
 {
-	return entry_size(request, 1) + request->kept_bytes;
+	return entry_size(request, 1) + requester_jid(request->requester).length + request->service.length +
+	       request->kept_bytes;
 }
 
 static void fill_entry(struct pending_entry *entry, const struct pending_request *request)
 {
-	char *texts = entry->rest;
+	char *id = entry->rest;
 
 	entry->deadline.at = request->deadline;
 	entry->added = request->added;
-	entry->requester_len = (uint16_t)request->requester.length;
-	entry->service_len = (uint16_t)request->service.length;
+	entry->requester = request->requester;
 	entry->id_len = request->id.length & PENDING_ID_MAX;
 	entry->has_kept = request->retries > 0;
 	entry->retries = request->retries;
 	if (entry->has_kept) {
 		*kept_of(entry) = (struct kept){request->kept_bytes, request->kept};
-		texts += sizeof(struct kept);
+		id += sizeof(struct kept);
 	}
-	append(append(append(texts, request->requester), request->service), request->id);
+	append(id, request->id);
 }
 
 static struct pending_entry *new_entry(struct pending *pending, const struct pending_request *request)
@@ -332,29 +333,27 @@ static void free_entry(struct pending *pending, struct pending_entry *entry, con
 	cells_free(&pending->cells, entry, entry_size(request, entry->has_kept));
 }
 
-/* From now on, a request of `requester` holds so many bytes more. */
-static void hold(struct pending *pending, struct requester *requester, size_t bytes)
-{
-	requester->bytes = (requester->bytes + bytes) & REQUESTER_BYTES_MASK;
-	pending->bytes += bytes;
-}
-
-static void let_go(struct pending *pending, struct requester *requester, size_t bytes)
-{
-	requester->bytes = (requester->bytes - bytes) & REQUESTER_BYTES_MASK;
-	pending->bytes -= bytes;
-}
-
-/* The parts are hashed one by one: joined together, "ab" and "c" would be the same as "a" and "bc". */
+/*
+ * One hash of both, as that is what every request and every answer costs. No address has a NUL in it, so that "ab"
+ * and "c" are not the same as "a" and "bc"; where they are too long for that, each is hashed for itself.
+ */
 static uint64_t hash_answer(const struct pending *pending, const struct pending_answer *answer)
 {
-	uint64_t parts[] = {
-		hashtable_hash(&pending->entries, answer->from),
-		hashtable_hash(&pending->entries, answer->to),
-		hashtable_hash(&pending->entries, answer->id),
-	};
+	char joined[HASHED_TOGETHER_MAX];
+	size_t length = answer->to.length + 1 + answer->id.length;
 
-	return hashtable_hash(&pending->entries, (struct text){(const char *)parts, sizeof parts});
+	if (length > sizeof joined) {
+		uint64_t parts[] = {
+			hashtable_hash(&pending->entries, answer->to),
+			hashtable_hash(&pending->entries, answer->id),
+		};
+
+		return hashtable_hash(&pending->entries, (struct text){(const char *)parts, sizeof parts});
+	}
+	append(joined, answer->to);
+	joined[answer->to.length] = '\0';
+	append(joined + answer->to.length + 1, answer->id);
+	return hashtable_hash(&pending->entries, (struct text){joined, length});
 }
 
 /* For an entry that has the answer's hash, by which alone `to` is compared: the entry does not keep it. */
@@ -403,12 +402,12 @@ static int is_in_conflict(const struct pending_entry *same_answer, const struct 
 	return same_answer != NULL && !text_is_equal(request->service, pending_read(same_answer).service);
 }
 
-/* Why the request may not be added, or PENDING_OK. `requester` is who sends it, `hash` that of its answer. */
-static enum pending_status check_request(const struct pending *pending, const struct requester *requester,
-                                         const struct pending_request *request, const struct pending_answer *answer,
-                                         uint64_t hash)
+/* Why the request, whose answer has that hash, may not be added, or PENDING_OK */
+static enum pending_status check_request(const struct pending *pending, const struct pending_request *request,
+                                         const struct pending_answer *answer, uint64_t hash)
 {
-	size_t bytes = held_bytes(request);
+	size_t bytes = held_bytes(request), held;
+	size_t count = requesters_pending(pending->book, request->requester, &held);
 
 	if (is_bad_id(request->id)) {
 		return PENDING_BAD_ID;
@@ -416,49 +415,57 @@ static enum pending_status check_request(const struct pending *pending, const st
 	if (is_full(pending_count(pending), pending->bytes, bytes, pending->max)) {
 		return PENDING_FULL;
 	}
-	if (is_full(requester->count, requester->bytes, bytes, pending->max_per_requester)) {
+	if (is_full(count, held, bytes, pending->max_per_requester)) {
 		return PENDING_REQUESTER_FULL;
 	}
 	return is_in_conflict(find_by_hash(pending, answer, hash), request) ? PENDING_CONFLICT : PENDING_OK;
+}
+
+/* Makes an entry, which is not yet to be found. PENDING_OK or PENDING_NO_MEMORY */
+static enum pending_status make_entry(struct pending *pending, const struct pending_request *request,
+                                      struct text backend_jid, struct pending_entry **made)
+{
+	struct pending_backend *backend = get_backend(pending, backend_jid);
+	struct service *service = get_service(pending, request->service);
+	struct pending_entry *entry = NULL;
+
+	if (backend != NULL && service != NULL) {
+		entry = new_entry(pending, request);
+	}
+	if (entry != NULL && requesters_hold(pending->book, request->requester, held_bytes(request)) != 0) {
+		free_entry(pending, entry, request);
+		entry = NULL;
+	}
+	if (entry != NULL) {
+		entry->service = service;
+		service->count++;
+		join_backend(entry, backend);
+		*made = entry;
+		return PENDING_OK;
+	}
+	if (service != NULL) {
+		put_service(pending, service);
+	}
+	if (backend != NULL) {
+		put_backend(pending, backend);
+	}
+	return PENDING_NO_MEMORY;
 }
 
 enum pending_status pending_add(struct pending *pending, const struct pending_answer *answer,
                                 const struct pending_request *request, struct pending_entry **added)
 {
 	uint64_t hash = hash_answer(pending, answer);
-	struct requester *requester = get_requester(pending, request->requester);
-	enum pending_status status;
-	struct pending_backend *backend;
-	struct pending_entry *entry;
+	enum pending_status status = check_request(pending, request, answer, hash);
 
-	if (requester == NULL) {
-		return PENDING_NO_MEMORY;
+	if (status == PENDING_OK) {
+		status = make_entry(pending, request, answer->from, added);
 	}
-	status = check_request(pending, requester, request, answer, hash);
-	if (status != PENDING_OK) {
-		goto no_backend;
+	if (status == PENDING_OK) {
+		pending->bytes += held_bytes(request);
+		(*added)->node.hash = hash;
+		hashtable_add(&pending->entries, &(*added)->node);
 	}
-	status = PENDING_NO_MEMORY;
-	backend = get_backend(pending, answer->from);
-	if (backend == NULL) {
-		goto no_backend;
-	}
-	entry = new_entry(pending, request);
-	if (entry == NULL) {
-		goto no_entry;
-	}
-	requester->count++;
-	hold(pending, requester, held_bytes(request));
-	join_backend(entry, backend);
-	entry->node.hash = hash;
-	hashtable_add(&pending->entries, &entry->node);
-	*added = entry;
-	return PENDING_OK;
-
-no_entry:
-	put_backend(pending, backend);
-no_backend:
-	put_requester(pending, requester);
 	return status;
 }
 
@@ -493,7 +500,8 @@ void pending_fix(struct pending *pending, struct pending_entry *entry)
 {
 	struct kept *kept = kept_of(entry);
 
-	let_go(pending, find_requester(pending, hash_bare(pending, pending_read(entry).requester)), kept->bytes);
+	requesters_lighten(pending->book, entry->requester, kept->bytes);
+	pending->bytes -= kept->bytes;
 	leave_backend(entry);
 	entry->retries = 0;
 	kept->bytes = 0;
@@ -523,17 +531,16 @@ struct pending_entry *pending_first_abandoned(const struct pending *pending)
 struct pending_request pending_read(const struct pending_entry *entry)
 {
 	struct kept kept = {0};
-	const char *requester = entry->rest, *service;
+	const char *id = entry->rest;
 
 	if (entry->has_kept) {
 		memcpy(&kept, entry->rest, sizeof kept);
-		requester += sizeof kept;
+		id += sizeof kept;
 	}
-	service = requester + entry->requester_len;
 	return (struct pending_request){
-		.requester = {requester, entry->requester_len},
-		.service = {service, entry->service_len},
-		.id = {service + entry->service_len, entry->id_len},
+		.requester = entry->requester,
+		.service = address_of(entry->service),
+		.id = {id, entry->id_len},
 		.added = entry->added,
 		.deadline = entry->deadline.at,
 		.retries = entry->retries,
@@ -546,14 +553,15 @@ struct pending_request pending_read(const struct pending_entry *entry)
 void pending_remove(struct pending *pending, struct pending_entry *entry)
 {
 	struct pending_request request = pending_read(entry);
-	struct requester *requester = find_requester(pending, hash_bare(pending, request.requester));
+	size_t bytes = held_bytes(&request);
 
-	let_go(pending, requester, held_bytes(&request));
-	requester->count--;
-	put_requester(pending, requester);
+	hashtable_remove(&pending->entries, &entry->node);
+	pending->bytes -= bytes;
+	requesters_release(pending->book, entry->requester, bytes);
 	leave_backend(entry);
 	put_backend(pending, entry->backend);
-	hashtable_remove(&pending->entries, &entry->node);
+	entry->service->count--;
+	put_service(pending, entry->service);
 	free_entry(pending, entry, &request);
 }
 

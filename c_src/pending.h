@@ -8,12 +8,14 @@
  * found first in, first out.
  *
  * The table keeps the backend and the id, and compares them byte by byte. It does not
- * keep the address that the answer is sent to, and compares a keyed hash of all three in
+ * keep the address that the answer is sent to, and compares a keyed hash of that and the id in
  * its place: an answer to another address is taken for the right one with a probability
  * of 2^-64, which nobody can raise who does not know the seed. Whoever finds that too
  * much has to compare what the address stands for with the requester that pending_read
- * tells. Requesters' bare JIDs are told apart by such a hash, too: two with the same one
- * would share a limit.
+ * tells.
+ *
+ * Who has sent a request stands in the book (requesters.h), which also counts what each bare
+ * JID has pending. As long as a request is pending, its requester is not forgotten there.
  *
  * No call does more than O(log n) work, growth included, but for looking through
  * the requests with one and the same answer, of which a limit per requester
@@ -28,13 +30,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "requesters.h"
 #include "text.h"
 
 enum {
 	PENDING_SEEDBYTES = 16,
 	PENDING_BYTES_EACH = 4096, /* what each request that a limit allows may hold, on average: see pending_set_limits */
-	PENDING_PER_REQUESTER_MAX = (1 << 24) - 1, /* no limit allows one requester more */
-	PENDING_ID_MAX = (1 << 23) - 1,            /* bytes */
+	PENDING_PER_REQUESTER_MAX = REQUESTERS_COUNT_MAX, /* no limit allows one requester more */
+	PENDING_ID_MAX = (1 << 23) - 1,                   /* bytes */
 };
 
 enum pending_status {
@@ -53,10 +56,10 @@ struct pending_answer {
 	struct text id;
 };
 
-/* What is remembered of a request. A JID has at most 3071 bytes (RFC 7622 section 3.1). */
+/* What is remembered of a request. */
 struct pending_request {
-	struct text requester; /* at most UINT16_MAX bytes */
-	struct text service;   /* the service address the requester had used; likewise */
+	struct requester *requester; /* in the book */
+	struct text service;         /* the service address the requester had used */
 	struct text id;
 	double added;        /* when it was handed to this backend; not NaN */
 	double deadline;     /* not NaN */
@@ -70,10 +73,11 @@ struct pending;
 struct pending_entry;
 
 /*
- * An empty table without limits but PENDING_PER_REQUESTER_MAX; `seed` (secret, copied) keys its hash. NULL if
- * there is no memory. The caller owns it: pending_free.
+ * An empty table without limits but PENDING_PER_REQUESTER_MAX; `seed` (secret, copied) keys its hash. Its
+ * requests are those of requesters in `book`, which stays the caller's and is to be freed after the table. NULL
+ * if there is no memory. The caller owns it: pending_free.
  */
-struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES]);
+struct pending *pending_new(const uint8_t seed[PENDING_SEEDBYTES], struct requesters *book);
 
 /* Frees the table and what is left in it, and wipes the seed; NULL is harmless. */
 void pending_free(struct pending *pending);
@@ -82,7 +86,7 @@ void pending_free(struct pending *pending);
  * From now on, nothing is added beyond `max` requests in all and
  * `max_per_requester` of one requester's bare JID (what is before the "/"), nor
  * beyond PENDING_BYTES_EACH times as many bytes that they hold: their entries,
- * texts and kept_bytes. A requester's only request may be of any size, and so may
+ * texts, the requester's JID among them, and kept_bytes. A requester's only request may be of any size, and so may
  * the only one in all.
  */
 void pending_set_limits(struct pending *pending, size_t max, size_t max_per_requester);
@@ -132,7 +136,7 @@ void pending_abandon(struct pending *pending, struct text jid);
 /* Some abandoned request, or NULL. */
 struct pending_entry *pending_first_abandoned(const struct pending *pending);
 
-/* The request of `entry`; its texts are valid as long as the entry. */
+/* The request of `entry`; its texts and its requester are valid as long as the entry. */
 struct pending_request pending_read(const struct pending_entry *entry);
 
 /* Removes and frees `entry`. */

@@ -11,6 +11,7 @@
 struct pool_backend {
 	struct hashtable_node node;
 	enum pool_state state;
+	int8_t format;
 	struct candidate candidate;
 	char jid[];
 };
@@ -155,6 +156,7 @@ int pool_add(struct pool *pool, struct text jid)
 	memcpy(backend->jid, jid.bytes, jid.length);
 	backend->candidate = (struct candidate){.jid = {backend->jid, jid.length}};
 	backend->state = POOL_STATES - 1;
+	backend->format = POOL_NO_FORMAT;
 	pool->counts[backend->state]++;
 	place(pool, count, backend);
 	set_state(pool, backend, POOL_READY);
@@ -229,6 +231,17 @@ int pool_set_priority(struct pool *pool, struct text jid, int8_t priority)
 	return 1;
 }
 
+int pool_set_format(struct pool *pool, struct text jid, int8_t format)
+{
+	struct pool_backend *backend = find(pool, jid);
+
+	if (backend == NULL || backend->format == format) {
+		return 0;
+	}
+	backend->format = format;
+	return 1;
+}
+
 static int prepare_orders(struct pool *pool, const struct strategy *strategy)
 {
 	enum pool_state state;
@@ -277,6 +290,21 @@ enum pool_state pool_state(const struct pool *pool, struct text jid)
 	return backend == NULL ? POOL_STATES : backend->state;
 }
 
+const struct pool_backend *pool_find(const struct pool *pool, struct text jid)
+{
+	return find(pool, jid);
+}
+
+struct text pool_jid(const struct pool_backend *backend)
+{
+	return backend->candidate.jid;
+}
+
+int8_t pool_format(const struct pool_backend *backend)
+{
+	return backend->format;
+}
+
 size_t pool_count(const struct pool *pool)
 {
 	return pool->by_jid.node_count;
@@ -315,7 +343,7 @@ static struct pool_backend *find_optional(const struct pool *pool, struct text j
 	return jid.bytes == NULL ? NULL : find(pool, jid);
 }
 
-struct text pool_pick(struct pool *pool, const struct request *request, struct text avoided)
+const struct pool_backend *pool_pick(struct pool *pool, const struct request *request, struct text avoided)
 {
 	struct pool_backend *requester = find_optional(pool, request->requester);
 	struct pool_backend *other = find_optional(pool, avoided);
@@ -325,8 +353,5 @@ struct text pool_pick(struct pool *pool, const struct request *request, struct t
 	for (state = POOL_READY; state < POOL_AWAY && picked == NULL; state++) {
 		picked = pick_of(pool, state, excepted, request);
 	}
-	if (picked == NULL || picked == requester) {
-		return (struct text){NULL, 0};
-	}
-	return picked->candidate.jid;
+	return picked == requester ? NULL : picked;
 }

@@ -19,6 +19,7 @@
 enum {
 	POOL_SEEDBYTES = 24,
 	POOL_KEYBYTES = STRATEGY_KEYBYTES,
+	POOL_NO_FORMAT = -1,
 };
 
 /* Whether a backend is chosen for new requests. What it has, it may answer in any state. */
@@ -30,6 +31,7 @@ enum pool_state {
 };
 
 struct pool;
+struct pool_backend;
 
 /*
  * An empty pool, which chooses by strategy_random; `seed` (copied) keys its hash and
@@ -60,6 +62,12 @@ int pool_set_state(struct pool *pool, struct text jid, enum pool_state state);
 int pool_set_priority(struct pool *pool, struct text jid, int8_t priority);
 
 /*
+ * Gives the backend `jid` a format, in which its caller writes it addresses: any number from 0 on, or POOL_NO_FORMAT,
+ * as it has at first. 1 if that is another than before, 0 if not or if it is no backend.
+ */
+int pool_set_format(struct pool *pool, struct text jid, int8_t format);
+
+/*
  * Chooses by `strategy` from now on; nothing happens if that and `key` (copied) are as
  * before. By a strategy that chooses consistently, who gets what follows from the key
  * and from which backends are ready (or suspended), and from nothing else.
@@ -72,6 +80,15 @@ const struct strategy *pool_strategy(const struct pool *pool);
 
 /* The state of the backend `jid`; POOL_STATES if it is none. */
 enum pool_state pool_state(const struct pool *pool, struct text jid);
+
+/* The backend `jid`, or NULL; valid until it is removed, as are its JID and what else is asked of it below. */
+const struct pool_backend *pool_find(const struct pool *pool, struct text jid);
+
+/* The JID of a backend */
+struct text pool_jid(const struct pool_backend *backend);
+
+/* The format of a backend, or POOL_NO_FORMAT */
+int8_t pool_format(const struct pool_backend *backend);
 
 /* How many backends there are. */
 size_t pool_count(const struct pool *pool);
@@ -86,14 +103,13 @@ int pool_serves(const struct pool *pool);
 int pool_is_ready(const struct pool *pool);
 
 /*
- * The JID of the backend for `request`, chosen by the strategy among those that are ready,
- * or else among those that are suspended; no text if there is none. Valid until that
- * backend is removed.
+ * The backend for `request`, chosen by the strategy among those that are ready,
+ * or else among those that are suspended; NULL if there is none. Valid until it is removed.
  *
  * A requester that is a backend itself does not get its own request: it is left out of
  * the choice. If `avoided` (a JID, or no text) is a backend, that one is left out instead.
- * Should the choice then fall on the requester, no text is returned.
+ * Should the choice then fall on the requester, NULL is returned.
  */
-struct text pool_pick(struct pool *pool, const struct request *request, struct text avoided);
+const struct pool_backend *pool_pick(struct pool *pool, const struct request *request, struct text avoided);
 
 #endif

@@ -5,9 +5,9 @@
 local jid = require "util.jid";
 local find, sub = string.find, string.sub;
 
--- Why a resource does not decode, where it may still be a token that a backend has been given: a digest cannot be
--- decoded by anybody, and in the plain format any JID can be a token.
-local LOOKS_LIKE_TOKEN = { digest = true, plain = true };
+-- Why a resource does not tell a requester, where it may still be a token that a backend has been given: the book may have
+-- forgotten whose name it is, and in the plain format any JID can be a token.
+local LOOKS_LIKE_TOKEN = { short = true, digest = true, plain = true };
 
 local addresses = {};
 addresses.__index = addresses;
@@ -30,17 +30,10 @@ end
 
 local split_resource = addresses.split_resource;
 
--- (jat, target) -> addresses
--- jat: the core's, with its keys; target: the prepared bare JID
-function addresses.new(jat, target)
-	return setmetatable({ jat = jat, target = target }, addresses);
-end
-
--- (requester, service) -> the address that a backend sees, when the requester has sent something to that service
--- address | nil: the requester's address cannot be translated
-function addresses:translate(requester, service)
-	local token = self.jat:encode(requester);
-	return token and split_resource(service).."/"..token;
+-- (exchange, target) -> addresses
+-- exchange: the core's; target: the prepared bare JID
+function addresses.new(exchange, target)
+	return setmetatable({ exchange = exchange, target = target }, addresses);
 end
 
 -- (from, to) -> why a request to this address is refused, a name of failures.lua | nil if it is not
@@ -51,7 +44,7 @@ function addresses:refused_token(from, to)
 	if not resource then
 		return nil;
 	end
-	local requester, reason = self.jat:decode(resource);
+	local requester, reason = self.exchange:resolve(resource);
 	if split_resource(from) == self.target then
 		return (requester or LOOKS_LIKE_TOKEN[reason]) and "not-by-backends" or nil;
 	end

@@ -3,28 +3,25 @@
 local handover = {};
 
 -- (setup) -> hand_over
--- setup: { addresses, pending, deadlines }
+-- setup: { exchange, deadlines }
 function handover.new(setup)
-	local addresses, pending, deadlines = setup.addresses, setup.pending, setup.deadlines;
-	local translate, watch = addresses.translate, deadlines.watch; -- every request needs them
+	local exchange, deadlines = setup.exchange, setup.deadlines;
+	local dispatch, watch = exchange.dispatch, deadlines.watch; -- every request needs them
 
-	-- (stanza, backend, requester, service, id, added, deadline, retries) -> true | nil, a name of failures.lua
-	-- stanza: it is changed and sent, and kept if it is a get that can be sent again; added, deadline: on util.time's clock;
-	-- retries: how often it can be sent again, if it is a get
-	return function (stanza, backend, requester, service, id, added, deadline, retries)
+	-- (stanza, requester, service, id, time, deadline, retries[, backend]) -> true | nil, a name of failures.lua
+	-- stanza: it is changed and sent, and kept if it is a get that can be sent again; time (now), deadline: on util.time's
+	-- clock; retries: how often it can be sent again, if it is a get; backend: the one that gets it, or nil: one is chosen
+	return function (stanza, requester, service, id, time, deadline, retries, backend)
 		local attr = stanza.attr;
-		local translated = translate(addresses, requester, service);
-		if not translated then
-			return nil, "bad-address";
+		local chosen, address = dispatch(exchange, requester, service, id, time, deadline,
+			attr.type == "get" and retries or 0, stanza, backend);
+		if not chosen then
+			return nil, address;
 		end
-		local ok, failure = pending:add(backend, translated, id, requester, service, added, deadline,
-			attr.type == "get" and retries or 0, stanza);
-		if ok then
-			watch(deadlines, deadline);
-			attr.from, attr.to = translated, backend;
-			module:send(stanza);
-		end
-		return ok, failure;
+		watch(deadlines, deadline);
+		attr.from, attr.to = address, chosen;
+		module:send(stanza);
+		return true;
 	end;
 end
 

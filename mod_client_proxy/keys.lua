@@ -52,7 +52,7 @@ end
 -- Gives the jat the keys of the store (a keyval one), which must then not be given others.
 -- lifetime: seconds; saved: what save() returned before a reload, or nil;
 -- clock: the function that returns the wall clock's seconds, os.time if nil
--- keys: { rotate() and save(), see below; due: the seconds until rotate() should be called }
+-- keys: { rotate(), save() and name(), see below; due: the seconds until rotate() should be called }
 function keys.open(jat, store, lifetime, saved, clock)
 	clock = clock or os.time;
 	local stored, read_error = store:get(nil);
@@ -107,7 +107,12 @@ function keys.open(jat, store, lifetime, saved, clock)
 		return { stored = stored, is_stored = is_stored, is_failing = is_failing };
 	end
 
-	return { due = rotate(), rotate = rotate, save = save };
+	-- What tells the current key from all others
+	local function name()
+		return ("%d of %d"):format(stored.current.id, stored.current.created);
+	end
+
+	return { due = rotate(), rotate = rotate, save = save, name = name };
 end
 
 return keys;

@@ -23,7 +23,7 @@ local sha256 = require "util.hashes".sha256;
 local addresses = module:require "addresses";
 local failures = module:require "failures";
 
--- What a reload carries over: { target, pool, backends, subscription, pending, keys, totals }
+-- What a reload carries over: { target, pool, backends, subscription, book, book_of, pending, keys, totals }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -67,8 +67,24 @@ local keeps_target = saved.target == options.target;
 local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
 -- The key never changes, so that sender and recipient make the same choices after a restart.
 must(pool:set_strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES)));
-local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));
+local book = saved.book or must(core.requesters(random_bytes(core.REQUESTERS_SEEDBYTES)));
+book:set_max(options.max_requesters);
+local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES), book));
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
+
+local exchange = must(core.exchange(jat, book, pool, pending));
+local book_of = saved.book_of; -- the format and the key of the tokens in the book
+
+-- Tokens in another format, or of another key, are new ones.
+local function renew_book()
+	local current = options.address_format.." by "..keys.name();
+	if current ~= book_of then
+		book:new_generation();
+		book_of = current;
+	end
+end
+
+renew_book();
 
 if saved.target and not keeps_target then
 	answers:give_up(pending, "retargeted");
@@ -106,7 +122,8 @@ local requests = module:require "requests".new {
 	retries = options.retries;
 	max_pending = options.max_pending;
 	max_pending_per_requester = options.max_pending_per_requester;
-	addresses = addresses.new(jat, options.target);
+	addresses = addresses.new(exchange, options.target);
+	exchange = exchange;
 	pool = pool;
 	pending = pending;
 	failures = answers;
@@ -158,12 +175,16 @@ module:hook_global("host-activated", function (host)
 	end
 end, -10); -- when its modules are loaded
 
-local rotation = module:add_timer(keys.due, keys.rotate);
+local rotation = module:add_timer(keys.due, function ()
+	local due = keys.rotate();
+	renew_book();
+	return due;
+end);
 
 function module.save()
 	return {
 		target = options.target; pool = pool; backends = backends:save(); subscription = subscription:save();
-		pending = pending; keys = keys.save(); totals = metrics.totals;
+		book = book; book_of = book_of; pending = pending; keys = keys.save(); totals = metrics.totals;
 	};
 end
 

@@ -120,11 +120,12 @@ end
 
 local options = {
 	target = read_target("target_address");
-	address_format = read_choice("client_proxy_address_format", "sealed", core.FORMATS);
+	address_format = read_choice("client_proxy_address_format", "short", core.FORMATS);
 	request_timeout = read_period("client_proxy_request_timeout", 60, 1, 3600);
 	retries = read_integer("client_proxy_retries", 1, 0, 10);
 	max_pending = read_integer("client_proxy_max_pending", 100000, 1, 10000000);
 	max_pending_per_requester = read_integer("client_proxy_max_pending_per_requester", 256, 1, 10000000);
+	max_requesters = read_integer("client_proxy_max_requesters", 100000, 1, 10000000);
 	strategy = read_choice("client_proxy_strategy", "random", core.STRATEGIES);
 	resources = read_resources("client_proxy_resources");
 	auto_approve = read_boolean("client_proxy_auto_approve", true);

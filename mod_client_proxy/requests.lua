@@ -19,41 +19,44 @@ local IS_ANSWER = kinds.IS_ANSWER;
 local requests = {};
 requests.__index = requests;
 
--- Chooses a backend, and hands the request to it.
+-- Hands the request to a backend.
 local function dispatch(self, origin, stanza)
-	local requester, service, id = stanza.attr.from, stanza.attr.to, stanza.attr.id;
-	local pool, pending = self.pool, self.pending;
+	local attr = stanza.attr;
 	if self.is_stopped then
 		return self.failures:refuse(origin, stanza, "unloaded");
 	end
-	local backend = pool:pick(requester, service, pending);
-	if not backend then
-		return self.failures:refuse(origin, stanza, "no-backend");
-	end
 	local time = now();
-	local deadline = time + self.timeout;
-	local ok, failure = self.hand_over(stanza, backend, requester, service, id, time, deadline, self.max_retries);
-	if failure == "conflict" then -- that backend has another request that looks the same
-		backend = pool:pick(requester, service, pending, backend);
-		if backend then
-			ok, failure = self.hand_over(stanza, backend, requester, service, id, time, deadline, self.max_retries);
-		end
-	end
+	local ok, failure = self.hand_over(stanza, attr.from, attr.to, attr.id, time, time + self.timeout, self.max_retries);
 	if not ok then
 		self.failures:refuse(origin, stanza, failure);
 	end
 end
 
--- The answer goes to its requester, or, if a server says that the backend cannot be reached, the request to another
+-- A result goes to its requester. -> true | nil: nobody waits for it
+local function settle_result(self, stanza)
+	local attr = stanza.attr;
+	local backend = attr.from;
+	local requester, service = self.exchange:settle(backend, attr.to, attr.id, now());
+	if not requester then
+		return;
+	end
+	attr.from, attr.to = service, requester;
+	module:send(stanza);
+	if not self.is_retired then -- by a reload while the answer was sent
+		self.backends:alive(backend);
+	end
+	return true;
+end
+
+-- An error goes to its requester, or, if a server says that the backend cannot be reached, the request to another
 -- backend. Only after that is anybody told, as that can have any consequences. -> true | nil: nobody waits for it
-local function settle(self, origin, stanza)
+local function settle_error(self, origin, stanza)
 	local attr = stanza.attr;
 	local requester, service, id, backend, added, deadline, left, kept = self.pending:take(attr.from, attr.to, attr.id);
 	if not requester then
 		return;
 	end
-	local is_error = attr.type == "error";
-	local bounce = is_error and bounce_kind(origin, stanza, self.pool) or nil;
+	local bounce = bounce_kind(origin, stanza, self.pool);
 	if bounce and kind_of_settlement(bounce, kept ~= nil, self.pool, backend) == "retry" then
 		self.retries:retry(requester, service, id, backend, added, deadline, left, kept);
 		if bounce == "unreachable" then
@@ -61,7 +64,7 @@ local function settle(self, origin, stanza)
 		end
 		return true;
 	end
-	self.metrics:count_answer(is_error and "error" or "answered", now() - added);
+	self.exchange:count_error(now() - added);
 	attr.from, attr.to = service, requester;
 	module:send(stanza);
 	if self.is_retired then -- by a reload while the answer was sent
@@ -90,7 +93,10 @@ local function add_handlers(self)
 		if kind == "request" then
 			return;
 		elseif kind == "answer" then
-			return settle(self, origin, stanza);
+			if stanza.attr.type == "result" then
+				return settle_result(self, stanza);
+			end
+			return settle_error(self, origin, stanza);
 		elseif kind == "refused" then
 			self.failures:refuse(origin, stanza, failure);
 		else
@@ -119,15 +125,15 @@ end
 
 -- (setup) -> requests, with the handlers for IQ and message events
 -- setup: { timeout (seconds), retries, max_pending, max_pending_per_requester: the options of these names;
---          addresses, pool, pending, failures, metrics, backends, events (see mod_client_proxy.lua) }
+--          addresses, exchange, pool, pending, failures, metrics, backends, events (see mod_client_proxy.lua) }
 function requests.new(setup)
 	local pool, pending, failures, metrics = setup.pool, setup.pending, setup.failures, setup.metrics;
 	pending:set_limits(setup.max_pending, setup.max_pending_per_requester);
 	local watched = deadlines.new { pending = pending, failures = failures, backends = setup.backends };
-	local hand_over = handover.new { addresses = setup.addresses, pending = pending, deadlines = watched };
+	local hand_over = handover.new { exchange = setup.exchange, deadlines = watched };
 	local self = setmetatable({
 		timeout = setup.timeout, max_retries = setup.retries;
-		addresses = setup.addresses, pool = pool, pending = pending, backends = setup.backends;
+		addresses = setup.addresses, exchange = setup.exchange, pool = pool, pending = pending, backends = setup.backends;
 		failures = failures, metrics = metrics, hand_over = hand_over, deadlines = watched;
 		retries = retries.new {
 			pool = pool, pending = pending, hand_over = hand_over;

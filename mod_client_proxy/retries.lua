@@ -20,7 +20,7 @@ retries.__index = retries;
 -- (self, backend, ...): sends what the pending table has let go to that backend. If that is nil, or the request cannot
 -- be added for it, the requester gets an error.
 local function resend(self, backend, requester, service, id, _, _, deadline, left, stanza)
-	if backend and self.hand_over(st.clone(stanza), backend, requester, service, id, now(), deadline, left - 1) then
+	if backend and self.hand_over(st.clone(stanza), requester, service, id, now(), deadline, left - 1, backend) then
 		self.metrics:count("retries");
 	else
 		self.failures:fail(requester, service, id, "backend-gone");

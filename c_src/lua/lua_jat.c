@@ -1,13 +1,16 @@
 /*
  * core.jat: the token codec
  */
+#include "lua/lua_jat.h"
 #include "jat.h"
 #include "lua/lua_core.h"
 #include "lua/lua_object.h"
 
-static const char *jat_code(enum jat_status status)
+const char *jat_code(enum jat_status status)
 {
 	switch (status) {
+	case JAT_SHORT_TOKEN:
+		return "short";
 	case JAT_DIGEST:
 		return "digest";
 	case JAT_PLAIN_TOKEN:
@@ -27,7 +30,13 @@ static const char *jat_code(enum jat_status status)
 	return "bad-token";
 }
 
-static const char *const jat_formats[] = {"sealed", "signed", "plain", NULL};
+/* In the order of enum jat_format */
+static const char *const jat_formats[] = {"short", "sealed", "signed", "plain", NULL};
+
+enum jat_format check_format(lua_State *L, int arg)
+{
+	return (enum jat_format)luaL_checkoption(L, arg, NULL, jat_formats);
+}
 
 /*
  * core.jat(host, format) -> jat | nil, "no-memory": a codec for the proxy host `host`, without a key
@@ -36,7 +45,7 @@ static const char *const jat_formats[] = {"sealed", "signed", "plain", NULL};
 static int l_jat_new(lua_State *L)
 {
 	struct text host = check_text(L, 1);
-	enum jat_format format = (enum jat_format)luaL_checkoption(L, 2, NULL, jat_formats);
+	enum jat_format format = check_format(L, 2);
 	void **object = new_object(L, JAT_TYPE, 0);
 
 	*object = jat_new(host, format);
@@ -73,7 +82,7 @@ static int l_jat_encode(lua_State *L)
 	const struct jat *jat = check_object(L, JAT_TYPE);
 	char token[JAT_TOKEN_MAX];
 	size_t token_len;
-	enum jat_status status = jat_encode(jat, JAT_REQUESTER, check_text(L, 2), token, &token_len);
+	enum jat_status status = jat_encode(jat, jat_format(jat), JAT_REQUESTER, check_text(L, 2), token, &token_len);
 
 	if (status != JAT_OK) {
 		return fail(L, jat_code(status));
@@ -83,8 +92,9 @@ static int l_jat_encode(lua_State *L)
 }
 
 /*
- * jat:decode(token) -> jid | nil, "digest" | "plain" | "bad-token" | "unknown-key" | "forged"
- * A digest is a token, too, but does not tell its requester. A plain one does, but anybody could have made it.
+ * jat:decode(token) -> jid | nil, "short" | "digest" | "plain" | "bad-token" | "unknown-key" | "forged"
+ * A short token or a digest is a name, which does not tell by itself whose it is. A plain one does, but anybody could have
+ * made it.
  */
 static int l_jat_decode(lua_State *L)
 {
@@ -92,7 +102,7 @@ static int l_jat_decode(lua_State *L)
 	enum jat_kind kind;
 	char jid[JAT_JID_MAX];
 	size_t jid_len;
-	enum jat_status status = jat_decode(jat, check_text(L, 2), &kind, jid, &jid_len);
+	enum jat_status status = jat_decode(jat, jat_format(jat), check_text(L, 2), &kind, jid, &jid_len);
 
 	if (status != JAT_OK) {
 		return fail(L, jat_code(status));

@@ -6,6 +6,7 @@
  * request's entry and comes back with it: it lies in the userdata's user value, a
  * table, at a place that the entry alone knows, and is taken out when the entry is.
  */
+#include "lua/lua_pending.h"
 #include "lua/lua_core.h"
 #include "lua/lua_object.h"
 #include "lua/lua_weight.h"
@@ -15,16 +16,7 @@ enum {
 	KEPT_BYTES_MAX = 8192, /* of one request */
 };
 
-/* A text that is no longer than pending_request has room for */
-static struct text check_address(lua_State *L, int arg)
-{
-	struct text text = check_text(L, arg);
-
-	luaL_argcheck(L, text.length <= UINT16_MAX, arg, "too long");
-	return text;
-}
-
-static double check_time(lua_State *L, int arg)
+double check_time(lua_State *L, int arg)
 {
 	double time = luaL_checknumber(L, arg);
 
@@ -32,7 +24,7 @@ static double check_time(lua_State *L, int arg)
 	return time;
 }
 
-static struct pending_answer check_answer(lua_State *L)
+struct pending_answer check_answer(lua_State *L)
 {
 	return (struct pending_answer){
 		.from = check_text(L, 2),
@@ -47,6 +39,17 @@ static size_t check_size(lua_State *L, int arg)
 
 	luaL_argcheck(L, size >= 0, arg, "negative");
 	return (size_t)size;
+}
+
+uint8_t check_retries(lua_State *L, int arg, int stanza)
+{
+	lua_Integer retries = luaL_optinteger(L, arg, 0);
+
+	luaL_argcheck(L, retries >= 0 && retries <= UINT8_MAX, arg, "0 to 255 expected");
+	if (retries > 0) {
+		luaL_checktype(L, stanza, LUA_TTABLE);
+	}
+	return (uint8_t)retries;
 }
 
 static const char *pending_code(enum pending_status status)
@@ -67,15 +70,21 @@ static const char *pending_code(enum pending_status status)
 	return "no-memory";
 }
 
-/* core.pending(seed) -> pending | nil, "no-memory": an empty table; `seed`: PENDING_SEEDBYTES secret random bytes */
+/*
+ * core.pending(seed, book) -> pending | nil, "no-memory": an empty table for requests of those in `book`
+ * seed: PENDING_SEEDBYTES secret random bytes
+ */
 static int l_pending_new(lua_State *L)
 {
 	const uint8_t *seed = check_bytes(L, 1, PENDING_SEEDBYTES);
-	void **object = new_object(L, PENDING_TYPE, 1);
+	struct requesters *book = check_object_at(L, 2, REQUESTERS_TYPE);
+	void **object = new_object(L, PENDING_TYPE, PENDING_USER_VALUES);
 
 	lua_newtable(L);
-	lua_setiuservalue(L, -2, 1);
-	*object = pending_new(seed);
+	lua_setiuservalue(L, -2, PENDING_KEPT);
+	lua_pushvalue(L, 2); /* as the book has to last as long as the table */
+	lua_setiuservalue(L, -2, PENDING_BOOK);
+	*object = pending_new(seed, book);
 	return *object == NULL ? no_memory(L) : 1;
 }
 
@@ -100,34 +109,48 @@ static int l_pending_set_limits(lua_State *L)
 	return 0;
 }
 
-/* Keeps the stanza at `index` if the request has retries. If that is too large, it has none from now on. */
-static void keep(lua_State *L, int index, struct pending_request *request)
+uint8_t keep(lua_State *L, int pending, int stanza, uint8_t retries, uint32_t *bytes, int32_t *place)
 {
-	size_t bytes = request->retries > 0 ? lua_weight(L, index, KEPT_BYTES_MAX) : 0;
+	size_t weight = retries > 0 ? lua_weight(L, stanza, KEPT_BYTES_MAX) : 0;
 
-	if (bytes > KEPT_BYTES_MAX) {
-		request->retries = 0;
+	if (retries == 0 || weight > KEPT_BYTES_MAX) {
+		return 0;
 	}
-	if (request->retries > 0) {
-		lua_getiuservalue(L, 1, 1);
-		lua_pushvalue(L, index);
-		request->kept = luaL_ref(L, -2);
-		request->kept_bytes = (uint32_t)bytes;
-		lua_pop(L, 1);
-	}
+	lua_getiuservalue(L, pending, PENDING_KEPT);
+	lua_pushvalue(L, stanza);
+	*place = luaL_ref(L, -2);
+	*bytes = (uint32_t)weight;
+	lua_pop(L, 1);
+	return retries;
 }
 
-/* Pushes the stanza that is kept for the request, or nil, and forgets it. That needs no memory. */
-static void push_kept(lua_State *L, const struct pending_request *request)
+void push_kept(lua_State *L, int pending, uint8_t retries, int32_t place)
 {
-	if (request->retries == 0) {
+	if (retries == 0) {
 		lua_pushnil(L);
 		return;
 	}
-	lua_getiuservalue(L, 1, 1);
-	lua_rawgeti(L, -1, request->kept);
-	luaL_unref(L, -2, request->kept);
+	lua_getiuservalue(L, pending, PENDING_KEPT);
+	lua_rawgeti(L, -1, place);
+	luaL_unref(L, -2, place);
 	lua_remove(L, -2);
+}
+
+/* The requester with the JID `jid`, added to the table's book without a token if it was not there; NULL if it cannot
+ * be. */
+static struct requester *get_requester(lua_State *L, struct text jid)
+{
+	struct requesters *book;
+	struct requester *requester;
+
+	lua_getiuservalue(L, 1, PENDING_BOOK);
+	book = check_object_at(L, -1, REQUESTERS_TYPE);
+	lua_pop(L, 1);
+	requester = requesters_find(book, jid);
+	if (requester == NULL && requesters_add(book, jid, (struct text){NULL, 0}, &requester) != REQUESTERS_OK) {
+		return NULL;
+	}
+	return requester;
 }
 
 /*
@@ -142,26 +165,26 @@ static int l_pending_add(lua_State *L)
 {
 	struct pending *pending = check_object(L, PENDING_TYPE);
 	struct pending_answer answer = check_answer(L);
+	struct text requester = check_text(L, 5);
 	struct pending_request request = {
-		.requester = check_address(L, 5),
-		.service = check_address(L, 6),
+		.service = check_text(L, 6),
 		.id = answer.id,
 		.added = check_time(L, 7),
 		.deadline = check_time(L, 8),
+		.retries = check_retries(L, 9, 10),
 	};
-	lua_Integer retries = luaL_optinteger(L, 9, 0);
 	struct pending_entry *entry;
 	enum pending_status status;
 
-	luaL_argcheck(L, retries >= 0 && retries <= UINT8_MAX, 9, "0 to 255 expected");
-	if (retries > 0) {
-		luaL_checktype(L, 10, LUA_TTABLE);
+	luaL_argcheck(L, requester.length <= REQUESTERS_JID_MAX, 5, "too long");
+	request.requester = get_requester(L, requester);
+	if (request.requester == NULL) {
+		return no_memory(L);
 	}
-	request.retries = (uint8_t)retries;
-	keep(L, 10, &request);
+	request.retries = keep(L, 1, 10, request.retries, &request.kept_bytes, &request.kept);
 	status = pending_add(pending, &answer, &request, &entry);
 	if (status != PENDING_OK) {
-		push_kept(L, &request);
+		push_kept(L, 1, request.retries, request.kept);
 		return fail(L, pending_code(status));
 	}
 	lua_pushboolean(L, 1);
@@ -181,14 +204,14 @@ static int take_entry(lua_State *L, struct pending *pending, struct pending_entr
 		return 1;
 	}
 	request = pending_read(entry);
-	push_text(L, request.requester);
+	push_text(L, requester_jid(request.requester));
 	push_text(L, request.service);
 	push_text(L, request.id);
 	push_text(L, request.backend);
 	lua_pushnumber(L, request.added);
 	lua_pushnumber(L, request.deadline);
 	lua_pushinteger(L, request.retries);
-	push_kept(L, &request);
+	push_kept(L, 1, request.retries, request.kept);
 	pending_remove(pending, entry);
 	return 8;
 }
@@ -218,7 +241,7 @@ static int l_pending_first_movable(lua_State *L)
 		lua_pushnil(L);
 		return 1;
 	}
-	push_text(L, pending_read(entry).requester);
+	push_text(L, requester_jid(pending_read(entry).requester));
 	push_text(L, pending_read(entry).service);
 	lua_pushnumber(L, pending_read(entry).added);
 	return 3;
@@ -255,7 +278,7 @@ static int l_pending_fix_movable(lua_State *L)
 	if (entry != NULL) {
 		struct pending_request request = pending_read(entry);
 
-		push_kept(L, &request);
+		push_kept(L, 1, request.retries, request.kept);
 		pending_fix(pending, entry);
 	}
 	return 0;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lua/lua_core.h"
+#include "lua/lua_jat.h"
 #include "lua/lua_object.h"
 #include "pending.h"
 #include "pool.h"
@@ -91,6 +92,20 @@ static int l_pool_set_priority(lua_State *L)
 	return 1;
 }
 
+/*
+ * pool:set_format(jid[, format]) -> boolean: whether it is a backend and saw another format before
+ * format: one of core.FORMATS, in which it sees tokens from now on; nil: that of all
+ */
+static int l_pool_set_format(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	struct text jid = check_text(L, 2);
+	int8_t format = lua_isnoneornil(L, 3) ? POOL_NO_FORMAT : (int8_t)check_format(L, 3);
+
+	lua_pushboolean(L, pool_set_format(pool, jid, format));
+	return 1;
+}
+
 static const struct strategy *check_strategy(lua_State *L, int arg)
 {
 	const char *name = luaL_checkstring(L, arg);
@@ -152,11 +167,13 @@ static int l_pool_pick(lua_State *L)
 	struct pool *pool = check_object(L, POOL_TYPE);
 	struct request request = {.requester = opt_text(L, 2), .service = opt_text(L, 3), .load = count_pending};
 	struct text avoided = opt_text(L, 5);
+	const struct pool_backend *backend;
 
 	if (!lua_isnoneornil(L, 4) || pool_strategy(pool)->needs_load) {
 		request.context = check_object_at(L, 4, PENDING_TYPE);
 	}
-	return push_text(L, pool_pick(pool, &request, avoided));
+	backend = pool_pick(pool, &request, avoided);
+	return push_text(L, backend == NULL ? (struct text){NULL, 0} : pool_jid(backend));
 }
 
 /* #pool -> integer: how many backends there are */
@@ -175,6 +192,7 @@ static const luaL_Reg pool_methods[] = {
 	{"set_state", l_pool_set_state},
 	{"state", l_pool_state},
 	{"set_priority", l_pool_set_priority},
+	{"set_format", l_pool_set_format},
 	{"set_strategy", l_pool_set_strategy},
 	{"serves", l_pool_serves},
 	{"is_ready", l_pool_is_ready},

@@ -2,6 +2,7 @@
 -- of a server: it took 2^32 tries to find each of these pairs, and that with a seed that is known.
 
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 
 local POOL_SEED = ("s"):rep(core.POOL_SEEDBYTES);
 local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
@@ -32,7 +33,7 @@ for what, pair in pairs(PAIRS) do
 		end);
 
 		it("a pending table knows one backend's requests from the other's", function ()
-			local pending = core.pending(PENDING_SEED);
+			local pending = new_pending(PENDING_SEED);
 			pending:add(a, "to", "id", "requester-a", "service", 0, 1, 1, {});
 			assert.equal(0, pending:count(b));
 			assert.is_nil(pending:take_movable(b));
@@ -48,7 +49,7 @@ for what, pair in pairs(PAIRS) do
 		end);
 
 		it("a pending table abandons one backend's requests and not the other's", function ()
-			local pending = core.pending(PENDING_SEED);
+			local pending = new_pending(PENDING_SEED);
 			pending:add(a, "to", "id", "requester-a", "service", 0, 1, 1, {});
 			pending:add(b, "to", "id", "requester-b", "service", 0, 2, 1, {});
 			pending:abandon(a);
@@ -62,7 +63,7 @@ for what, pair in pairs(PAIRS) do
 		end);
 
 		it("a pending table has no conflict where only the hashes agree", function ()
-			local pending = core.pending(PENDING_SEED);
+			local pending = new_pending(PENDING_SEED);
 			assert.is_true(pending:add("backend", "to", a, "requester", "service", 0, 1));
 			assert.is_true(pending:add("backend", "to", b, "requester", "another service", 0, 1));
 			assert.same({ nil, "conflict" }, { pending:add("backend", "to", a, "requester", "another service", 0, 1) });
@@ -70,7 +71,7 @@ for what, pair in pairs(PAIRS) do
 		end);
 
 		it("a pending table knows one id from the other", function ()
-			local pending = core.pending(PENDING_SEED);
+			local pending = new_pending(PENDING_SEED);
 			pending:add("backend", "to", a, "requester-a", "service", 0, 1, 1, {});
 			assert.is_nil(pending:take("backend", "to", b));
 			pending:add("backend", "to", b, "requester-b", "service", 0, 2, 1, {});
@@ -79,7 +80,7 @@ for what, pair in pairs(PAIRS) do
 		end);
 
 		it("requesters share a limit, by which it can be seen that they do collide", function ()
-			local pending = core.pending(PENDING_SEED);
+			local pending = new_pending(PENDING_SEED);
 			pending:set_limits(10, 1);
 			assert.truthy(pending:add("backend", "to", "id", a, "service", 0, 1));
 			assert.same({ nil, "requester-full" }, { pending:add("backend", "to", "id", b, "service", 0, 1) });

@@ -1,4 +1,5 @@
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local backend_names = require "spec.support.names";
 local expect = require "spec.support.expect";
 local process = require "spec.support.process";
@@ -424,7 +425,7 @@ describe("core.pool", function ()
 		it("an object that is no pool", function ()
 			local pool = core.pool(SEED);
 			local meta = getmetatable(pool);
-			local others = { core.jat("h", "sealed"), core.pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
+			local others = { core.jat("h", "sealed"), new_pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
 			for _, method in ipairs { pool.add, pool.remove, pool.set_state, pool.state, pool.set_priority, pool.set_strategy,
 				pool.serves, pool.is_ready, pool.pick, meta.__len, meta.__gc } do
 				for _, other in ipairs(others) do

@@ -1,6 +1,7 @@
 -- core.pool: each strategy against the same, slow and obvious
 
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local backend_names = require "spec.support.names";
 local expect = require "spec.support.expect";
 local process = require "spec.support.process";
@@ -10,7 +11,7 @@ local vectors = require "spec.vectors.ring";
 local SEED = ("seed"):rep(core.POOL_SEEDBYTES // 4);
 local KEY = ("k"):rep(core.POOL_KEYBYTES);
 local STATES = { "ready", "suspended", "away" };
-local NO_REQUESTS = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+local NO_REQUESTS = new_pending(("s"):rep(core.PENDING_SEEDBYTES));
 
 random.announce("strategies_spec");
 
@@ -505,7 +506,7 @@ describe("core.pool, by strategy", function ()
 		end
 
 		before_each(function ()
-			pending = core.pending(random.bytes(core.PENDING_SEEDBYTES));
+			pending = new_pending(random.bytes(core.PENDING_SEEDBYTES));
 		end);
 
 		it("takes the less loaded of two", function ()
@@ -809,7 +810,7 @@ describe("core.pool, by strategy", function ()
 				expect.raises("mod_client_proxy.pending expected", pool.pick, pool, "requester", "service", wrong);
 				expect.raises("string expected", pool.pick, pool, "requester", "service", nil, wrong);
 			end
-			local collected = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+			local collected = new_pending(("s"):rep(core.PENDING_SEEDBYTES));
 			getmetatable(collected).__gc(collected);
 			expect.raises("already collected", pool.pick, pool, "requester", "service", collected);
 		end);

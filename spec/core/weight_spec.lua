@@ -1,6 +1,7 @@
 -- What a kept stanza counts as, with tables made by hand; spec/lua/weight_spec.lua has the parser's.
 
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local expect = require "spec.support.expect";
 local process = require "spec.support.process";
 local random = require "spec.support.random";
@@ -180,7 +181,7 @@ describe("The weight of a stanza", function ()
 	end);
 
 	it("is found of whatever is no stanza", function ()
-		local thread, userdata = coroutine.create(print), core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+		local thread, userdata = coroutine.create(print), new_pending(("s"):rep(core.PENDING_SEEDBYTES));
 		local odd = { true, false, 1, 0.5, math.huge, print, thread, userdata, {}, { {} }, "text" };
 		for _, value in ipairs(odd) do
 			for _, stanza in ipairs {

@@ -109,7 +109,7 @@ describe("the configuration", function ()
 	for _, value in ipairs { '"Plain"', '1', 'true', '{ "plain" }' } do
 		it("refuses client_proxy_address_format = "..value, function ()
 			refuses(target_and("client_proxy_address_format = "..value),
-				"client_proxy_address_format = ", [[one of "sealed", "signed", "plain"]]);
+				"client_proxy_address_format = ", [[one of "short", "sealed", "signed", "plain"]]);
 		end);
 	end
 

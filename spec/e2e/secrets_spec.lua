@@ -82,7 +82,7 @@ describe("what can be seen", function ()
 		server:remove();
 	end);
 
-	for _, format in ipairs { "sealed", "signed", "plain" } do
+	for _, format in ipairs { "short", "sealed", "signed", "plain" } do
 		it("tells nothing of the keys, with the format "..format, function ()
 			live(format);
 			local all = table.concat(seen, "\n")..server:log();

@@ -59,7 +59,7 @@ describe("exchanges", function ()
 			local number = run:request {};
 			assert.equal("result", run:answer_of(number));
 			run:finish();
-			assert.same({ answered = 1 }, run.counts);
+			assert.same({ answered = 1 }, run:all_counts());
 		end);
 
 		it("end with it when it is the second backend's, and the first one's bounce came so, too", function ()
@@ -76,7 +76,7 @@ describe("exchanges", function ()
 			end
 			local number = run:request {};
 			assert.equal("result", run:answer_of(number));
-			assert.same({ retries = 1, answered = 1 }, run.counts);
+			assert.same({ retries = 1, answered = 1 }, run:all_counts());
 			run:finish();
 		end);
 
@@ -97,7 +97,7 @@ describe("exchanges", function ()
 				assert.equal("service-unavailable", run:answer_of(number));
 				assert.equal(retries + 1, count);
 				run:finish();
-				assert.equal(1, run.counts.backend_gone);
+				assert.equal(1, run:all_counts().backend_gone);
 			end);
 		end
 
@@ -114,7 +114,7 @@ describe("exchanges", function ()
 					end
 				end
 				run:request { id = "i"..n };
-				assert.equal(n, run.counts.retries);
+				assert.equal(n, run:all_counts().retries);
 			end
 			run:finish();
 		end);
@@ -164,7 +164,7 @@ describe("exchanges", function ()
 			end
 		end
 		run:finish();
-		assert.is_nil(run.counts.timeout);
+		assert.is_nil(run:all_counts().timeout);
 	end);
 
 	describe("when another module's handler throws while the nth stanza is sent", function ()
@@ -272,7 +272,7 @@ describe("exchanges", function ()
 		run:answer(run.at[B][1]);
 		assert.equal("result", run:answer_of(first));
 		run:finish();
-		assert.same({ retries = 1, answered = 1, timeout = 5 }, run.counts);
+		assert.same({ retries = 1, answered = 1, timeout = 5 }, run:all_counts());
 	end);
 
 	describe("when the module is reloaded while a stanza is sent", function ()
@@ -354,7 +354,7 @@ describe("exchanges", function ()
 				run:answer(run.at[A][n]);
 			end
 			run:finish();
-			assert.same({ answered = 40 }, run.counts);
+			assert.same({ answered = 40 }, run:all_counts());
 		end);
 
 		it("are a conflict when there is no other backend, and the first is answered", function ()
@@ -367,7 +367,7 @@ describe("exchanges", function ()
 			run:answer(run.at[A][2]);
 			assert.equal("result", run:answer_of(third));
 			run:finish();
-			assert.same({ answered = 2, refused = 1 }, run.counts);
+			assert.same({ answered = 2, refused = 1 }, run:all_counts());
 		end);
 
 		it("are a conflict when the other backend is the requester", function ()
@@ -397,7 +397,7 @@ describe("exchanges", function ()
 				assert.equal(count - n, run.open_count);
 			end
 			run:answer(run.at[A][1]);
-			assert.equal(1, run.counts.unmatched_answers);
+			assert.equal(1, run:all_counts().unmatched_answers);
 			run:finish();
 		end);
 
@@ -428,7 +428,7 @@ describe("exchanges", function ()
 		assert.equal(0, #run.pending);
 		assert.same({}, run.instance.module.timers);
 		assert.is_nil(run.at[A]);
-		assert.same({ refused = 3 * 4 }, run.counts);
+		assert.same({ refused = 3 * 4 }, run:all_counts());
 		assert.is_nil(run:answer_of(run:request { id = " \127é" }));
 		run:finish();
 	end);
@@ -447,7 +447,7 @@ describe("exchanges", function ()
 			end
 			assert.same({ none = 5 }, tally(gets));
 			assert.same({ result = 5 }, tally(sets));
-			assert.same({ retries = 5, answered = 5, unmatched_answers = 5 }, run.counts);
+			assert.same({ retries = 5, answered = 5, unmatched_answers = 5 }, run:all_counts());
 			for _, stanza in ipairs(run.at[B]) do
 				run:answer(stanza);
 			end
@@ -466,7 +466,7 @@ describe("exchanges", function ()
 			assert.is_nil(run.at[C]);
 			run:go(B);
 			run:pass(0);
-			assert.same({ retries = 1, backend_gone = 1 }, run.counts);
+			assert.same({ retries = 1, backend_gone = 1 }, run:all_counts());
 			run:finish();
 		end);
 
@@ -522,7 +522,7 @@ describe("exchanges", function ()
 			for _, stanza in ipairs(at) do
 				run:answer(stanza);
 			end
-			assert.same({ answered = 2, retries = 1, unmatched_answers = 1 }, run.counts);
+			assert.same({ answered = 2, retries = 1, unmatched_answers = 1 }, run:all_counts());
 			run:finish();
 		end);
 
@@ -569,7 +569,7 @@ describe("exchanges", function ()
 			assert.same({ result = MANY }, tally(gets));
 			run:pass(4);
 			assert.same({ ["remote-server-timeout"] = 5 }, tally(sets));
-			assert.same({ retries = MANY, answered = MANY, backend_gone = 5 }, run.counts);
+			assert.same({ retries = MANY, answered = MANY, backend_gone = 5 }, run:all_counts());
 			run:finish();
 		end);
 
@@ -615,7 +615,7 @@ describe("exchanges", function ()
 		assert.equal(1, run.open_count);
 		run:pass(0.5);
 		assert.equal(0, run.open_count);
-		assert.same({ retries = 3, timeout = 1 }, run.counts);
+		assert.same({ retries = 3, timeout = 1 }, run:all_counts());
 	end);
 
 	describe("in any order", function ()
@@ -717,8 +717,8 @@ describe("exchanges", function ()
 					random.element(math.random(50) == 1 and rare_events or events)();
 				end
 				run:finish();
-				local sum = -(run.counts.retries or 0) - (run.counts.unmatched_answers or 0);
-				for what, count in pairs(run.counts) do
+				local sum = -(run:all_counts().retries or 0) - (run:all_counts().unmatched_answers or 0);
+				for what, count in pairs(run:all_counts()) do
 					sum = sum + count;
 					totals[what] = (totals[what] or 0) + count;
 				end

@@ -3,6 +3,7 @@
 -- goes on for ever, and when the server has come to its senses, those serve that are there, and nobody else.
 
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local expect = require "spec.support.expect";
 local fake_module = require "spec.support.module";
 local new_events = require "util.events".new;
@@ -25,7 +26,7 @@ local EVENTS_EACH = 150; -- before the server comes to its senses
 random.announce("mad_server_spec");
 
 describe("a target's server gone mad", function ()
-	local module, pool, pending, server, subscription, backends, handlers;
+	local module, pool, pending, book, server, subscription, backends, handlers;
 	local online; -- by resource: whether it is there, as the server knows
 	local replies; -- of the server, which have yet to come
 	local sent; -- the last stanzas that have gone to the server
@@ -36,10 +37,11 @@ describe("a target's server gone mad", function ()
 	local requests; -- how many there have been
 
 	local function load_all(saved)
-		local metrics = { count = function () end, count_answer = function () end };
+		local metrics = { count = function () end };
 		local events = new_events();
 		local jat = core.jat(PROXY, "sealed");
 		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
+		local exchange = core.exchange(jat, book, pool, pending);
 		module.libraries["core.rostermanager"], module.libraries["core.usermanager"] = {}, {};
 		server = module:require "server".new { host = HOST, pending = pending, events = events };
 		subscription = module:require "subscription".new {
@@ -52,7 +54,8 @@ describe("a target's server gone mad", function ()
 		};
 		handlers = module:require "requests".new {
 			timeout = 60, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
-			addresses = module:require "addresses".new(jat, TARGET), pool = pool, pending = pending, metrics = metrics, events = events;
+			addresses = module:require "addresses".new(exchange, TARGET), exchange = exchange, pool = pool, pending = pending;
+			metrics = metrics, events = events;
 			failures = module:require "failures".new(metrics);
 			backends = backends;
 		};
@@ -78,7 +81,7 @@ describe("a target's server gone mad", function ()
 	before_each(function ()
 		online, replies, sent, count, depth, requests, is_loading = {}, {}, {}, 0, 0, 0, false;
 		pool = core.pool(random.bytes(core.POOL_SEEDBYTES));
-		pending = core.pending(random.bytes(core.PENDING_SEEDBYTES));
+		pending, book = new_pending(random.bytes(core.PENDING_SEEDBYTES));
 		function on_send() end
 		new_module();
 		load_all();

@@ -37,8 +37,9 @@ end
 describe("options", function ()
 	it("have defaults, but for the target", function ()
 		assert.same({
-			target = TARGET, address_format = "sealed", strategy = "random", request_timeout = 60, key_lifetime = 30 * DAY,
-			retries = 1, max_pending = 100000, max_pending_per_requester = 256, auto_approve = true,
+			target = TARGET, address_format = "short", strategy = "random", request_timeout = 60, key_lifetime = 30 * DAY,
+			retries = 1, max_pending = 100000, max_pending_per_requester = 256, max_requesters = 100000,
+			auto_approve = true,
 		}, (read { target_address = TARGET }));
 	end);
 
@@ -176,7 +177,7 @@ describe("options", function ()
 	end);
 
 	describe("client_proxy_address_format", function ()
-		for _, value in ipairs { "sealed", "signed", "plain" } do
+		for _, value in ipairs { "short", "sealed", "signed", "plain" } do
 			it("can be "..value, function ()
 				assert.equal(value, read_with("client_proxy_address_format", value).address_format);
 			end);
@@ -184,12 +185,12 @@ describe("options", function ()
 
 		for _, value in ipairs { "", "Sealed", "plain ", "digest", "plaintext", 0, 1, true, false, {} } do
 			it("cannot be "..(type(value) == "table" and "a table" or show(value)), function ()
-				assert_refused("client_proxy_address_format", value, [[write one of "sealed", "signed", "plain"]]);
+				assert_refused("client_proxy_address_format", value, [[write one of "short", "sealed", "signed", "plain"]]);
 			end);
 		end
 
 		it("cannot be a list of them", function ()
-			assert_refused("client_proxy_address_format", { "sealed" }, [[write one of "sealed", "signed", "plain"]]);
+			assert_refused("client_proxy_address_format", { "sealed" }, [[write one of "short", "sealed", "signed", "plain"]]);
 		end);
 	end);
 

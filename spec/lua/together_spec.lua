@@ -1,6 +1,7 @@
 -- What requests.lua and backends.lua do for each other, put together as mod_client_proxy.lua does it.
 
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local fake_module = require "spec.support.module";
 local new_events = require "util.events".new;
 local st = require "util.stanza";
@@ -12,18 +13,18 @@ local REQUESTER = "user@some-domain.example/abc";
 local TIMEOUT = 60;
 
 describe("requests and backends together", function ()
-	local module, pool, pending, backends, handlers, counts;
+	local module, pool, pending, book, exchange, backends, handlers, counts;
 	local subscription = setmetatable({}, { __index = function () return function () end; end });
 
 	-- Loads both of them, with what the ones before have saved.
 	local function load_both(saved)
 		local metrics = {
 			count = function (_, name) counts[name] = (counts[name] or 0) + 1; end;
-			count_answer = function (_, name) counts[name] = (counts[name] or 0) + 1; end;
 		};
 		local events = new_events();
 		local jat = core.jat(PROXY, "sealed");
 		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
+		exchange = core.exchange(jat, book, pool, pending);
 		backends = module:require "backends".new {
 			target = TARGET, pool = pool, subscription = subscription, saved = saved;
 			server = module:require "server".new { host = "some-domain.example", pending = pending, events = events };
@@ -32,7 +33,8 @@ describe("requests and backends together", function ()
 		};
 		handlers = module:require "requests".new {
 			timeout = TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
-			addresses = module:require "addresses".new(jat, TARGET), pool = pool, pending = pending, metrics = metrics, events = events;
+			addresses = module:require "addresses".new(exchange, TARGET), exchange = exchange, pool = pool, pending = pending;
+			metrics = metrics, events = events;
 			failures = module:require "failures".new(metrics);
 			backends = backends;
 		};
@@ -43,7 +45,7 @@ describe("requests and backends together", function ()
 		module = fake_module.new();
 		counts = {};
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
-		pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES));
+		pending, book = new_pending(("\0"):rep(core.PENDING_SEEDBYTES));
 		module.prosody.hosts["some-domain.example"] = { type = "local", host = "some-domain.example", events = {} };
 		load_both();
 	end);
@@ -185,6 +187,7 @@ describe("requests and backends together", function ()
 		receive(st.error_reply(dispatched[1], "auth", "forbidden"), module.prosody.hosts["some-domain.example"]);
 		assert.same({ [REQUESTER] = 1 }, sent());
 		assert.same({ "ready", 1 }, { pool:state(A), pending:count(A) });
-		assert.same({ error = 1 }, counts);
+		local results, errors = exchange:counts();
+		assert.same({ 0, 1 }, { results, errors });
 	end);
 end);

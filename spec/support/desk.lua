@@ -2,6 +2,7 @@
 -- passes, and what backends.lua and metrics.lua would be told is remembered.
 
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local fake_module = require "spec.support.module";
 local new_events = require "util.events".new;
 local st = require "util.stanza";
@@ -58,16 +59,26 @@ function desk.assert_error(stanza, from, to, id, type, condition)
 end
 
 local function new_metrics(self)
-	local function count(_, name)
-		self.counts[name] = (self.counts[name] or 0) + 1;
-	end
 	return {
-		count = count;
-		count_answer = function (_, outcome, seconds)
-			count(nil, outcome);
-			table.insert(self.answer_times, seconds);
+		count = function (_, name)
+			self.counts[name] = (self.counts[name] or 0) + 1;
 		end;
 	};
+end
+
+-- -> by name, be it counted in Lua or in the core: how often, if ever
+function desk:all_counts()
+	local results, errors = self.exchange:counts();
+	local all = { answered = results > 0 and results or nil, error = errors > 0 and errors or nil };
+	for name, count in pairs(self.counts) do
+		all[name] = count;
+	end
+	return all;
+end
+
+-- -> how many seconds all answers took
+function desk:answer_time()
+	return (select(3, self.exchange:counts()));
 end
 
 local function new_backends(self)
@@ -89,14 +100,13 @@ function desk.new()
 	local self = setmetatable({
 		module = module, clock = module.clock;
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
-		pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES));
 		alive = {}, suspected = {}, lost = {}; -- backends, in order
-		counts = {}; -- by name
-		answer_times = {}; -- seconds, in order
+		counts = {}; -- by name; see all_counts()
 	}, desk);
 	function self.on_alive(backend)
 		table.insert(self.alive, backend);
 	end
+	self.pending, self.book = new_pending(("\0"):rep(core.PENDING_SEEDBYTES));
 	self.pool:add(desk.BACKEND);
 	self:use_format("sealed");
 	return self;
@@ -106,6 +116,8 @@ end
 function desk:use_format(format)
 	self.jat = core.jat(desk.PROXY, format);
 	self.jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
+	self.book:new_generation();
+	self.exchange = core.exchange(self.jat, self.book, self.pool, self.pending);
 	self:load();
 end
 
@@ -114,10 +126,10 @@ function desk:load(changed)
 	local metrics = new_metrics(self);
 	self.events = new_events();
 	self.failures = self.module:require "failures".new(metrics);
-	self.addresses = self.module:require "addresses".new(self.jat, desk.TARGET);
+	self.addresses = self.module:require "addresses".new(self.exchange, desk.TARGET);
 	local setup = {
 		timeout = desk.TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
-		addresses = self.addresses, pool = self.pool, pending = self.pending, failures = self.failures;
+		addresses = self.addresses, exchange = self.exchange, pool = self.pool, pending = self.pending, failures = self.failures;
 		metrics = metrics, backends = new_backends(self), events = self.events;
 	};
 	for name, value in pairs(changed or {}) do

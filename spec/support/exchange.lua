@@ -5,6 +5,7 @@
 -- Requests are known by numbers, which their payload tells, and which a backend puts into its result.
 
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local expect = require "spec.support.expect";
 local fake_module = require "spec.support.module";
 local new_events = require "util.events".new;
@@ -29,7 +30,7 @@ local function new_metrics(self)
 	local function count(_, what)
 		self.counts[what] = (self.counts[what] or 0) + 1;
 	end
-	return { count = count, count_answer = count };
+	return { count = count };
 end
 
 -- (self, instance) -> backends, as far as requests.lua and its rooms know them
@@ -61,7 +62,8 @@ local function new_instance(self)
 	instance.failures = module:require "failures".new(metrics);
 	instance.requests = module:require "requests".new {
 		timeout = self.timeout, retries = self.retries, max_pending = self.max, max_pending_per_requester = self.max;
-		addresses = module:require "addresses".new(self.jat, TARGET), pool = self.pool, pending = self.pending;
+		addresses = module:require "addresses".new(self.core_exchange, TARGET), exchange = self.core_exchange;
+		pool = self.pool, pending = self.pending;
 		failures = instance.failures, metrics = metrics, events = instance.events, backends = new_backends(self, instance);
 	};
 	self.instance = instance;
@@ -75,7 +77,6 @@ function exchange.new(setup)
 		timeout = 60, retries = setup.retries or 1, max = setup.max or 100000;
 		jat = core.jat(PROXY, "sealed");
 		pool = core.pool(setup.seed or ("\0"):rep(core.POOL_SEEDBYTES));
-		pending = core.pending(("\0"):rep(core.PENDING_SEEDBYTES));
 		asked = {}; -- by number: { requester, service, id, type, key, deliveries (to backends) }
 		open = {}; -- by key, which is all that an answer tells of its request: how many are not answered
 		times = {}; -- by key: how often it was asked
@@ -83,15 +84,27 @@ function exchange.new(setup)
 		answers = {}; -- by key: how the last one was answered: "result" or the condition of an error
 		at = {}; -- by backend: the stanzas that its session has got, oldest first
 		sessions = {}; -- by backend: how many there have been
-		counts = {}; -- by what was counted
+		counts = {}; -- by what was counted; see all_counts()
 		suspected = {}; -- backends, in order
 		old_modules = {}; -- which have been reloaded
 		on_told = function () end; -- (backend): is called when one is suspected, or told to be unreachable
 		during = nil; -- (stanza): is called while a stanza is sent, just before it is delivered
 	}, exchange);
 	self.jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
+	self.pending, self.book = new_pending(("\0"):rep(core.PENDING_SEEDBYTES));
+	self.core_exchange = core.exchange(self.jat, self.book, self.pool, self.pending);
 	new_instance(self);
 	return self;
+end
+
+-- -> by what was counted, be it in Lua or in the core: how often, if ever
+function exchange:all_counts()
+	local results, errors = self.core_exchange:counts();
+	local all = { answered = results > 0 and results or nil, error = errors > 0 and errors or nil };
+	for what, count in pairs(self.counts) do
+		all[what] = count;
+	end
+	return all;
 end
 
 local function key_of(requester, service, id)

@@ -5,13 +5,14 @@
 
 dofile("spec/support/paths.lua");
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local process = require "spec.support.process";
 
 local COUNT = 200000;
 local BACKEND = "focus@auth.some-domain.example/focus123";
 local SERVICE = "focus.meet.some-domain.example";
 
-local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+local pending = new_pending(("s"):rep(core.PENDING_SEEDBYTES));
 
 local function uuid(i)
 	return ("%08x-%04x-4%03x-9%03x-%012x"):format(i * 2654435761 & 0xffffffff, i & 0xffff, i >> 8 & 0xfff, i & 0xfff, i);

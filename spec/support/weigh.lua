@@ -1,11 +1,12 @@
 -- For spec/core/weight_spec.lua and spec/lua/weight_spec.lua: the bytes that a pending table counts for a stanza it keeps
 
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 local expect = require "spec.support.expect";
 
 -- (stanza) -> what it counts as; nil if it is not kept
 return function (stanza)
-	local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES));
+	local pending = new_pending(("s"):rep(core.PENDING_SEEDBYTES));
 	assert(pending:add("f", "t", "i", "requester", "service", 0, 0));
 	local bytes = pending:bytes();
 	assert(pending:take("f", "t", "i"));

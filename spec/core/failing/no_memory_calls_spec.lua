@@ -6,6 +6,7 @@ local path = assert(package.searchpath("mod_client_proxy.core", package.cpath));
 local call_failing = assert(package.loadlib(path, "call_failing"));
 local open = assert(package.loadlib(path, "luaopen_mod_client_proxy_core"));
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 
 local registry = debug.getregistry();
 
@@ -52,7 +53,7 @@ for number = 1, 3 do
 end
 
 local function new_pending()
-	local pending = core.pending(PENDING_SEED);
+	local pending = new_pending(PENDING_SEED);
 	pending:add(BACKENDS[1], "to", long("first"), JID, long("service"), 0, 2, 2, STANZAS[1]);
 	pending:add(BACKENDS[2], "to", long("second"), JID, long("service"), 0, 1, 1, STANZAS[2]);
 	pending:set_limits(4, 3);

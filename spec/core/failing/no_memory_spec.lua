@@ -4,6 +4,7 @@
 local path = assert(package.searchpath("mod_client_proxy.core", package.cpath));
 local fail_allocation = assert(package.loadlib(path, "fail_allocation"));
 local core = require "mod_client_proxy.core";
+local new_pending = require "spec.support.pending".new;
 
 local POOL_SEED = ("s"):rep(core.POOL_SEEDBYTES);
 local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
@@ -77,7 +78,7 @@ describe("without memory", function ()
 	end);
 
 	it("a request is not recorded, and those that are stay", function ()
-		local pending = core.pending(PENDING_SEED);
+		local pending = new_pending(PENDING_SEED);
 		local failures = 0;
 		local recorded = {}; -- some twice: if a table cannot grow for one, that is added all the same
 		for number = 1, COUNT do

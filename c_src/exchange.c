@@ -1,0 +1,260 @@
+#include "exchange.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "jid.h"
+
+const double exchange_times[EXCHANGE_TIMES] = {0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60};
+
+struct exchange {
+	const struct jat *jat;
+	struct requesters *book;
+	struct pool *pool;
+	struct pending *pending;
+	struct exchange_counts counts;
+};
+
+struct exchange *exchange_new(const struct jat *jat, struct requesters *book, struct pool *pool,
+                              struct pending *pending)
+{
+	struct exchange *exchange = calloc(1, sizeof *exchange);
+
+	if (exchange != NULL) {
+		exchange->jat = jat;
+		exchange->book = book;
+		exchange->pool = pool;
+		exchange->pending = pending;
+	}
+	return exchange;
+}
+
+void exchange_free(struct exchange *exchange)
+{
+	free(exchange);
+}
+
+static enum exchange_status of_pending(enum pending_status status)
+{
+	switch (status) {
+	case PENDING_OK:
+		return EXCHANGE_OK;
+	case PENDING_FULL:
+		return EXCHANGE_FULL;
+	case PENDING_REQUESTER_FULL:
+		return EXCHANGE_REQUESTER_FULL;
+	case PENDING_CONFLICT:
+		return EXCHANGE_CONFLICT;
+	case PENDING_BAD_ID:
+		return EXCHANGE_BAD_ID;
+	case PENDING_NO_MEMORY:
+		break;
+	}
+	return EXCHANGE_NO_MEMORY;
+}
+
+/* The name by which the book is to know a requester who is not in it yet: no other one has the same. */
+static enum exchange_status make_name(const struct exchange *exchange, struct text jid, uint8_t name[JAT_NAME_MAX],
+                                      size_t *name_len)
+{
+	enum jat_status status = jat_name(exchange->jat, jat_format(exchange->jat), JAT_REQUESTER, jid, name, name_len);
+
+	if (status != JAT_OK) {
+		return EXCHANGE_BAD_ADDRESS;
+	}
+	if (*name_len == JAT_SHORTBYTES &&
+	    requesters_resolve(exchange->book, (struct text){(const char *)name, *name_len}) != NULL) {
+		*name_len = JAT_DIGESTBYTES;
+		jat_digest(exchange->jat, JAT_REQUESTER, jid, name);
+	}
+	return EXCHANGE_OK;
+}
+
+static enum exchange_status add_requester(struct exchange *exchange, struct text jid, struct requester **requester)
+{
+	uint8_t name[JAT_NAME_MAX];
+	size_t name_len;
+	enum exchange_status status = make_name(exchange, jid, name, &name_len);
+
+	if (status != EXCHANGE_OK) {
+		return status;
+	}
+	switch (requesters_add(exchange->book, jid, (struct text){(const char *)name, name_len}, requester)) {
+	case REQUESTERS_OK:
+		return EXCHANGE_OK;
+	case REQUESTERS_FULL:
+		return EXCHANGE_FULL;
+	case REQUESTERS_NO_MEMORY:
+		break;
+	}
+	return EXCHANGE_NO_MEMORY;
+}
+
+static enum exchange_status find_requester(struct exchange *exchange, struct text jid, struct requester **requester)
+{
+	*requester = requesters_find(exchange->book, jid);
+	return *requester != NULL ? EXCHANGE_OK : add_requester(exchange, jid, requester);
+}
+
+/* Writes the token by which a backend that sees that format knows a requester, and its length. */
+static enum exchange_status write_token(const struct exchange *exchange, const struct requester *requester,
+                                        int8_t format, char token[JAT_TOKEN_MAX], size_t *token_len)
+{
+	enum jat_format own = jat_format(exchange->jat), wanted = format == POOL_NO_FORMAT ? own : (enum jat_format)format;
+	uint8_t name[REQUESTERS_TOKEN_MAX];
+	size_t name_len = wanted == own ? requester_token(requester, name) : 0;
+
+	if (name_len > 0) {
+		*token_len = jat_write_name(name, name_len, token);
+		return EXCHANGE_OK;
+	}
+	return jat_encode(exchange->jat, wanted, JAT_REQUESTER, requester_jid(requester), token, token_len) == JAT_OK
+	           ? EXCHANGE_OK
+	           : EXCHANGE_BAD_ADDRESS;
+}
+
+static enum exchange_status write_address(const struct exchange *exchange, const struct requester *requester,
+                                          struct text service, int8_t format, struct exchange_sent *sent)
+{
+	struct text bare = jid_bare(service);
+	size_t token_len;
+	enum exchange_status status;
+
+	if (bare.length > EXCHANGE_BARE_MAX) {
+		return EXCHANGE_BAD_ADDRESS;
+	}
+	memcpy(sent->address, bare.bytes, bare.length);
+	sent->address[bare.length] = '/';
+	status = write_token(exchange, requester, format, sent->address + bare.length + 1, &token_len);
+	sent->address_len = bare.length + 1 + token_len;
+	return status;
+}
+
+static size_t count_pending(void *pending, struct text jid)
+{
+	return pending_count_of(pending, jid);
+}
+
+static const struct pool_backend *choose(const struct exchange *exchange, const struct exchange_request *request,
+                                         struct text avoided)
+{
+	struct request wanted = {request->requester, request->service, count_pending, exchange->pending};
+
+	return pool_pick(exchange->pool, &wanted, avoided);
+}
+
+static enum exchange_status record(struct exchange *exchange, const struct exchange_request *request,
+                                   struct requester *requester, const struct exchange_sent *sent)
+{
+	struct pending_answer answer = {sent->backend, {sent->address, sent->address_len}, request->id};
+	struct pending_request pending = {
+		.requester = requester,
+		.service = request->service,
+		.id = request->id,
+		.added = request->time,
+		.deadline = request->deadline,
+		.retries = request->retries,
+		.kept_bytes = request->kept_bytes,
+		.kept = request->kept,
+	};
+	struct pending_entry *entry;
+
+	return of_pending(pending_add(exchange->pending, &answer, &pending, &entry));
+}
+
+static enum exchange_status hand_over(struct exchange *exchange, const struct exchange_request *request,
+                                      struct requester *requester, const struct pool_backend *backend,
+                                      struct exchange_sent *sent)
+{
+	enum exchange_status status;
+
+	if (backend == NULL) {
+		return EXCHANGE_NO_BACKEND;
+	}
+	sent->backend = pool_jid(backend);
+	status = write_address(exchange, requester, request->service, pool_format(backend), sent);
+	return status != EXCHANGE_OK ? status : record(exchange, request, requester, sent);
+}
+
+enum exchange_status exchange_dispatch(struct exchange *exchange, const struct exchange_request *request,
+                                       struct exchange_sent *sent)
+{
+	int is_chosen = request->backend.bytes == NULL;
+	const struct pool_backend *backend =
+		is_chosen ? choose(exchange, request, (struct text){NULL, 0}) : pool_find(exchange->pool, request->backend);
+	struct requester *requester;
+	enum exchange_status status;
+
+	if (backend == NULL) {
+		return EXCHANGE_NO_BACKEND;
+	}
+	status = find_requester(exchange, request->requester, &requester);
+	if (status != EXCHANGE_OK) {
+		return status;
+	}
+	status = hand_over(exchange, request, requester, backend, sent);
+	if (status == EXCHANGE_CONFLICT && is_chosen) {
+		backend = choose(exchange, request, sent->backend);
+		status = backend == NULL ? EXCHANGE_CONFLICT : hand_over(exchange, request, requester, backend, sent);
+	}
+	return status;
+}
+
+static void count_time(struct exchange_counts *counts, double seconds)
+{
+	int i = 0;
+
+	counts->seconds += seconds;
+	while (i < EXCHANGE_TIMES && seconds > exchange_times[i]) {
+		i++;
+	}
+	counts->times[i]++;
+}
+
+struct pending_entry *exchange_settle(struct exchange *exchange, const struct pending_answer *answer, double time)
+{
+	struct pending_entry *entry = pending_find(exchange->pending, answer);
+
+	if (entry != NULL) {
+		exchange->counts.results++;
+		count_time(&exchange->counts, time - pending_read(entry).added);
+	}
+	return entry;
+}
+
+void exchange_remove(struct exchange *exchange, struct pending_entry *entry)
+{
+	pending_remove(exchange->pending, entry);
+}
+
+void exchange_count_error(struct exchange *exchange, double seconds)
+{
+	exchange->counts.errors++;
+	count_time(&exchange->counts, seconds);
+}
+
+const struct exchange_counts *exchange_counts(const struct exchange *exchange)
+{
+	return &exchange->counts;
+}
+
+enum jat_status exchange_resolve(const struct exchange *exchange, struct text resource, char jid[JAT_JID_MAX],
+                                 size_t *jid_len)
+{
+	enum jat_format format = jat_format(exchange->jat);
+	uint8_t name[JAT_NAME_MAX];
+	size_t name_len = jat_read_name(resource, format, name);
+	const struct requester *requester = NULL;
+	enum jat_kind kind;
+
+	if (name_len == 0) {
+		return jat_decode(exchange->jat, format, resource, &kind, jid, jid_len);
+	}
+	requester = requesters_resolve(exchange->book, (struct text){(const char *)name, name_len});
+	if (requester == NULL) {
+		return name_len == JAT_SHORTBYTES ? JAT_SHORT_TOKEN : JAT_DIGEST;
+	}
+	*jid_len = requester_jid(requester).length;
+	memcpy(jid, requester_jid(requester).bytes, *jid_len);
+	return JAT_OK;
+}

@@ -1,0 +1,111 @@
+/*
+ * What one request does to all the other units, in one call: the book tells its requester, the
+ * pool chooses a backend, the codec writes the address that this one sees, and the table
+ * of what is pending records it. What the answer does is one call likewise, and is counted
+ * here, with the time that it took.
+ *
+ * sodium_init() must have succeeded before any of this is called.
+ */
+#ifndef EXCHANGE_H
+#define EXCHANGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "jat.h"
+#include "pending.h"
+#include "pool.h"
+#include "requesters.h"
+#include "text.h"
+
+enum {
+	EXCHANGE_TIMES = 11,         /* how many bounds of times there are */
+	EXCHANGE_ADDRESS_MAX = 3072, /* bytes: a bare JID, "/" and a token */
+	EXCHANGE_BARE_MAX = EXCHANGE_ADDRESS_MAX - 1 - JAT_TOKEN_MAX,
+};
+
+/* Seconds, ascending: the bounds between which times are counted */
+extern const double exchange_times[EXCHANGE_TIMES];
+
+enum exchange_status {
+	EXCHANGE_OK = 0,
+	EXCHANGE_NO_MEMORY,
+	EXCHANGE_NO_BACKEND,
+	EXCHANGE_BAD_ADDRESS, /* the requester's JID, or the service address, cannot be translated */
+	EXCHANGE_FULL,        /* these four as in pending.h; also: everybody in the book has something pending */
+	EXCHANGE_REQUESTER_FULL,
+	EXCHANGE_CONFLICT,
+	EXCHANGE_BAD_ID,
+};
+
+/* A request that has come in. */
+struct exchange_request {
+	struct text requester; /* a full JID */
+	struct text service;   /* the address that it was sent to */
+	struct text id;
+	double time;     /* now; not NaN */
+	double deadline; /* these four as in struct pending_request */
+	uint8_t retries;
+	uint32_t kept_bytes;
+	int32_t kept;
+	struct text backend; /* the one that it is for, or no text: one is chosen */
+};
+
+/* What is to be sent. */
+struct exchange_sent {
+	struct text backend;                /* to whom; valid until that backend is removed from the pool */
+	char address[EXCHANGE_ADDRESS_MAX]; /* from where */
+	size_t address_len;
+};
+
+/* What has been counted since the exchange was made. */
+struct exchange_counts {
+	uint64_t results;
+	uint64_t errors;
+	double seconds;                     /* that all of these took */
+	uint64_t times[EXCHANGE_TIMES + 1]; /* how many took at most so long, but longer than the bound before */
+};
+
+struct exchange;
+
+/*
+ * An exchange among these, which stay the caller's and are freed after it. NULL if there is no memory. The caller
+ * owns it: exchange_free.
+ */
+struct exchange *exchange_new(const struct jat *jat, struct requesters *book, struct pool *pool,
+                              struct pending *pending);
+
+/* Frees it, and none of those that it was made for; NULL is harmless. */
+void exchange_free(struct exchange *exchange);
+
+/*
+ * Records a request as pending, and writes what is to be sent. If a backend is chosen, and has one pending
+ * already that looks the same, another one is tried. Only the book can have changed, by a requester
+ * more and idle ones less, unless EXCHANGE_OK.
+ */
+enum exchange_status exchange_dispatch(struct exchange *exchange, const struct exchange_request *request,
+                                       struct exchange_sent *sent);
+
+/*
+ * The oldest request that `answer` can be for, or NULL. It is counted as answered at that time by a result; once
+ * the caller has read it, exchange_remove is to follow.
+ */
+struct pending_entry *exchange_settle(struct exchange *exchange, const struct pending_answer *answer, double time);
+
+/* The request is pending no longer. */
+void exchange_remove(struct exchange *exchange, struct pending_entry *entry);
+
+/* A request that was answered by an error, after that many seconds, is counted. */
+void exchange_count_error(struct exchange *exchange, double seconds);
+
+/* What has been counted, valid as long as the exchange. */
+const struct exchange_counts *exchange_counts(const struct exchange *exchange);
+
+/*
+ * Whom a resource stands for, and JAT_OK; all else writes nothing: as jat_decode says. What
+ * looks like a short token or a digest is one of somebody in the book, or else JAT_SHORT_TOKEN or JAT_DIGEST.
+ */
+enum jat_status exchange_resolve(const struct exchange *exchange, struct text resource, char jid[JAT_JID_MAX],
+                                 size_t *jid_len);
+
+#endif

@@ -1,0 +1,206 @@
+/*
+ * core.exchange: what one request, and its answer, do to all other units
+ */
+#include "exchange.h"
+#include "lua/lua_core.h"
+#include "lua/lua_jat.h"
+#include "lua/lua_object.h"
+#include "lua/lua_pending.h"
+
+/* The user values of its userdata: those that it was made for, which have to last as long. */
+enum { JAT = 1, BOOK, POOL, PENDING, USER_VALUES = PENDING };
+
+static const char *exchange_code(enum exchange_status status)
+{
+	switch (status) {
+	case EXCHANGE_NO_BACKEND:
+		return "no-backend";
+	case EXCHANGE_BAD_ADDRESS:
+		return "bad-address";
+	case EXCHANGE_FULL:
+		return "full";
+	case EXCHANGE_REQUESTER_FULL:
+		return "requester-full";
+	case EXCHANGE_CONFLICT:
+		return "conflict";
+	case EXCHANGE_BAD_ID:
+		return "bad-id";
+	case EXCHANGE_OK:
+	case EXCHANGE_NO_MEMORY:
+		break;
+	}
+	return "no-memory";
+}
+
+/* core.exchange(jat, book, pool, pending) -> exchange | nil, "no-memory"; `pending` is a table for those in `book` */
+static int l_exchange_new(lua_State *L)
+{
+	struct jat *jat = check_object_at(L, JAT, JAT_TYPE);
+	struct requesters *book = check_object_at(L, BOOK, REQUESTERS_TYPE);
+	struct pool *pool = check_object_at(L, POOL, POOL_TYPE);
+	struct pending *pending = check_object_at(L, PENDING, PENDING_TYPE);
+	void **object = new_object(L, EXCHANGE_TYPE, USER_VALUES);
+	int i;
+
+	for (i = 1; i <= USER_VALUES; i++) {
+		lua_pushvalue(L, i);
+		lua_setiuservalue(L, -2, i);
+	}
+	*object = exchange_new(jat, book, pool, pending);
+	return *object == NULL ? no_memory(L) : 1;
+}
+
+static int l_exchange_gc(lua_State *L)
+{
+	void **object = luaL_checkudata(L, 1, EXCHANGE_TYPE);
+
+	exchange_free(*object);
+	*object = NULL;
+	return 0;
+}
+
+/*
+ * exchange:dispatch(requester, service, id, time, deadline[, retries[, stanza[, backend]]])
+ *     -> backend, address | nil, "no-backend" | "bad-address" | "full" | "requester-full" | "conflict" | "bad-id" |
+ * "no-memory" A request that `requester` has sent to the address `service` under that id is pending from now on. It is
+ * to be sent to the JID `backend` from `address`. time, deadline: seconds; retries, stanza: as for pending:add();
+ * backend: a JID, to have that backend and no other.
+ */
+static int l_exchange_dispatch(lua_State *L)
+{
+	struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
+	struct exchange_request request = {
+		.requester = check_text(L, 2),
+		.service = check_text(L, 3),
+		.id = check_text(L, 4),
+		.time = check_time(L, 5),
+		.deadline = check_time(L, 6),
+		.retries = check_retries(L, 7, 8),
+		.backend = opt_text(L, 9),
+	};
+	struct exchange_sent sent;
+	enum exchange_status status;
+	int pending = lua_gettop(L) + 1;
+
+	lua_getiuservalue(L, 1, PENDING);
+	request.retries = keep(L, pending, 8, request.retries, &request.kept_bytes, &request.kept);
+	status = exchange_dispatch(exchange, &request, &sent);
+	if (status != EXCHANGE_OK) {
+		push_kept(L, pending, request.retries, request.kept);
+		return fail(L, exchange_code(status));
+	}
+	push_text(L, sent.backend);
+	lua_pushlstring(L, sent.address, sent.address_len);
+	return 2;
+}
+
+/*
+ * exchange:settle(from, to, id, time) -> requester, service | nil
+ * The oldest request that the backend `from` answers so, with a result that counts as one; it is pending no longer.
+ */
+static int l_exchange_settle(lua_State *L)
+{
+	struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
+	struct pending_answer answer = check_answer(L);
+	struct pending_entry *entry = exchange_settle(exchange, &answer, check_time(L, 5));
+	struct pending_request request;
+
+	if (entry == NULL) {
+		lua_pushnil(L);
+		return 1;
+	}
+	request = pending_read(entry);
+	push_text(L, requester_jid(request.requester));
+	push_text(L, request.service);
+	if (request.retries > 0) {
+		lua_getiuservalue(L, 1, PENDING);
+		push_kept(L, lua_gettop(L), request.retries, request.kept);
+		lua_pop(L, 2);
+	}
+	exchange_remove(exchange, entry);
+	return 2;
+}
+
+/* exchange:count_error(seconds): a request that took so long was answered by an error */
+static int l_exchange_count_error(lua_State *L)
+{
+	exchange_count_error(check_object(L, EXCHANGE_TYPE), check_time(L, 2));
+	return 0;
+}
+
+/*
+ * exchange:counts() -> results, errors, seconds, count, ...
+ * How many requests have been answered by results, and by errors; how long all of these took; and how many took at most
+ * as long as each of core.ANSWER_TIMES says, but longer than the one before, and longer than all of them.
+ */
+static int l_exchange_counts(lua_State *L)
+{
+	const struct exchange_counts *counts = exchange_counts(check_object(L, EXCHANGE_TYPE));
+	int i;
+
+	lua_pushinteger(L, (lua_Integer)counts->results);
+	lua_pushinteger(L, (lua_Integer)counts->errors);
+	lua_pushnumber(L, counts->seconds);
+	for (i = 0; i <= EXCHANGE_TIMES; i++) {
+		lua_pushinteger(L, (lua_Integer)counts->times[i]);
+	}
+	return 3 + EXCHANGE_TIMES + 1;
+}
+
+/*
+ * exchange:resolve(resource) -> jid | nil, reason: whom a token stands for
+ * reason: as of jat:decode(); "short" and "digest" are what looks like one, but is of nobody in the book
+ */
+static int l_exchange_resolve(lua_State *L)
+{
+	const struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
+	char jid[JAT_JID_MAX];
+	size_t jid_len;
+	enum jat_status status = exchange_resolve(exchange, check_text(L, 2), jid, &jid_len);
+
+	if (status != JAT_OK) {
+		return fail(L, jat_code(status));
+	}
+	lua_pushlstring(L, jid, jid_len);
+	return 1;
+}
+
+/* One method a line: */
+/* clang-format off */
+
+static const luaL_Reg exchange_methods[] = {
+	{"dispatch", l_exchange_dispatch},
+	{"settle", l_exchange_settle},
+	{"count_error", l_exchange_count_error},
+	{"counts", l_exchange_counts},
+	{"resolve", l_exchange_resolve},
+	{NULL, NULL},
+};
+
+static const luaL_Reg exchange_metamethods[] = {
+	{"__gc", l_exchange_gc},
+	{NULL, NULL},
+};
+
+/* clang-format on */
+
+/* Pushes core.ANSWER_TIMES, a list of seconds. */
+static void push_times(lua_State *L)
+{
+	int i;
+
+	lua_newtable(L);
+	for (i = 0; i < EXCHANGE_TIMES; i++) {
+		lua_pushnumber(L, exchange_times[i]);
+		lua_rawseti(L, -2, i + 1);
+	}
+}
+
+void lua_open_exchange(lua_State *L)
+{
+	register_type(L, EXCHANGE_TYPE, exchange_methods, exchange_metamethods);
+	lua_pushcfunction(L, l_exchange_new);
+	lua_setfield(L, -2, "exchange");
+	push_times(L);
+	lua_setfield(L, -2, "ANSWER_TIMES");
+}
