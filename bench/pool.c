@@ -23,6 +23,7 @@ enum {
 };
 
 static char backends[NAMES][NAME_SIZE], requesters[NAMES][NAME_SIZE], services[NAMES][NAME_SIZE];
+static struct requesters *book;
 static struct pending *pending;
 static uint64_t random_state;
 
@@ -40,17 +41,19 @@ static void write_names(void)
 /* A request to each backend */
 static void fill_pending(void)
 {
-	static const uint8_t seed[PENDING_SEEDBYTES] = {1};
+	static const uint8_t seed[PENDING_SEEDBYTES] = {1}, book_seed[REQUESTERS_SEEDBYTES] = {1};
 	size_t i;
 
-	pending = pending_new(seed);
+	book = requesters_new(book_seed);
+	pending = pending_new(seed, book);
 	for (i = 0; i < NAMES; i++) {
 		struct pending_answer answer = {text(backends[i]), text(services[i]), text("id")};
 		struct pending_request request = {
-			.requester = text(requesters[i]), .service = text(services[i]), .id = text("id"), .deadline = (double)i};
+			.service = text(services[i]), .id = text("id"), .deadline = (double)i};
 		struct pending_entry *entry;
 
-		if (pending_add(pending, &answer, &request, &entry) != PENDING_OK) {
+		if (requesters_add(book, text(requesters[i]), (struct text){NULL, 0}, &request.requester) != REQUESTERS_OK ||
+		    pending_add(pending, &answer, &request, &entry) != PENDING_OK) {
 			abort();
 		}
 	}
@@ -106,7 +109,7 @@ static void pick(struct pool *pool, const char *jid, size_t number)
 	};
 
 	(void)jid;
-	if (pool_pick(pool, &request, (struct text){NULL, 0}).bytes == NULL) {
+	if (pool_pick(pool, &request, (struct text){NULL, 0}) == NULL) {
 		abort();
 	}
 }
@@ -231,5 +234,6 @@ int main(void)
 		}
 	}
 	pending_free(pending);
+	requesters_free(book);
 	return 0;
 }

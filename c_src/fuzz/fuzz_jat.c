@@ -119,6 +119,11 @@ static int is_digest(const char *text, size_t len)
 	return len == 33 && text[0] == 'd' && is_base64url_of(text + 1, 32, SIVBYTES);
 }
 
+static int is_short(const char *text, size_t len)
+{
+	return len == 13 && text[0] == 'q' && is_base64url_of(text + 1, 12, JAT_SHORTBYTES);
+}
+
 static int is_printable(const char *text, size_t len)
 {
 	size_t i;
@@ -154,6 +159,8 @@ static size_t sealed_len(size_t jid_len)
 static int fits(enum jat_format format, const char *jid, size_t jid_len)
 {
 	switch (format) {
+	case JAT_SHORT:
+		return 1;
 	case JAT_SEALED:
 		return sealed_len(jid_len) <= JAT_TOKEN_MAX;
 	case JAT_SIGNED:
@@ -259,6 +266,8 @@ static struct verdict judge(const struct codec *codec, const struct token *token
 		return refusal(JAT_DIGEST);
 	}
 	switch (codec->format) {
+	case JAT_SHORT:
+		return refusal(is_short(token->bytes, token->len) ? JAT_SHORT_TOKEN : JAT_BAD_TOKEN);
 	case JAT_SEALED:
 		return judge_sealed(codec, token);
 	case JAT_SIGNED:
@@ -284,7 +293,7 @@ static enum jat_status encode(const struct codec *codec, enum jat_kind kind, con
 	enum jat_status status;
 
 	assert(bytes != NULL);
-	status = jat_encode(codec->jat, kind, copy, bytes, &token->len);
+	status = jat_encode(codec->jat, codec->format, kind, copy, bytes, &token->len);
 	if (status == JAT_OK) {
 		assert(token->len <= JAT_TOKEN_MAX);
 		memcpy(token->bytes, bytes, token->len);
@@ -322,6 +331,8 @@ static void expect_form(const struct made *one)
 	assert(is_printable(token->bytes, token->len));
 	if (!fits(format, one->jid, one->jid_len)) {
 		assert(is_digest(token->bytes, token->len));
+	} else if (format == JAT_SHORT) {
+		assert(is_short(token->bytes, token->len));
 	} else if (format == JAT_SEALED) {
 		uint8_t raw[ROOM];
 
@@ -330,6 +341,28 @@ static void expect_form(const struct made *one)
 	} else {
 		assert(memcmp(token->bytes, one->jid, one->jid_len) == 0);
 		assert(token->len == one->jid_len + (format == JAT_SIGNED ? 1 + TAG_LEN : 0));
+	}
+}
+
+/* A name is what jat_name says, and a token is written of it and read again. */
+static void expect_name(const struct made *one)
+{
+	const struct codec *codec = one->codec;
+	uint8_t name[JAT_NAME_MAX], digest[JAT_DIGESTBYTES], read[JAT_NAME_MAX];
+	size_t name_len, read_len = jat_read_name(text_of(&one->token), codec->format, read);
+	struct token written;
+
+	assert(jat_name(codec->jat, codec->format, one->kind, jid_of(one), name, &name_len) == JAT_OK);
+	assert(jat_digest(codec->jat, one->kind, jid_of(one), digest) == JAT_OK);
+	if (!fits(codec->format, one->jid, one->jid_len)) {
+		assert(name_len == JAT_DIGESTBYTES && memcmp(name, digest, sizeof digest) == 0);
+	} else {
+		assert(name_len == (codec->format == JAT_SHORT ? JAT_SHORTBYTES : 0));
+	}
+	assert(read_len == name_len && memcmp(read, name, name_len) == 0);
+	if (name_len > 0) {
+		written.len = jat_write_name(name, name_len, written.bytes);
+		assert(is_same_token(&written, &one->token));
 	}
 }
 
@@ -355,7 +388,7 @@ static void decode(const struct codec *codec, const struct token *token)
 
 	assert(jid != NULL);
 	memcpy(jid, untouched, sizeof untouched);
-	assert(jat_decode(codec->jat, copy, &kind, jid, &jid_len) == verdict.status);
+	assert(jat_decode(codec->jat, codec->format, copy, &kind, jid, &jid_len) == verdict.status);
 	if (verdict.status == JAT_OK) {
 		assert(kind == JAT_REQUESTER);
 		assert(text_is_equal((struct text){jid, jid_len}, jid_of(verdict.made)));
@@ -452,6 +485,7 @@ static void do_encode(struct input *input)
 		one->codec = codec;
 		one->key = codec->current;
 		expect_form(one);
+		expect_name(one);
 		expect_own(one);
 		made_count++;
 		decode(codec, &one->token);

@@ -66,6 +66,7 @@ struct model {
 };
 
 static struct model model;
+static struct requesters *book;
 static struct pending *pending;
 static size_t entry_bytes; /* what a request counts as, besides its texts and what is kept */
 
@@ -242,7 +243,7 @@ static void expect_request(const struct pending_entry *entry, const struct reque
 	char bytes[ID_MAX];
 
 	assert(entry == expected->entry);
-	assert(text_is_equal(request.requester, REQUESTERS[expected->requester]));
+	assert(text_is_equal(requester_jid(request.requester), REQUESTERS[expected->requester]));
 	assert(text_is_equal(request.service, ADDRESSES[expected->service]));
 	assert(text_is_equal(request.id, id_text(expected->id, bytes)));
 	assert(text_is_equal(request.backend, BACKENDS[expected->from]));
@@ -303,12 +304,25 @@ static void compare(void)
 	}
 }
 
+/* The requester with that number in the book, added if it was not there. */
+static struct requester *requester(unsigned number)
+{
+	struct text jid = text_copy(REQUESTERS[number]);
+	struct requester *found = requesters_find(book, jid);
+
+	if (found == NULL) {
+		assert(requesters_add(book, jid, (struct text){NULL, 0}, &found) == REQUESTERS_OK);
+	}
+	free_text(jid);
+	return found;
+}
+
 /* Adds the request, unless it has to be refused. */
 static void add(struct request request)
 {
 	struct pending_answer answer = answer_copy(request.from, request.to, request.id);
 	struct pending_request added = {
-		.requester = text_copy(REQUESTERS[request.requester]),
+		.requester = requester(request.requester),
 		.service = text_copy(ADDRESSES[request.service]),
 		.id = answer.id,
 		.added = request.added,
@@ -326,7 +340,6 @@ static void add(struct request request)
 		model.list[model.count++] = request;
 		expect_request(request.entry, &request);
 	}
-	free_text(added.requester);
 	free_text(added.service);
 	free_answer(answer);
 }
@@ -543,7 +556,7 @@ static void do_add_byte(struct input *input)
 	unsigned byte = read_byte(input), position = read_byte(input), len = position + 1 + read_below(input, 8);
 	char id[UINT8_MAX + 9];
 	struct pending_answer answer = {.from = BACKENDS[0], .to = ADDRESSES[0]};
-	struct pending_request request = {.requester = REQUESTERS[0], .service = ADDRESSES[0]};
+	struct pending_request request = {.requester = requester(0), .service = ADDRESSES[0]};
 	enum pending_status status;
 	struct pending_entry *entry;
 
@@ -582,8 +595,8 @@ static void learn_entry_bytes(void)
 {
 	static const uint8_t seed[PENDING_SEEDBYTES];
 	const struct pending_answer answer = {BACKENDS[0], ADDRESSES[0], TEXT("")};
-	const struct pending_request request = {.requester = REQUESTERS[0], .service = ADDRESSES[0], .id = TEXT("")};
-	struct pending *scales = pending_new(seed);
+	const struct pending_request request = {.requester = requester(0), .service = ADDRESSES[0], .id = TEXT("")};
+	struct pending *scales = pending_new(seed, book);
 	struct pending_entry *entry;
 
 	assert(scales != NULL);
@@ -601,6 +614,8 @@ static void fill_longest(void)
 	}
 }
 
+static const uint8_t book_seed[REQUESTERS_SEEDBYTES];
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	(void)argc;
@@ -609,7 +624,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	if (sodium_init() < 0) {
 		return -1;
 	}
+	book = requesters_new(book_seed);
+	assert(book != NULL);
 	learn_entry_bytes();
+	requesters_free(book);
 	return 0;
 }
 
@@ -618,7 +636,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input input = {data, size};
 	uint8_t seed[PENDING_SEEDBYTES] = {(uint8_t)read_byte(&input)};
 
-	pending = pending_new(seed);
+	book = requesters_new(book_seed);
+	assert(book != NULL);
+	pending = pending_new(seed, book);
 	assert(pending != NULL);
 	model.count = 0;
 	model.max = SIZE_MAX;
@@ -628,5 +648,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		compare();
 	}
 	pending_free(pending);
+	requesters_free(book);
 	return 0;
 }

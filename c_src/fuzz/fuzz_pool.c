@@ -322,9 +322,9 @@ static size_t load_of(void *context, struct text jid)
 /* The number of the backend that the pool picks for `request`; JIDS if there is none. */
 static unsigned pick_number(const struct request *request, struct text avoided)
 {
-	struct text picked = pool_pick(pool, request, avoided);
+	const struct pool_backend *picked = pool_pick(pool, request, avoided);
 
-	return picked.bytes == NULL ? JIDS : number_of(picked);
+	return picked == NULL ? JIDS : number_of(pool_jid(picked));
 }
 
 /* If another one is to be avoided, the choice can fall on the requester itself: then the pool returns none. */
