@@ -1,7 +1,8 @@
 /*
  * require "mod_client_proxy.core": a table with what each unit adds to it, and with
  * core.VERSION, that of the Lua files it was built with. How many bytes a key or a seed
- * must have is in core.JAT_KEYBYTES, POOL_SEEDBYTES, POOL_KEYBYTES and PENDING_SEEDBYTES.
+ * must have is in core.JAT_KEYBYTES, POOL_SEEDBYTES, POOL_KEYBYTES, PENDING_SEEDBYTES and
+ * REQUESTERS_SEEDBYTES.
  */
 #include "requirements.h"
 
@@ -28,5 +29,6 @@ int luaopen_mod_client_proxy_core(lua_State *L)
 	lua_open_jat(L);
 	lua_open_pool(L);
 	lua_open_pending(L);
+	lua_open_requesters(L);
 	return 1;
 }

@@ -10,5 +10,6 @@
 void lua_open_jat(lua_State *L);
 void lua_open_pool(lua_State *L);
 void lua_open_pending(lua_State *L);
+void lua_open_requesters(lua_State *L);
 
 #endif

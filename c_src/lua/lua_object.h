@@ -20,6 +20,7 @@
 #define JAT_TYPE "mod_client_proxy.jat"
 #define POOL_TYPE "mod_client_proxy.pool"
 #define PENDING_TYPE "mod_client_proxy.pending"
+#define REQUESTERS_TYPE "mod_client_proxy.requesters"
 
 /* Gives a type its methods and metamethods. */
 void register_type(lua_State *L, const char *type, const luaL_Reg *methods, const luaL_Reg *metamethods);
