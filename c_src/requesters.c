@@ -62,12 +62,12 @@ struct requesters {
 
 static struct requester *requester_by_jid(struct hashtable_node *node)
 {
-	return node == NULL ? NULL : (void *)((char *)node - offsetof(struct requester, by_jid));
+	return (void *)((char *)node - offsetof(struct requester, by_jid));
 }
 
 static struct requester *requester_by_token(struct hashtable_node *node)
 {
-	return node == NULL ? NULL : (void *)((char *)node - offsetof(struct requester, by_token));
+	return (void *)((char *)node - offsetof(struct requester, by_token));
 }
 
 static struct requester *requester_of_idle(struct idle *idle)
