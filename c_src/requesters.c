@@ -12,6 +12,7 @@ _Static_assert((int)REQUESTERS_SEEDBYTES == (int)HASHTABLE_SEEDBYTES, "the seed 
 enum {
 	HASHED = sizeof(uint64_t), /* bytes of a token that are its hash */
 	FORGOTTEN_AT_ONCE = 2,     /* more than are added, so that the book gets smaller where it is too large */
+	TOKENS_PER_BUCKET = 2,     /* tokens are looked for less often than JIDs */
 };
 
 _Static_assert((int)HASHED <= (int)REQUESTERS_TOKEN_MIN, "a token is at least as long as its hash");
@@ -61,12 +62,12 @@ struct requesters {
 
 static struct requester *requester_by_jid(struct hashtable_node *node)
 {
-	return node == NULL ? NULL : (void *)((char *)node - offsetof(struct requester, by_jid));
+	return (void *)((char *)node - offsetof(struct requester, by_jid));
 }
 
 static struct requester *requester_by_token(struct hashtable_node *node)
 {
-	return node == NULL ? NULL : (void *)((char *)node - offsetof(struct requester, by_token));
+	return (void *)((char *)node - offsetof(struct requester, by_token));
 }
 
 static struct requester *requester_of_idle(struct idle *idle)
@@ -86,6 +87,7 @@ struct requesters *requesters_new(const uint8_t seed[REQUESTERS_SEEDBYTES])
 		requesters_free(book);
 		return NULL;
 	}
+	hashtable_set_load(&book->by_token, TOKENS_PER_BUCKET);
 	book->idle.previous = book->idle.next = &book->idle;
 	requesters_set_max(book, SIZE_MAX);
 	return book;

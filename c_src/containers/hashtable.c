@@ -18,7 +18,13 @@ int hashtable_init(struct hashtable *table, const uint8_t seed[HASHTABLE_SEEDBYT
 		return -1;
 	}
 	table->bucket_count = BUCKETS_MIN;
+	table->load = 1;
 	return 0;
+}
+
+void hashtable_set_load(struct hashtable *table, size_t load)
+{
+	table->load = load;
 }
 
 void hashtable_free(struct hashtable *table)
@@ -159,7 +165,7 @@ void hashtable_add(struct hashtable *table, struct hashtable_node *node)
 	node->next = NULL;
 	*end_of(bucket_of(table, node->hash)) = node;
 	table->node_count++;
-	if (table->node_count > table->bucket_count) {
+	if (table->node_count > table->bucket_count * table->load) {
 		grow(table);
 	}
 }
@@ -175,7 +181,7 @@ void hashtable_remove(struct hashtable *table, struct hashtable_node *node)
 	*link = node->next;
 	table->node_count--;
 	for (step = 0; step < SHRINK_STEPS; step++) {
-		if (table->bucket_count > BUCKETS_MIN && table->node_count < table->bucket_count / 2) {
+		if (table->bucket_count > BUCKETS_MIN && table->node_count < table->bucket_count * table->load / 2) {
 			shrink(table);
 		}
 	}

@@ -31,11 +31,19 @@ struct hashtable {
 	struct slots buckets;
 	size_t bucket_count;
 	size_t node_count;
+	size_t load; /* how many nodes there may be for each bucket */
 	uint8_t seed[HASHTABLE_SEEDBYTES];
 };
 
 /* 0, or -1 if there is no memory; then there is nothing to free. */
 int hashtable_init(struct hashtable *table, const uint8_t seed[HASHTABLE_SEEDBYTES]);
+
+/*
+ * From now on, the table grows where there are more than `load` (at least 1) nodes for each bucket, which is 1
+ * else: it takes 8 bytes for each node, divided by that, and a call looks at so many times as many nodes. The
+ * table is empty.
+ */
+void hashtable_set_load(struct hashtable *table, size_t load);
 
 /*
  * Frees the buckets and wipes the seed; the nodes are the caller's. The table must not be
@@ -55,7 +63,8 @@ struct hashtable_node *hashtable_next(const struct hashtable_node *node);
 /*
  * The first of all nodes whose hash has those bits in common with `hash` that are
  * written to `mask`, or NULL; the others follow by `next`. The mask is 2^k - 1,
- * and there are on average fewer than two such nodes.
+ * and there are on average fewer than two such nodes (times the load). Each number
+ * below `bucket_count`, taken as a hash, has others: all together, these are all nodes.
  */
 struct hashtable_node *hashtable_bucket(const struct hashtable *table, uint64_t hash, uint64_t *mask);
 

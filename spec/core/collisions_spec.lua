@@ -1,4 +1,4 @@
--- Requests and backends whose hashes are the same are told apart by comparing them. This does not happen in the life
+-- Requests, backends and requesters whose hashes are the same are told apart by comparing them. This does not happen in the life
 -- of a server: it took 2^32 tries to find each of these pairs, and that with a seed that is known.
 
 local core = require "mod_client_proxy.core";
@@ -6,6 +6,7 @@ local new_pending = require "spec.support.pending".new;
 
 local POOL_SEED = ("s"):rep(core.POOL_SEEDBYTES);
 local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
+local REQUESTERS_SEED = ("s"):rep(core.REQUESTERS_SEEDBYTES);
 
 -- The same SipHash-2-4 under a key of sixteen times "s"
 local PAIRS = {
@@ -77,6 +78,28 @@ for what, pair in pairs(PAIRS) do
 			pending:add("backend", "to", b, "requester-b", "service", 0, 2, 1, {});
 			assert.equal("requester-b", (pending:take("backend", "to", b)));
 			assert.equal("requester-a", (pending:take("backend", "to", a)));
+		end);
+
+		it("a book knows one requester from the other", function ()
+			local book = core.requesters(REQUESTERS_SEED);
+			assert.is_true(book:add(a, "token of a"));
+			assert.is_nil(book:find(b));
+			assert.is_true(book:add(b, "token of b"));
+			assert.equal("token of a", book:find(a));
+			assert.equal("token of b", book:find(b));
+			book:hold(a, 1); -- b alone can be forgotten
+			book:set_max(1);
+			assert.is_true(book:add("another", ""));
+			assert.equal("token of a", book:find(a));
+			assert.is_nil(book:find(b));
+		end);
+
+		it("bare JIDs count together in a book", function ()
+			local book = core.requesters(REQUESTERS_SEED);
+			assert.is_true(book:add(a.."/r", "") and book:add(b.."/r", "") and book:add(a..b.."/r", ""));
+			book:hold(a.."/r", 5);
+			assert.same({ 1, 5, 0 }, { book:pending(b.."/r") });
+			assert.same({ 0, 0, 0 }, { book:pending(a..b.."/r") });
 		end);
 
 		it("requesters share a limit, by which it can be seen that they do collide", function ()

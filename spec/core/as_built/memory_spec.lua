@@ -2,27 +2,37 @@
 
 local process = require "spec.support.process";
 
-local BYTES_PER_REQUEST = 256;
+-- (script) -> how many there are of what it measures, the bytes in use: without them, with them, and with as many others
+local function measure(script)
+	local figures = {};
+	for figure in process.run(script):gmatch("%d+") do
+		table.insert(figures, tonumber(figure));
+	end
+	return table.unpack(figures);
+end
 
-describe("core memory", function ()
-	local count, empty, full, full_again;
+local CASES = {
+	{ what = "pending request", script = "spec/support/pending_memory.lua", bytes = 256 };
+	{ what = "requester in the book", script = "spec/support/requesters_memory.lua", bytes = 128 };
+};
 
-	setup(function ()
-		local figures = {};
-		for figure in process.run("spec/support/pending_memory.lua"):gmatch("%d+") do
-			table.insert(figures, tonumber(figure));
-		end
-		count, empty, full, full_again = table.unpack(figures);
+for _, case in ipairs(CASES) do
+	describe("core memory", function ()
+		local count, empty, full, full_again;
+
+		setup(function ()
+			count, empty, full, full_again = measure(case.script);
+		end);
+
+		it(("holds a typical %s in %d bytes"):format(case.what, case.bytes), function ()
+			local each = (full - empty) / count;
+			print(("core memory: %.1f bytes for each %s"):format(each, case.what));
+			assert.is_true(each <= case.bytes, ("%.1f bytes"):format(each));
+		end);
+
+		it(("is used again where each %s has gone"):format(case.what), function ()
+			local before, after = full - empty, full_again - empty;
+			assert.is_true(after <= before * 1.03, ("%d bytes, then %d"):format(before, after));
+		end);
 	end);
-
-	it("holds a typical pending request in 256 bytes", function ()
-		local each = (full - empty) / count;
-		print(("core memory: %.1f bytes for each pending request"):format(each));
-		assert.is_true(each <= BYTES_PER_REQUEST, ("%.1f bytes"):format(each));
-	end);
-
-	it("is used again for as many requests as before", function ()
-		local before, after = full - empty, full_again - empty;
-		assert.is_true(after <= before * 1.03, ("%d bytes, then %d"):format(before, after));
-	end);
-end);
+end

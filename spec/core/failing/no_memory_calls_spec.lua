@@ -17,6 +17,7 @@ end
 
 local POOL_SEED, POOL_KEY = ("s"):rep(core.POOL_SEEDBYTES), ("k"):rep(core.POOL_KEYBYTES);
 local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
+local REQUESTERS_SEED = ("s"):rep(core.REQUESTERS_SEEDBYTES);
 local JID = long("user@some.domain.example/");
 local BACKENDS = { long("a@"), long("b@"), long("c@") };
 
@@ -84,6 +85,25 @@ local function new_abandoned()
 	return pending;
 end
 
+local OTHER_JID = long("other@some.domain.example/");
+local ITS_TOKEN, OTHER_TOKEN = long("token of "), long("other token of ");
+
+local function new_book()
+	local book = core.requesters(REQUESTERS_SEED);
+	assert(book:add(JID, ITS_TOKEN));
+	assert(book:add(long("held@"), ""));
+	assert(book:hold(long("held@"), 5));
+	return book;
+end
+
+-- Where one that is added would be the first of its size
+local function new_full_book()
+	local book = new_book();
+	book:set_max(2);
+	book:hold(JID, 1);
+	return book;
+end
+
 -- Whatever can be known of an object, which has served its time with that
 
 local read = {};
@@ -129,6 +149,17 @@ function read.pending(pending)
 		table.insert(facts, { pending:expire(math.huge) });
 	end
 	table.insert(facts, count_kept(pending));
+	return facts;
+end
+
+function read.requesters(book)
+	local facts = { #book };
+	for _, jid in ipairs { JID, OTHER_JID, long("held@") } do
+		table.insert(facts, { book:find(jid) or "nobody", book:pending(jid) });
+	end
+	table.insert(facts, book:resolve(ITS_TOKEN) or "nobody");
+	table.insert(facts, book:resolve(OTHER_TOKEN) or "nobody");
+	table.insert(facts, { book:add("yet another", "") or select(2, book:add("yet another", "")) });
 	return facts;
 end
 
@@ -276,6 +307,22 @@ describe("without memory for Lua, either,", function ()
 	covers("pending:count", 0, new_pending, BACKENDS[1]);
 	covers("pending:__len", 0, new_pending);
 	covers("pending:__gc", 0, new_pending);
+
+	covers("core.requesters", 7, nil, REQUESTERS_SEED);
+	covers("requesters:set_max", 0, new_book, 1);
+	covers("requesters:new_generation", 0, new_book);
+	covers("requesters:find", 1, new_book, JID);
+	covers("requesters:resolve", 1, new_book, ITS_TOKEN);
+	covers("requesters:add", 1, new_book, ("a"):rep(400), OTHER_TOKEN);
+	covers("requesters:add", 0, new_full_book, OTHER_JID, OTHER_TOKEN);
+	covers("requesters:add", 0, new_book, JID, OTHER_TOKEN);
+	covers("requesters:hold", 0, new_book, JID, 3);
+	covers("requesters:hold", 0, new_book, JID, 3, ITS_TOKEN);
+	covers("requesters:lighten", 0, new_book, long("held@"), 2);
+	covers("requesters:release", 0, new_book, long("held@"), 5);
+	covers("requesters:pending", 0, new_book, JID);
+	covers("requesters:__len", 0, new_book);
+	covers("requesters:__gc", 0, new_book);
 
 	it("no function is left out", function ()
 		for name in pairs(functions) do

@@ -8,6 +8,7 @@ local new_pending = require "spec.support.pending".new;
 
 local POOL_SEED = ("s"):rep(core.POOL_SEEDBYTES);
 local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
+local REQUESTERS_SEED = ("s"):rep(core.REQUESTERS_SEEDBYTES);
 
 -- Calls with the first, the second, ... allocation failing, until there is none
 -- left to fail. A call either works or says "no-memory". How many failed.
@@ -33,9 +34,10 @@ describe("without memory", function ()
 		assert.equal(1, fail_each(function () return core.jat("proxy.domain.example", "sealed"); end));
 	end);
 
-	it("no pool and no pending table is made", function ()
+	it("no pool, no pending table and no book is made", function ()
 		assert.equal(3, fail_each(function () return core.pool(POOL_SEED); end));
 		assert.equal(7, fail_each(function () return core.pending(PENDING_SEED); end));
+		assert.equal(7, fail_each(function () return core.requesters(REQUESTERS_SEED); end));
 	end);
 
 	-- Enough of them that every kind of allocation, growth included, is among them
@@ -103,5 +105,46 @@ describe("without memory", function ()
 			assert.equal(("r"):rep(number % 600), requester);
 		end
 		assert.equal(0, #pending);
+	end);
+
+	it("a requester is not added, or has nothing more pending, and those that are stay", function ()
+		local book = core.requesters(REQUESTERS_SEED);
+		local failures = { add = 0, hold = 0 };
+		local function jid(number)
+			return ("j"):rep(number % 600)..number; -- small ones and large ones
+		end
+		local function token(number)
+			return ("%08d"):format(number)..("t"):rep(number % 200);
+		end
+		local count = 0; -- some calls add though there is no memory, as a table that cannot grow takes one more all the same
+		for _ = 1, COUNT do
+			failures.add = failures.add + fail_each(function ()
+				local added, code = book:add(jid(count + 1), token(count + 1));
+				count = added and count + 1 or count;
+				assert.equal(count, #book);
+				return added, code;
+			end);
+			failures.hold = failures.hold + fail_each(function ()
+				local before = book:pending(jid(count));
+				local held, code = book:hold(jid(count), count);
+				local things = held and before + 1 or before;
+				assert.same({ things, things * count, things }, { book:pending(jid(count)) });
+				return held, code;
+			end);
+		end
+		assert.is_true(failures.add > 100);
+		assert.is_true(failures.hold > 0);
+		for number = count, 1, -1 do
+			assert.equal(token(number), book:find(jid(number)));
+			assert.equal(jid(number), book:resolve(token(number)));
+			for _ = 1, book:pending(jid(number)) do
+				book:release(jid(number), number);
+			end
+		end
+		book:set_max(1);
+		for number = 1, count do
+			assert.is_true(book:add("another-"..number, ""));
+		end
+		assert.equal(1, #book);
 	end);
 end);

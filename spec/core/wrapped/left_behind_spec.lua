@@ -105,6 +105,10 @@ describe("What is left behind", function ()
 		check_life(SEED, core.pending, SEED, "add", "backend", "to", "id", JID, "service", 0, 1);
 	end);
 
+	it("by a book is not its seed", function ()
+		check_life(SEED, core.requesters, SEED, "add", JID, "its token");
+	end);
+
 	it("by a pool is neither its seed nor its key", function ()
 		local seed = SEED..KEY:sub(-8);
 		check_life(SEED, core.pool, seed, "add", JID);
