@@ -22,8 +22,9 @@ local sha256 = require "util.hashes".sha256;
 
 local addresses = module:require "addresses";
 local failures = module:require "failures";
+local address_formats = module:require "formats";
 
--- What a reload carries over: { target, pool, backends, subscription, pending, keys, totals }
+-- What a reload carries over: { target, pool, formats, backends, subscription, pending, keys, totals }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -62,11 +63,17 @@ end
 
 local options = must(module:require "options");
 local core = must(module:require "load_core");
-local jat = must(core.jat(module.host, options.address_format));
+local own_format = options.address_format or address_formats.DEFAULT;
+local jat = must(core.jat(module.host, own_format));
 local keeps_target = saved.target == options.target;
 local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
 -- The key never changes, so that sender and recipient make the same choices after a restart.
 must(pool:set_strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES)));
+local formats = address_formats.new {
+	address_format = options.address_format;
+	pool = pool;
+	saved = keeps_target and saved.formats;
+};
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES)));
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
 
@@ -89,6 +96,7 @@ local backends = module:require "backends".new {
 	target = options.target;
 	server = server;
 	pool = pool;
+	formats = formats;
 	subscription = subscription;
 	events = events;
 	is_wanted = module:require "globs".matcher(options.resources or { "*" });
@@ -97,6 +105,7 @@ local backends = module:require "backends".new {
 local diagnosis = module:require "diagnosis".new {
 	target = options.target;
 	pool = pool;
+	formats = formats;
 	server = server;
 	subscription = subscription;
 	events = events;
@@ -117,7 +126,7 @@ local requests = module:require "requests".new {
 local shell = module:require "shell";
 shell.start {
 	target = options.target;
-	address_format = options.address_format;
+	formats = formats;
 	strategy = options.strategy;
 	pending = pending;
 	backends = backends;
@@ -162,7 +171,7 @@ local rotation = module:add_timer(keys.due, keys.rotate);
 
 function module.save()
 	return {
-		target = options.target; pool = pool; backends = backends:save(); subscription = subscription:save();
+		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
 		pending = pending; keys = keys.save(); totals = metrics.totals;
 	};
 end
