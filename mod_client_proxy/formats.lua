@@ -4,7 +4,7 @@
 -- works as it is.
 
 local addresses = module:require "addresses";
-local core = module:require "load_core";
+local core = module:require "load_core"; -- it is there: mod_client_proxy.lua has loaded it before
 
 -- The only format that a Jicofo can read
 local FOR_JICOFO = "plain";

@@ -22,7 +22,6 @@ local sha256 = require "util.hashes".sha256;
 
 local addresses = module:require "addresses";
 local failures = module:require "failures";
-local address_formats = module:require "formats";
 
 -- What a reload carries over: { target, pool, formats, backends, subscription, pending, keys, totals }
 local saved = module.saved_state or {};
@@ -63,6 +62,7 @@ end
 
 local options = must(module:require "options");
 local core = must(module:require "load_core");
+local address_formats = module:require "formats";
 local own_format = options.address_format or address_formats.DEFAULT;
 local jat = must(core.jat(module.host, own_format));
 local keeps_target = saved.target == options.target;
