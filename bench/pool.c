@@ -48,8 +48,7 @@ static void fill_pending(void)
 	pending = pending_new(seed, book);
 	for (i = 0; i < NAMES; i++) {
 		struct pending_answer answer = {text(backends[i]), text(services[i]), text("id")};
-		struct pending_request request = {
-			.service = text(services[i]), .id = text("id"), .deadline = (double)i};
+		struct pending_request request = {.service = text(services[i]), .id = text("id"), .deadline = (double)i};
 		struct pending_entry *entry;
 
 		if (requesters_add(book, text(requesters[i]), (struct text){NULL, 0}, &request.requester) != REQUESTERS_OK ||

@@ -96,25 +96,33 @@ static enum exchange_status find_requester(struct exchange *exchange, struct tex
 	return *requester != NULL ? EXCHANGE_OK : add_requester(exchange, jid, requester);
 }
 
-/* Writes the token by which a backend that sees that format knows a requester, and its length. */
-static enum exchange_status write_token(const struct exchange *exchange, const struct requester *requester,
-                                        int8_t format, char token[JAT_TOKEN_MAX], size_t *token_len)
+/* The format in which a backend, or anybody else, sees tokens */
+static enum jat_format format_of(const struct exchange *exchange, const struct pool_backend *backend)
 {
-	enum jat_format own = jat_format(exchange->jat), wanted = format == POOL_NO_FORMAT ? own : (enum jat_format)format;
+	if (backend == NULL || pool_format(backend) == POOL_NO_FORMAT) {
+		return jat_format(exchange->jat);
+	}
+	return (enum jat_format)pool_format(backend);
+}
+
+/* Writes the token of that format by which a requester is known, and its length. */
+static enum exchange_status write_token(const struct exchange *exchange, const struct requester *requester,
+                                        enum jat_format format, char token[JAT_TOKEN_MAX], size_t *token_len)
+{
 	uint8_t name[REQUESTERS_TOKEN_MAX];
-	size_t name_len = wanted == own ? requester_token(requester, name) : 0;
+	size_t name_len = format == jat_format(exchange->jat) ? requester_token(requester, name) : 0;
+	enum jat_status status = JAT_OK;
 
 	if (name_len > 0) {
 		*token_len = jat_write_name(name, name_len, token);
-		return EXCHANGE_OK;
+	} else {
+		status = jat_encode(exchange->jat, format, JAT_REQUESTER, requester_jid(requester), token, token_len);
 	}
-	return jat_encode(exchange->jat, wanted, JAT_REQUESTER, requester_jid(requester), token, token_len) == JAT_OK
-	           ? EXCHANGE_OK
-	           : EXCHANGE_BAD_ADDRESS;
+	return status == JAT_OK ? EXCHANGE_OK : EXCHANGE_BAD_ADDRESS;
 }
 
 static enum exchange_status write_address(const struct exchange *exchange, const struct requester *requester,
-                                          struct text service, int8_t format, struct exchange_sent *sent)
+                                          struct text service, enum jat_format format, struct exchange_sent *sent)
 {
 	struct text bare = jid_bare(service);
 	size_t token_len;
@@ -135,20 +143,39 @@ static size_t count_pending(void *pending, struct text jid)
 	return pending_count_of(pending, jid);
 }
 
-static const struct pool_backend *choose(const struct exchange *exchange, const struct exchange_request *request,
-                                         struct text avoided)
+static const struct pool_backend *choose(const struct exchange *exchange, const struct exchange_request *request)
 {
 	struct request wanted = {request->requester, request->service, count_pending, exchange->pending};
 
-	return pool_pick(exchange->pool, &wanted, avoided);
+	if (request->backend.bytes != NULL) {
+		return pool_find(exchange->pool, request->backend);
+	}
+	return pool_pick(exchange->pool, &wanted, request->avoided);
 }
 
-static enum exchange_status record(struct exchange *exchange, const struct exchange_request *request,
-                                   struct requester *requester, const struct exchange_sent *sent)
+enum exchange_status exchange_prepare(struct exchange *exchange, const struct exchange_request *request,
+                                      struct exchange_sent *sent)
+{
+	const struct pool_backend *backend = choose(exchange, request);
+	enum exchange_status status;
+
+	if (backend == NULL) {
+		return request->avoided.bytes == NULL ? EXCHANGE_NO_BACKEND : EXCHANGE_CONFLICT;
+	}
+	status = find_requester(exchange, request->requester, &sent->requester);
+	if (status != EXCHANGE_OK) {
+		return status;
+	}
+	sent->backend = pool_jid(backend);
+	return write_address(exchange, sent->requester, request->service, format_of(exchange, backend), sent);
+}
+
+enum exchange_status exchange_record(struct exchange *exchange, const struct exchange_request *request,
+                                     const struct exchange_sent *sent)
 {
 	struct pending_answer answer = {sent->backend, {sent->address, sent->address_len}, request->id};
 	struct pending_request pending = {
-		.requester = requester,
+		.requester = sent->requester,
 		.service = request->service,
 		.id = request->id,
 		.added = request->time,
@@ -162,44 +189,6 @@ static enum exchange_status record(struct exchange *exchange, const struct excha
 	return of_pending(pending_add(exchange->pending, &answer, &pending, &entry));
 }
 
-static enum exchange_status hand_over(struct exchange *exchange, const struct exchange_request *request,
-                                      struct requester *requester, const struct pool_backend *backend,
-                                      struct exchange_sent *sent)
-{
-	enum exchange_status status;
-
-	if (backend == NULL) {
-		return EXCHANGE_NO_BACKEND;
-	}
-	sent->backend = pool_jid(backend);
-	status = write_address(exchange, requester, request->service, pool_format(backend), sent);
-	return status != EXCHANGE_OK ? status : record(exchange, request, requester, sent);
-}
-
-enum exchange_status exchange_dispatch(struct exchange *exchange, const struct exchange_request *request,
-                                       struct exchange_sent *sent)
-{
-	int is_chosen = request->backend.bytes == NULL;
-	const struct pool_backend *backend =
-		is_chosen ? choose(exchange, request, (struct text){NULL, 0}) : pool_find(exchange->pool, request->backend);
-	struct requester *requester;
-	enum exchange_status status;
-
-	if (backend == NULL) {
-		return EXCHANGE_NO_BACKEND;
-	}
-	status = find_requester(exchange, request->requester, &requester);
-	if (status != EXCHANGE_OK) {
-		return status;
-	}
-	status = hand_over(exchange, request, requester, backend, sent);
-	if (status == EXCHANGE_CONFLICT && is_chosen) {
-		backend = choose(exchange, request, sent->backend);
-		status = backend == NULL ? EXCHANGE_CONFLICT : hand_over(exchange, request, requester, backend, sent);
-	}
-	return status;
-}
-
 static void count_time(struct exchange_counts *counts, double seconds)
 {
 	int i = 0;
@@ -211,19 +200,15 @@ static void count_time(struct exchange_counts *counts, double seconds)
 	counts->times[i]++;
 }
 
-struct pending_entry *exchange_settle(struct exchange *exchange, const struct pending_answer *answer, double time)
+struct pending_entry *exchange_find(const struct exchange *exchange, const struct pending_answer *answer)
 {
-	struct pending_entry *entry = pending_find(exchange->pending, answer);
-
-	if (entry != NULL) {
-		exchange->counts.results++;
-		count_time(&exchange->counts, time - pending_read(entry).added);
-	}
-	return entry;
+	return pending_find(exchange->pending, answer);
 }
 
-void exchange_remove(struct exchange *exchange, struct pending_entry *entry)
+void exchange_settle(struct exchange *exchange, struct pending_entry *entry, double time)
 {
+	exchange->counts.results++;
+	count_time(&exchange->counts, time - pending_read(entry).added);
 	pending_remove(exchange->pending, entry);
 }
 
@@ -238,13 +223,13 @@ const struct exchange_counts *exchange_counts(const struct exchange *exchange)
 	return &exchange->counts;
 }
 
-enum jat_status exchange_resolve(const struct exchange *exchange, struct text resource, char jid[JAT_JID_MAX],
-                                 size_t *jid_len)
+enum jat_status exchange_resolve(const struct exchange *exchange, struct text sender, struct text resource,
+                                 char jid[JAT_JID_MAX], size_t *jid_len)
 {
-	enum jat_format format = jat_format(exchange->jat);
+	enum jat_format format = format_of(exchange, pool_find(exchange->pool, sender));
 	uint8_t name[JAT_NAME_MAX];
 	size_t name_len = jat_read_name(resource, format, name);
-	const struct requester *requester = NULL;
+	const struct requester *requester;
 	enum jat_kind kind;
 
 	if (name_len == 0) {

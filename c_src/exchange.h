@@ -1,8 +1,7 @@
 /*
- * What one request does to all the other units, in one call: the book tells its requester, the
- * pool chooses a backend, the codec writes the address that this one sees, and the table
- * of what is pending records it. What the answer does is one call likewise, and is counted
- * here, with the time that it took.
+ * What one request does to all the other units: the book tells its requester, the pool chooses a
+ * backend, the codec writes the address that this one sees, and the table of what is pending
+ * records it. What the answer does is counted here, with the time that it took.
  *
  * sodium_init() must have succeeded before any of this is called.
  */
@@ -49,10 +48,12 @@ struct exchange_request {
 	uint32_t kept_bytes;
 	int32_t kept;
 	struct text backend; /* the one that it is for, or no text: one is chosen */
+	struct text avoided; /* none if not: the one that exchange_record has found a conflict at */
 };
 
 /* What is to be sent. */
 struct exchange_sent {
+	struct requester *requester;        /* valid until another one is added to the book */
 	struct text backend;                /* to whom; valid until that backend is removed from the pool */
 	char address[EXCHANGE_ADDRESS_MAX]; /* from where */
 	size_t address_len;
@@ -79,21 +80,24 @@ struct exchange *exchange_new(const struct jat *jat, struct requesters *book, st
 void exchange_free(struct exchange *exchange);
 
 /*
- * Records a request as pending, and writes what is to be sent. If a backend is chosen, and has one pending
- * already that looks the same, another one is tried. Only the book can have changed, by a requester
- * more and idle ones less, unless EXCHANGE_OK.
+ * Says to whom a request is to be sent, and from which address. Only the book can have changed, by a requester
+ * more and idle ones less. EXCHANGE_NO_BACKEND becomes EXCHANGE_CONFLICT where one is avoided.
  */
-enum exchange_status exchange_dispatch(struct exchange *exchange, const struct exchange_request *request,
-                                       struct exchange_sent *sent);
+enum exchange_status exchange_prepare(struct exchange *exchange, const struct exchange_request *request,
+                                      struct exchange_sent *sent);
 
 /*
- * The oldest request that `answer` can be for, or NULL. It is counted as answered at that time by a result; once
- * the caller has read it, exchange_remove is to follow.
+ * Records a request as pending, for which exchange_prepare has just written `sent`. Nothing has changed unless
+ * EXCHANGE_OK. If EXCHANGE_CONFLICT, another backend may do: the one that was chosen is to be avoided then.
  */
-struct pending_entry *exchange_settle(struct exchange *exchange, const struct pending_answer *answer, double time);
+enum exchange_status exchange_record(struct exchange *exchange, const struct exchange_request *request,
+                                     const struct exchange_sent *sent);
 
-/* The request is pending no longer. */
-void exchange_remove(struct exchange *exchange, struct pending_entry *entry);
+/* The oldest request that `answer` can be for, or NULL. */
+struct pending_entry *exchange_find(const struct exchange *exchange, const struct pending_answer *answer);
+
+/* That request was answered at that time by a result, which is counted: it is pending no longer. */
+void exchange_settle(struct exchange *exchange, struct pending_entry *entry, double time);
 
 /* A request that was answered by an error, after that many seconds, is counted. */
 void exchange_count_error(struct exchange *exchange, double seconds);
@@ -102,10 +106,11 @@ void exchange_count_error(struct exchange *exchange, double seconds);
 const struct exchange_counts *exchange_counts(const struct exchange *exchange);
 
 /*
- * Whom a resource stands for, and JAT_OK; all else writes nothing: as jat_decode says. What
- * looks like a short token or a digest is one of somebody in the book, or else JAT_SHORT_TOKEN or JAT_DIGEST.
+ * Whom a resource, which `sender` has sent something to, stands for, and JAT_OK. All else writes nothing: as
+ * jat_decode says. What looks like a short token or a digest is one of somebody in the book, or else
+ * JAT_SHORT_TOKEN or JAT_DIGEST. A backend sends to tokens of the format that it sees.
  */
-enum jat_status exchange_resolve(const struct exchange *exchange, struct text resource, char jid[JAT_JID_MAX],
-                                 size_t *jid_len);
+enum jat_status exchange_resolve(const struct exchange *exchange, struct text sender, struct text resource,
+                                 char jid[JAT_JID_MAX], size_t *jid_len);
 
 #endif

@@ -44,7 +44,7 @@ function addresses:refused_token(from, to)
 	if not resource then
 		return nil;
 	end
-	local requester, reason = self.exchange:resolve(resource);
+	local requester, reason = self.exchange:resolve(from, resource);
 	if split_resource(from) == self.target then
 		return (requester or LOOKS_LIKE_TOKEN[reason]) and "not-by-backends" or nil;
 	end

@@ -117,6 +117,8 @@ local function came(self, backend, stanza)
 	if is_new and not add(self, backend) then
 		return;
 	end
+	-- First of all, as it can be chosen from now on: what follows may send requests to it.
+	self.formats:set(backend, presence.names_jicofo(stanza));
 	local was_in_doubt = self.doubts:confirm(backend);
 	set_fields(self, backend, { priority = presence.priority(stanza) });
 	if self.checks:present(backend, presence.was_asked_for(stanza)) then
@@ -137,6 +139,7 @@ local function remove(self, backend)
 	if record then
 		self.records[backend] = nil;
 		self.pool:remove(backend);
+		self.formats:forget(backend);
 		self.checks:forget(backend);
 		self.doubts:forget(backend);
 		self.events.fire_event("backend-gone", backend);
@@ -367,13 +370,13 @@ end
 
 -- (setup) -> backends, with the handlers for presence and IQ events
 -- setup: { target (the prepared bare JID), pool (filled and emptied here from now on), subscription, server (the
---          target's), events (see mod_client_proxy.lua), is_wanted(resource): whether it may serve,
+--          target's), formats, events (see mod_client_proxy.lua), is_wanted(resource): whether it may serve,
 --          saved (what save() returned before a reload, or nil) }
 function backends.new(setup)
 	local saved = setup.saved or { records = {}, remembered = new_cache(REMEMBERED), doubts = {} };
 	local self = setmetatable({
 		target = setup.target, pool = setup.pool, subscription = setup.subscription, server = setup.server, events = setup.events;
-		is_wanted = setup.is_wanted;
+		formats = setup.formats, is_wanted = setup.is_wanted;
 		-- by a backend's JID: { since, priority, is_drained, is_hibernating, is_suspended }. The pool has the same
 		-- backends, but of each only what a choice takes, and gives no list of them.
 		records = saved.records;

@@ -41,10 +41,10 @@ local function is_nobody_there(self)
 end
 
 -- (setup) -> diagnosis, which reports when "changed" is fired
--- setup: { target, pool, server, subscription, events (see mod_client_proxy.lua) }
+-- setup: { target, pool, formats, server, subscription, events (see mod_client_proxy.lua) }
 function diagnosis.new(setup)
 	local self = setmetatable({
-		target = setup.target, pool = setup.pool, server = setup.server, subscription = setup.subscription;
+		target = setup.target, pool = setup.pool, formats = setup.formats, server = setup.server, subscription = setup.subscription;
 		reported = nil; -- the last line
 		timers = timers.new();
 	}, diagnosis);
@@ -67,7 +67,8 @@ function diagnosis:current()
 		local level, format = table.unpack(problems[state]);
 		return level, format:format(target, module.host)..(reason and (" (%s)"):format(reason) or "");
 	elseif pool:serves() then
-		return "info", ("%s is online, requests are served"):format(target);
+		local level, remark = self.formats:remark();
+		return level, ("%s is online, requests are served%s"):format(target, remark);
 	elseif #pool > 0 then
 		return "warn", ("All resources of %s are draining, hibernating or excluded, requests are refused"):format(target);
 	end

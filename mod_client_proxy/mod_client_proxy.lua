@@ -23,7 +23,7 @@ local sha256 = require "util.hashes".sha256;
 local addresses = module:require "addresses";
 local failures = module:require "failures";
 
--- What a reload carries over: { target, pool, backends, subscription, book, book_of, pending, keys, totals }
+-- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, keys, totals }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -62,11 +62,18 @@ end
 
 local options = must(module:require "options");
 local core = must(module:require "load_core");
-local jat = must(core.jat(module.host, options.address_format));
+local address_formats = module:require "formats";
+local own_format = options.address_format or address_formats.DEFAULT;
+local jat = must(core.jat(module.host, own_format));
 local keeps_target = saved.target == options.target;
 local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
 -- The key never changes, so that sender and recipient make the same choices after a restart.
 must(pool:set_strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES)));
+local formats = address_formats.new {
+	address_format = options.address_format;
+	pool = pool;
+	saved = keeps_target and saved.formats;
+};
 local book = saved.book or must(core.requesters(random_bytes(core.REQUESTERS_SEEDBYTES)));
 book:set_max(options.max_requesters);
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES), book));
@@ -77,7 +84,7 @@ local book_of = saved.book_of; -- the format and the key of the tokens in the bo
 
 -- Tokens in another format, or of another key, are new ones.
 local function renew_book()
-	local current = options.address_format.." by "..keys.name();
+	local current = own_format.." by "..keys.name();
 	if current ~= book_of then
 		book:new_generation();
 		book_of = current;
@@ -105,6 +112,7 @@ local backends = module:require "backends".new {
 	target = options.target;
 	server = server;
 	pool = pool;
+	formats = formats;
 	subscription = subscription;
 	events = events;
 	is_wanted = module:require "globs".matcher(options.resources or { "*" });
@@ -113,6 +121,7 @@ local backends = module:require "backends".new {
 local diagnosis = module:require "diagnosis".new {
 	target = options.target;
 	pool = pool;
+	formats = formats;
 	server = server;
 	subscription = subscription;
 	events = events;
@@ -134,7 +143,7 @@ local requests = module:require "requests".new {
 local shell = module:require "shell";
 shell.start {
 	target = options.target;
-	address_format = options.address_format;
+	formats = formats;
 	strategy = options.strategy;
 	pending = pending;
 	backends = backends;
@@ -183,7 +192,7 @@ end);
 
 function module.save()
 	return {
-		target = options.target; pool = pool; backends = backends:save(); subscription = subscription:save();
+		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
 		book = book; book_of = book_of; pending = pending; keys = keys.save(); totals = metrics.totals;
 	};
 end

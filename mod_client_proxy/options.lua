@@ -90,8 +90,12 @@ local function read_boolean(name, default)
 	return booleans[value];
 end
 
+-- nil if there is no such option, and no default
 local function read_choice(name, default, choices)
 	local value = module:get_option(name, default);
+	if value == nil then
+		return;
+	end
 	for _, choice in ipairs(choices) do
 		if value == choice then
 			return choice;
@@ -120,7 +124,7 @@ end
 
 local options = {
 	target = read_target("target_address");
-	address_format = read_choice("client_proxy_address_format", "short", core.FORMATS);
+	address_format = read_choice("client_proxy_address_format", nil, core.FORMATS); -- see formats.lua
 	request_timeout = read_period("client_proxy_request_timeout", 60, 1, 3600);
 	retries = read_integer("client_proxy_retries", 1, 0, 10);
 	max_pending = read_integer("client_proxy_max_pending", 100000, 1, 10000000);

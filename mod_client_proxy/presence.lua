@@ -43,6 +43,17 @@ function presence.priority(stanza)
 	return math.max(-128, math.min(127, priority));
 end
 
+-- (stanza) -> whether it says by its entity capabilities (XEP-0115) that it is of a Jicofo, as Jicofo's presence has done
+-- since April 2020, and thus before it read JIDs out of a resource. nil if it says nothing of capabilities: a server may
+-- leave out what it has told before (XEP-0115 section 8.4).
+function presence.names_jicofo(stanza)
+	local capabilities = stanza:get_child("c", "http://jabber.org/protocol/caps");
+	if capabilities then
+		return capabilities.attr.node == "http://jitsi.org/jicofo";
+	end
+	return nil;
+end
+
 -- (stanza) -> whether it answers a probe. Most servers then say in it since when it has been so (XEP-0203).
 function presence.was_asked_for(stanza)
 	return stanza:get_child("delay", "urn:xmpp:delay") ~= nil;

@@ -88,7 +88,7 @@ function commands.status(proxy, session)
 	local _, line = proxy.diagnosis:current();
 	session.print(("Target:         %s"):format(proxy.target));
 	session.print(("Subscription:   %s"):format((proxy.subscription:state())));
-	session.print(("Address format: %s"):format(proxy.address_format));
+	session.print(("Address format: %s"):format(proxy.formats:describe()));
 	session.print(("Strategy:       %s"):format(proxy.strategy));
 	session.print("");
 	print_backends(proxy, session);
@@ -135,7 +135,7 @@ function commands.resync(proxy)
 end
 
 -- (setup): adds the commands of this proxy.
--- setup: { target, address_format, strategy, pending, backends, subscription, diagnosis, metrics }
+-- setup: { target, formats, strategy, pending, backends, subscription, diagnosis, metrics }
 function shell.start(setup)
 	local bound = {};
 	for name, command in pairs(commands) do

@@ -60,11 +60,37 @@ static int l_exchange_gc(lua_State *L)
 }
 
 /*
+ * Pushes what Lua has to know to send the request, and records it as pending; what is to be kept of it is at 8.
+ * That is pushed first, as it can raise for want of memory, and then nothing is to be pending.
+ */
+static enum exchange_status record(lua_State *L, struct exchange *exchange, struct exchange_request request,
+                                   struct exchange_sent *sent)
+{
+	enum exchange_status status = exchange_prepare(exchange, &request, sent);
+	int pending = lua_gettop(L) + 1;
+
+	if (status != EXCHANGE_OK) {
+		return status;
+	}
+	lua_getiuservalue(L, 1, PENDING);
+	push_text(L, sent->backend);
+	lua_pushlstring(L, sent->address, sent->address_len);
+	request.retries = keep(L, pending, 8, request.retries, &request.kept_bytes, &request.kept);
+	status = exchange_record(exchange, &request, sent);
+	if (status != EXCHANGE_OK) {
+		push_kept(L, pending, request.retries, request.kept);
+	}
+	return status;
+}
+
+/*
  * exchange:dispatch(requester, service, id, time, deadline[, retries[, stanza[, backend]]])
- *     -> backend, address | nil, "no-backend" | "bad-address" | "full" | "requester-full" | "conflict" | "bad-id" |
- * "no-memory" A request that `requester` has sent to the address `service` under that id is pending from now on. It is
- * to be sent to the JID `backend` from `address`. time, deadline: seconds; retries, stanza: as for pending:add();
- * backend: a JID, to have that backend and no other.
+ *     -> backend, address
+ *      | nil, "no-backend" | "bad-address" | "full" | "requester-full" | "conflict" | "bad-id" | "no-memory"
+ * A request that `requester` has sent to the address `service` under that id is pending from now on. It is to be
+ * sent to the JID `backend` from `address`. time (now), deadline: seconds; retries, stanza: as for pending:add();
+ * backend: a JID, to have that backend and no other. If one that is chosen has a request that looks the same, another
+ * one is tried.
  */
 static int l_exchange_dispatch(lua_State *L)
 {
@@ -79,18 +105,15 @@ static int l_exchange_dispatch(lua_State *L)
 		.backend = opt_text(L, 9),
 	};
 	struct exchange_sent sent;
-	enum exchange_status status;
-	int pending = lua_gettop(L) + 1;
+	enum exchange_status status = record(L, exchange, request, &sent);
 
-	lua_getiuservalue(L, 1, PENDING);
-	request.retries = keep(L, pending, 8, request.retries, &request.kept_bytes, &request.kept);
-	status = exchange_dispatch(exchange, &request, &sent);
+	if (status == EXCHANGE_CONFLICT && request.backend.bytes == NULL) {
+		request.avoided = sent.backend;
+		status = record(L, exchange, request, &sent);
+	}
 	if (status != EXCHANGE_OK) {
-		push_kept(L, pending, request.retries, request.kept);
 		return fail(L, exchange_code(status));
 	}
-	push_text(L, sent.backend);
-	lua_pushlstring(L, sent.address, sent.address_len);
 	return 2;
 }
 
@@ -102,7 +125,8 @@ static int l_exchange_settle(lua_State *L)
 {
 	struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
 	struct pending_answer answer = check_answer(L);
-	struct pending_entry *entry = exchange_settle(exchange, &answer, check_time(L, 5));
+	double time = check_time(L, 5);
+	struct pending_entry *entry = exchange_find(exchange, &answer);
 	struct pending_request request;
 
 	if (entry == NULL) {
@@ -117,7 +141,7 @@ static int l_exchange_settle(lua_State *L)
 		push_kept(L, lua_gettop(L), request.retries, request.kept);
 		lua_pop(L, 2);
 	}
-	exchange_remove(exchange, entry);
+	exchange_settle(exchange, entry, time);
 	return 2;
 }
 
@@ -148,7 +172,7 @@ static int l_exchange_counts(lua_State *L)
 }
 
 /*
- * exchange:resolve(resource) -> jid | nil, reason: whom a token stands for
+ * exchange:resolve(sender, resource) -> jid | nil, reason: whom a token stands for, to which `sender` sends something
  * reason: as of jat:decode(); "short" and "digest" are what looks like one, but is of nobody in the book
  */
 static int l_exchange_resolve(lua_State *L)
@@ -156,7 +180,7 @@ static int l_exchange_resolve(lua_State *L)
 	const struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
 	char jid[JAT_JID_MAX];
 	size_t jid_len;
-	enum jat_status status = exchange_resolve(exchange, check_text(L, 2), jid, &jid_len);
+	enum jat_status status = exchange_resolve(exchange, check_text(L, 2), check_text(L, 3), jid, &jid_len);
 
 	if (status != JAT_OK) {
 		return fail(L, jat_code(status));

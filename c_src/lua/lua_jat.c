@@ -93,8 +93,8 @@ static int l_jat_encode(lua_State *L)
 
 /*
  * jat:decode(token) -> jid | nil, "short" | "digest" | "plain" | "bad-token" | "unknown-key" | "forged"
- * A short token or a digest is a name, which does not tell by itself whose it is. A plain one does, but anybody could have
- * made it.
+ * A short token or a digest is a name, which does not tell by itself whose it is. A plain one does, but anybody could
+ * have made it.
  */
 static int l_jat_decode(lua_State *L)
 {

@@ -24,6 +24,7 @@ describe("backends", function ()
 	local heard; -- how often the target's server has been heard
 	local is_heard; -- whether something comes from the target's server that those in doubt are asked by
 	local events; -- by which all is told
+	local formatted; -- what formats.lua is told: a list of { backend, is_jicofo, how many changes there had been } or { backend, "gone" }
 
 	local function tell_subscription(name)
 		return function ()
@@ -65,6 +66,13 @@ describe("backends", function ()
 				on_iq = function () end, start = function () end, retire = function () end;
 			};
 			is_wanted = function (resource) return is_wanted(resource); end;
+			formats = {
+				set = function (_, backend, is_jicofo)
+					assert.is_string(pool:state(backend));
+					table.insert(formatted, { backend, is_jicofo, changes });
+				end;
+				forget = function (_, backend) table.insert(formatted, { backend, "gone" }); end;
+			};
 			subscription = {
 				check = function ()
 					table.insert(asked, "check");
@@ -83,6 +91,7 @@ describe("backends", function ()
 
 	before_each(function ()
 		module = fake_module.new();
+		formatted = {};
 		told, asked, changes, on_check, on_heard, heard, is_heard = {}, {}, 0, nil, nil, 0, true;
 		is_wanted = function () return true; end;
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
@@ -341,6 +350,39 @@ describe("backends", function ()
 				assert_backends(TARGET.."/a");
 			end);
 		end
+	end);
+
+	describe("are told to formats.lua:", function ()
+		local NODES = { [true] = "http://jitsi.org/jicofo", [false] = "urn:example:other" };
+
+		local function come(is_jicofo)
+			local stanza = st.presence { from = TARGET.."/a", to = PROXY };
+			if is_jicofo ~= nil then
+				stanza:tag("c", { xmlns = "http://jabber.org/protocol/caps", node = NODES[is_jicofo] }):reset();
+			end
+			backends.on_presence { origin = {}, stanza = stanza };
+		end
+
+		it("whether each presence names a Jicofo, or does not say, before all that follows from it", function ()
+			come(true);
+			come(false);
+			come(nil);
+			assert.same({ { TARGET.."/a", true, 0 }, { TARGET.."/a", false, 1 }, { TARGET.."/a", nil, 2 } }, formatted);
+		end);
+
+		for _, type in ipairs { "unavailable", "error" } do
+			it("that it is no backend any more, when its presence is "..type, function ()
+				come(true);
+				receive(type, TARGET.."/a", PROXY);
+				assert.same({ { TARGET.."/a", true, 0 }, { TARGET.."/a", "gone" } }, formatted);
+			end);
+		end
+
+		it("that none is a backend any more", function ()
+			come(true);
+			receive("unavailable", TARGET, PROXY);
+			assert.same({ TARGET.."/a", "gone" }, formatted[2]);
+		end);
 	end);
 
 	describe("are logged", function ()

@@ -4,15 +4,16 @@ local new_events = require "util.events".new;
 local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
 
 describe("the diagnosis", function ()
-	local module, diagnosis, state, reason, is_serving, is_silent, pool, events;
+	local module, diagnosis, state, reason, is_serving, is_silent, pool, events, remark;
 
 	before_each(function ()
 		module = fake_module.new();
 		state, reason, is_serving, is_silent, pool = "granted", nil, true, false, { "a" };
-		events = new_events();
+		events, remark = new_events(), { "info", "" };
 		diagnosis = module:require "diagnosis".new {
 			target = TARGET, events = events;
 			pool = setmetatable({ serves = function () return is_serving; end }, { __len = function () return #pool; end });
+			formats = { remark = function () return table.unpack(remark); end };
 			server = { is_silent = function () return is_silent; end };
 			subscription = { state = function () return state, reason; end };
 		};
@@ -40,6 +41,17 @@ describe("the diagnosis", function ()
 
 	it("says that requests are served", function ()
 		assert_reported("info", "is online");
+	end);
+
+	it("says what there is to say of addresses, while requests are served", function ()
+		remark = { "warn", ", but look out" };
+		assert_reported("warn", "is online, requests are served, but look out");
+		assert.same({}, change());
+		remark = { "info", "" };
+		assert_reported("info", "is online");
+		is_serving, pool, remark = false, {}, { "warn", ", but look out" };
+		assert_reported("warn", "No resource");
+		assert.falsy(module.status.text:find("look out", 1, true));
 	end);
 
 	it("says that nobody is online, and what to do, when no presence has come for a second", function ()

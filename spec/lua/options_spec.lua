@@ -37,7 +37,7 @@ end
 describe("options", function ()
 	it("have defaults, but for the target", function ()
 		assert.same({
-			target = TARGET, address_format = "short", strategy = "random", request_timeout = 60, key_lifetime = 30 * DAY,
+			target = TARGET, strategy = "random", request_timeout = 60, key_lifetime = 30 * DAY,
 			retries = 1, max_pending = 100000, max_pending_per_requester = 256, max_requesters = 100000,
 			auto_approve = true,
 		}, (read { target_address = TARGET }));
@@ -177,6 +177,10 @@ describe("options", function ()
 	end);
 
 	describe("client_proxy_address_format", function ()
+		it("need not be there, which is not the same as any of them", function ()
+			assert.is_nil(read({ target_address = TARGET }).address_format);
+		end);
+
 		for _, value in ipairs { "short", "sealed", "signed", "plain" } do
 			it("can be "..value, function ()
 				assert.equal(value, read_with("client_proxy_address_format", value).address_format);

@@ -59,6 +59,19 @@ describe("a presence", function ()
 		assert.equal(0, presence.priority(st.presence()));
 	end);
 
+	it("says whether it is a Jicofo's, or does not", function ()
+		local function of(node)
+			return st.presence():tag("c", { xmlns = "http://jabber.org/protocol/caps", hash = "sha-1", node = node, ver = "abc=" }):reset();
+		end
+		assert.is_true(presence.names_jicofo(of "http://jitsi.org/jicofo"));
+		for _, node in ipairs { "http://jitsi.org/jicofo/", "http://jitsi.org", "http://jitsi.org/jibri", "https://jitsi.org/jicofo", "jicofo", "" } do
+			assert.is_false(presence.names_jicofo(of(node)));
+		end
+		assert.is_false(presence.names_jicofo(of(nil)));
+		assert.is_nil(presence.names_jicofo(st.presence()));
+		assert.is_nil(presence.names_jicofo(st.presence():tag("c", { xmlns = "urn:example", node = "http://jitsi.org/jicofo" }):reset()));
+	end);
+
 	it("was asked for when it says when it was new", function ()
 		assert.is_false(presence.was_asked_for(st.presence()));
 		assert.is_true(presence.was_asked_for(st.presence():tag("delay", { xmlns = "urn:xmpp:delay" }):reset()));

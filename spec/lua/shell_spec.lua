@@ -7,7 +7,7 @@ local function start(module, list, calls)
 	local shell = module:require "shell";
 	shell.start {
 		target = TARGET;
-		address_format = "sealed";
+		formats = { describe = function () return "sealed; plain for others"; end };
 		strategy = "round_robin";
 		pending = setmetatable({ count = function (_, jid) return #jid; end }, { __len = function () return 7; end });
 		backends = {
@@ -58,7 +58,8 @@ describe("the shell commands", function ()
 		local page = table.concat(printed, "\n");
 		for _, words in ipairs {
 			"Resource ", "State ", "Priority ", "Pending ", "Online since",
-			TARGET, "granted", "sealed", "round_robin", os.date("%Y-%m-%d", 0), "Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
+			TARGET, "granted", "Address format: sealed; plain for others", "round_robin", os.date("%Y-%m-%d", 0),
+			"Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
 			"no backend: 5;", "limited: 6,", "refused: 7,", "unloaded: 8", "Retries: 9;", "unmatched answers: 10;", "pending now: 7",
 		} do
 			assert.truthy(page:find(words, 1, true), words.." is not in "..page);

@@ -29,7 +29,7 @@ describe("requests and backends together", function ()
 			target = TARGET, pool = pool, subscription = subscription, saved = saved;
 			server = module:require "server".new { host = "some-domain.example", pending = pending, events = events };
 			is_wanted = function () return true; end;
-			events = events;
+			formats = module:require "formats".new { pool = pool }, events = events;
 		};
 		handlers = module:require "requests".new {
 			timeout = TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;

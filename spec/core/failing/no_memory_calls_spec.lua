@@ -6,7 +6,7 @@ local path = assert(package.searchpath("mod_client_proxy.core", package.cpath));
 local call_failing = assert(package.loadlib(path, "call_failing"));
 local open = assert(package.loadlib(path, "luaopen_mod_client_proxy_core"));
 local core = require "mod_client_proxy.core";
-local new_pending = require "spec.support.pending".new;
+local new_table = require "spec.support.pending".new;
 
 local registry = debug.getregistry();
 
@@ -54,7 +54,7 @@ for number = 1, 3 do
 end
 
 local function new_pending()
-	local pending = new_pending(PENDING_SEED);
+	local pending = new_table(PENDING_SEED);
 	pending:add(BACKENDS[1], "to", long("first"), JID, long("service"), 0, 2, 2, STANZAS[1]);
 	pending:add(BACKENDS[2], "to", long("second"), JID, long("service"), 0, 1, 1, STANZAS[2]);
 	pending:set_limits(4, 3);
@@ -104,6 +104,21 @@ local function new_full_book()
 	return book;
 end
 
+local NAMES_KEY = ("n"):rep(core.JAT_KEYBYTES);
+
+-- One with a request that can be sent again, and one that cannot
+local function new_exchange()
+	local jat, pending, book = core.jat("proxy.domain.example", "short"), new_table(PENDING_SEED);
+	jat:add_key(1, NAMES_KEY);
+	local exchange = core.exchange(jat, book, new_pool(), pending);
+	exchange:dispatch(JID, long("service"), long("first"), 0, 2, 2, STANZAS[1]);
+	exchange:dispatch(JID, long("service"), long("second"), 0, 2);
+	return exchange;
+end
+
+local BACKEND, ADDRESS = new_exchange():dispatch(JID, long("service"), "id", 0, 2);
+local NAME = ADDRESS:match("/(.*)");
+
 -- Whatever can be known of an object, which has served its time with that
 
 local read = {};
@@ -150,6 +165,12 @@ function read.pending(pending)
 	end
 	table.insert(facts, count_kept(pending));
 	return facts;
+end
+
+-- Not of its book, which may know one requester more
+function read.exchange(exchange)
+	local pending = debug.getuservalue(exchange, 4);
+	return { { exchange:counts() }, exchange:resolve(JID, NAME) or "nobody", read.pending(pending) };
 end
 
 function read.requesters(book)
@@ -277,7 +298,7 @@ describe("without memory for Lua, either,", function ()
 	covers("pool:__len", 0, new_pool);
 	covers("pool:__gc", 0, new_pool);
 
-	covers("core.pending", 8, nil, PENDING_SEED);
+	covers("core.pending", 8, nil, PENDING_SEED, core.requesters(REQUESTERS_SEED));
 	covers("pending:set_limits", 0, new_pending, 3, 2);
 	covers("pending:add", 1, new_pending, BACKENDS[3], "to", long("third"), JID, "service", 0, 3);
 	for number = 0, 8 do
@@ -323,6 +344,25 @@ describe("without memory for Lua, either,", function ()
 	covers("requesters:pending", 0, new_book, JID);
 	covers("requesters:__len", 0, new_book);
 	covers("requesters:__gc", 0, new_book);
+
+	local function all_for_exchange()
+		local pending, book = new_table(PENDING_SEED);
+		return new_jat(), book, new_pool(), pending;
+	end
+
+	covers("core.exchange", 2, nil, all_for_exchange());
+	covers("exchange:dispatch", 2, new_exchange, JID, long("service"), long("third"), 0, 2);
+	covers("exchange:dispatch", 2, new_exchange, long("nobody yet"), long("service"), long("third"), 0, 2);
+	covers("exchange:dispatch", 2, new_exchange, JID, long("service"), long("third"), 0, 2, 3, STANZAS[3]);
+	covers("exchange:dispatch", 2, new_exchange, JID, long("service"), long("third"), 0, 2, 3, STANZAS[3], BACKENDS[2]);
+	covers("exchange:dispatch", 2, new_exchange, JID, long("service").."/resource", long("first"), 0, 2, 1, STANZAS[3]);
+	covers("exchange:settle", 2, new_exchange, BACKEND, ADDRESS, long("first"), 1);
+	covers("exchange:settle", 2, new_exchange, BACKEND, ADDRESS, long("second"), 1);
+	covers("exchange:count_error", 0, new_exchange, 1);
+	covers("exchange:counts", 0, new_exchange);
+	covers("exchange:resolve", 1, new_exchange, JID, NAME);
+	covers("exchange:__gc", 0, new_exchange);
+	covers("pool:set_format", 0, new_pool, BACKENDS[1], "plain");
 
 	it("no function is left out", function ()
 		for name in pairs(functions) do

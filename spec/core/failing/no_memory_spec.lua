@@ -36,7 +36,8 @@ describe("without memory", function ()
 
 	it("no pool, no pending table and no book is made", function ()
 		assert.equal(3, fail_each(function () return core.pool(POOL_SEED); end));
-		assert.equal(7, fail_each(function () return core.pending(PENDING_SEED); end));
+		local book = core.requesters(REQUESTERS_SEED);
+		assert.equal(7, fail_each(function () return core.pending(PENDING_SEED, book); end));
 		assert.equal(7, fail_each(function () return core.requesters(REQUESTERS_SEED); end));
 	end);
 
