@@ -1,5 +1,9 @@
 -- How a backend gets an IQ request: recorded as pending first, then sent. Nothing else goes this way.
 
+local delivery = module:require "delivery";
+
+local send = delivery.send;
+
 local handover = {};
 
 -- (setup) -> hand_over
@@ -22,7 +26,7 @@ function handover.new(setup)
 		if ok then
 			watch(deadlines, deadline);
 			attr.from, attr.to = translated, backend;
-			module:send(stanza);
+			send(stanza, backend);
 		end
 		return ok, failure;
 	end;
