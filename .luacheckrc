@@ -10,6 +10,7 @@ files["spec"] = {
 	std = "+busted",
 }
 files["spec/support/modules"] = {
+	read_globals = { "prosody" },
 	globals = { "module" },
 }
 files["bench/modules"] = {

@@ -1,5 +1,9 @@
 -- How a backend gets an IQ request: recorded as pending first, then sent. Nothing else goes this way.
 
+local delivery = module:require "delivery";
+
+local send = delivery.send;
+
 local handover = {};
 
 -- (setup) -> hand_over
@@ -20,7 +24,7 @@ function handover.new(setup)
 		end
 		watch(deadlines, deadline);
 		attr.from, attr.to = address, chosen;
-		module:send(stanza);
+		send(stanza, chosen);
 		return true;
 	end;
 end

@@ -8,6 +8,7 @@
 
 local bounces = module:require "bounces";
 local deadlines = module:require "deadlines";
+local delivery = module:require "delivery";
 local handover = module:require "handover";
 local kinds = module:require "kinds";
 local retries = module:require "retries";
@@ -15,6 +16,7 @@ local retries = module:require "retries";
 local now = require "util.time".monotonic;
 local bounce_kind, kind_of_iq, kind_of_settlement = bounces.kind, kinds.of_iq, kinds.of_settlement;
 local IS_ANSWER = kinds.IS_ANSWER;
+local send = delivery.send;
 
 local requests = {};
 requests.__index = requests;
@@ -41,7 +43,7 @@ local function settle_result(self, stanza)
 		return;
 	end
 	attr.from, attr.to = service, requester;
-	module:send(stanza);
+	send(stanza, requester);
 	if not self.is_retired then -- by a reload while the answer was sent
 		self.backends:alive(backend);
 	end
@@ -66,7 +68,7 @@ local function settle_error(self, origin, stanza)
 	end
 	self.exchange:count_error(now() - added);
 	attr.from, attr.to = service, requester;
-	module:send(stanza);
+	send(stanza, requester);
 	if self.is_retired then -- by a reload while the answer was sent
 		return true;
 	elseif not bounce then
