@@ -134,7 +134,7 @@ bench:
 	@$(MAKE) --silent all $(benchmarks)
 	@tools/with_scratch bench/run $(SOAK_SECONDS) $(PLUGIN_PATH)
 
-$(benchmarks): .build/%: bench/%.c bench/measure.h $(units) $(headers) $(build)
+$(benchmarks): .build/%: bench/%.c $(wildcard bench/*.h) $(units) $(headers) $(build)
 	mkdir -p $(@D)
 	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(units) $(SODIUM_LIBS) -o $@
 

@@ -5,49 +5,11 @@
  *     make bench
  */
 #include <sodium.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#include "measure.h"
+#include "growing.h"
 #include "pending.h"
 
-enum {
-	ROUNDS = 5,
-	BATCH = 100, /* calls between two looks at the clock, which takes as long as a call */
-};
-
-/* Bytes of memory that the process has in use. */
-static double resident(void)
-{
-	long pages = 0;
-	FILE *file = fopen("/proc/self/statm", "r");
-
-	if (file == NULL || fscanf(file, "%*d %ld", &pages) != 1) {
-		abort();
-	}
-	fclose(file);
-	return (double)pages * 4096;
-}
-
-struct texts {
-	char requester[96], to[160], id[64];
-};
-
-/* As long as Jitsi Meet's: the focus' address, a random account, a UUID and a suffix. */
-static const char SERVICE[] = "focus.meet.some-domain.example";
-static const char BACKEND[] = "focus@auth.meet.some-domain.example/focus123";
-
-static void write_texts(struct texts *texts, size_t number)
-{
-	snprintf(texts->requester, sizeof texts->requester, "7d1f0c52-9b1e-4d5a-8c0a-%012zx@some-domain.example/k3jH8s9d",
-	         number);
-	snprintf(texts->to, sizeof texts->to, "%s/s%0120zx", SERVICE, number);
-	snprintf(texts->id, sizeof texts->id, "3f2a8c44-77aa-4c11-9d3e-%012zx:sendIQ", number);
-}
-
-typedef void operation(struct pending *, const struct texts *, size_t);
-
-static void add(struct pending *pending, const struct texts *texts, size_t number)
+static void add(void *pending, const struct texts *texts, size_t number)
 {
 	struct pending_answer answer = {text(BACKEND), text(texts->to), text(texts->id)};
 	struct pending_request request = {
@@ -64,7 +26,7 @@ static void add(struct pending *pending, const struct texts *texts, size_t numbe
 	}
 }
 
-static void take(struct pending *pending, const struct texts *texts, size_t number)
+static void take(void *pending, const struct texts *texts, size_t number)
 {
 	struct pending_answer answer = {text(BACKEND), text(texts->to), text(texts->id)};
 	struct pending_entry *entry = pending_find(pending, &answer);
@@ -76,46 +38,11 @@ static void take(struct pending *pending, const struct texts *texts, size_t numb
 	pending_remove(pending, entry);
 }
 
-static void expire(struct pending *pending, const struct texts *texts, size_t number)
+static void expire(void *pending, const struct texts *texts, size_t number)
 {
 	(void)texts;
 	(void)number;
 	pending_remove(pending, pending_first(pending));
-}
-
-/* For comparison: what does nothing is interrupted, too. */
-static void do_nothing(struct pending *pending, const struct texts *texts, size_t number)
-{
-	(void)pending;
-	(void)texts;
-	(void)number;
-}
-
-struct timing {
-	double total, longest; /* nanoseconds: all calls; the longest of those that were timed together */
-};
-
-static struct timing time_calls(struct pending *pending, size_t count, operation *call, size_t together)
-{
-	static struct texts texts[BATCH];
-	struct timing timing = {0, 0};
-	size_t number, i;
-
-	for (number = 0; number < count; number += together) {
-		double elapsed;
-
-		for (i = 0; i < together; i++) {
-			write_texts(&texts[i], number + i);
-		}
-		elapsed = nanoseconds();
-		for (i = 0; i < together; i++) {
-			call(pending, &texts[i], number + i);
-		}
-		elapsed = nanoseconds() - elapsed;
-		timing.total += elapsed;
-		timing.longest = elapsed > timing.longest ? elapsed : timing.longest;
-	}
-	return timing;
 }
 
 enum { ADD, TAKE, EXPIRE, NOTHING, OPERATIONS };
@@ -156,10 +83,9 @@ static struct figures measure(size_t count)
 			figures.bytes = bytes; /* in later rounds, the process has that memory already */
 		}
 		for (i = 0; i < OPERATIONS; i++) {
-			struct timing *timing = &figures.timings[i];
+			struct timing timing = {means[i].total, singles[i].longest};
 
-			timing->total = round == 0 ? means[i].total : least(timing->total, means[i].total);
-			timing->longest = round == 0 ? singles[i].longest : least(timing->longest, singles[i].longest);
+			figures.timings[i] = round == 0 ? timing : least_timing(figures.timings[i], timing);
 		}
 	}
 	return figures;
