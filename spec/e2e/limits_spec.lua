@@ -1,14 +1,18 @@
--- Prosody's rate limits (mod_limits): a target on this Prosody is freed of them.
+-- Prosody's rate limits (mod_limits): a target on this Prosody is freed of them, and of one elsewhere it is said what to
+-- write.
 
 local admin_shell = require "spec.support.admin_shell";
+local new_account = require "spec.support.played_account".new;
+local new_played_server = require "spec.support.played_server".new;
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
+local throwaway = require "spec.support.throwaway";
 local web = require "spec.support.web";
 local xmpp = require "spec.support.xmpp";
 local gettime = require "socket".gettime;
 local st = require "util.stanza";
 
-local PROXY = service.proxy;
+local PROXY, TARGET = service.proxy, service.target;
 local RATE = 10000; -- bytes a second
 local BYTES, SECONDS = 60000, 3; -- so much takes twice as long with the limit, and hundredths of a second without it
 
@@ -207,5 +211,93 @@ Component "other-proxy.domain.example" "client_proxy"
 		assert.is_true(time_for(other) > SECONDS);
 		module_command "unload";
 		assert.same({ RATE, RATE, RATE }, { limit_of(before), limit_of(after), limit_of(other) });
+	end);
+end);
+
+local elsewhere = [[
+VirtualHost "domain.example"
+Component "proxy.domain.example" "client_proxy"
+	target_address = "some-user@some-domain.example"
+]];
+
+describe("the limit of another server's stream", function ()
+	local server, played, account;
+
+	before_each(function ()
+		local port, played_port = throwaway.free_port(), throwaway.free_port();
+		server = new_prosody { hosts = elsewhere, accounts = {}, s2s = { port = port, peer_port = played_port } };
+		played = new_played_server { domain = "some-domain.example", port = played_port, peer_port = port };
+		account = new_account(played, TARGET);
+	end);
+
+	after_each(function ()
+		server:remove();
+		played:remove();
+	end);
+
+	-- The target is online, with these lines of the server's configuration and of the component's.
+	local function start(globals, options)
+		server:configure(globals..elsewhere..'modules_enabled = { "ping" }\n'..(options or ""));
+		server:start();
+		account:add("a");
+		played:receive(function (stanza) return stanza.attr.type == "probe"; end);
+		played:sync();
+	end
+
+	local function status()
+		return server:client_proxy("status", PROXY);
+	end
+
+	local function time_for()
+		local began = gettime();
+		played:send((" "):rep(BYTES));
+		played:sync();
+		return gettime() - began;
+	end
+
+	-- -> how often the log says it
+	local function lines(words)
+		local _, count = server:log():gsub(words, "");
+		return count;
+	end
+
+	-- What the status tells to write, and nothing else
+	local function advice()
+		return status():match('below Component "proxy.domain.example" "client_proxy": (.-), and restart Prosody');
+	end
+
+	it("is named once in the log, and in the status, with lines that lift it", function ()
+		start(LIMITS);
+		assert.is_true(time_for() > SECONDS);
+		local told = advice();
+		assert.truthy(told);
+		assert.truthy(status():find("Prosody reads 10000 bytes a second at most from the server of some-domain.example", 1, true));
+		played:open();
+		played:sync();
+		assert.equal(1, lines("info%s+Prosody reads 10000 bytes a second at most"));
+
+		server:stop();
+		played:cut();
+		played.received = {};
+		server:configure(LIMITS..elsewhere..told:gsub('"limits"', '"ping"; "limits"'));
+		server:start();
+		played:receive(function (stanza) return stanza.attr.type == "probe"; end);
+		played:sync();
+		assert.is_true(time_for() < SECONDS);
+		assert.is_nil(advice());
+		assert.equal(1, lines("Prosody reads 10000 bytes a second at most"));
+	end);
+
+	it("stays where the option is in the global section alone", function ()
+		start(LIMITS..'unlimited_jids = { "some-domain.example" }\n');
+		assert.truthy(advice());
+		assert.is_true(time_for() > SECONDS);
+	end);
+
+	it("is not named where there is none", function ()
+		start("");
+		assert.is_true(time_for() < SECONDS);
+		assert.is_nil(advice());
+		assert.equal(0, lines("Prosody reads"));
 	end);
 end);
