@@ -1,6 +1,7 @@
 -- What an operator has to know and to do: one line, in the log and as the module's
 -- status, each time that it changes.
 
+local addresses = module:require "addresses";
 local timers = module:require "timers";
 
 -- By the subscription's state: level, and a line about the target (first) and the proxy host (second)
@@ -21,6 +22,14 @@ local problems = {
 local SILENT = "Nothing comes from the server of %s, though it is asked again and again: see that it runs, "
 	.."and that it can connect to this one; a new stream to it is tried";
 
+-- About bytes a second, requests a second, the proxy host, and the target's. The option has to stand where mod_limits is
+-- enabled: a component does not have it from the global section.
+local LIMITED = "Prosody reads %d bytes a second at most from the server of %s (mod_limits), which are about %d answers: "
+	..[[to lift that, write below Component %q "client_proxy": modules_enabled = { "limits" }; unlimited_jids = { %q }, ]]
+	.."and restart Prosody";
+
+local BYTES_OF_ANSWER = 200; -- of a small one
+
 local PRESENCE_WITHIN = 1; -- seconds, in which presence may come before it is said that there is none
 
 local diagnosis = {};
@@ -36,6 +45,16 @@ local function report(self)
 	end
 end
 
+-- Says that a limit holds the target's server, and what to do. It is nothing that is wrong, so it is said once, though
+-- streams come and go.
+local function report_limit(self)
+	local line = self:limit();
+	if line and line ~= self.reported_limit then
+		self.reported_limit = line;
+		module:log("info", "%s", line);
+	end
+end
+
 local function is_nobody_there(self)
 	return self.subscription:state() == "granted" and #self.pool == 0;
 end
@@ -46,14 +65,19 @@ function diagnosis.new(setup)
 	local self = setmetatable({
 		target = setup.target, pool = setup.pool, formats = setup.formats, server = setup.server, subscription = setup.subscription;
 		reported = nil; -- the last line
+		reported_limit = nil; -- the last line about a limit
 		timers = timers.new();
 	}, diagnosis);
 	-- Changes often come together, as when all presence comes at once. Only what is the case after the last of them is said.
 	setup.events.add_handler("changed", function ()
 		if not self.timers:is_running("report") then
-			self.timers:set("report", is_nobody_there(self) and PRESENCE_WITHIN or 0, function () report(self); end);
+			self.timers:set("report", is_nobody_there(self) and PRESENCE_WITHIN or 0, function ()
+				report(self);
+				report_limit(self);
+			end);
 		end
 	end);
+	setup.events.add_handler("stream-established", function () report_limit(self); end);
 	return self;
 end
 
@@ -73,6 +97,12 @@ function diagnosis:current()
 		return "warn", ("All resources of %s are draining, hibernating or excluded, requests are refused"):format(target);
 	end
 	return "warn", ("No resource of %s is online, requests are refused: log in a client that answers them"):format(target);
+end
+
+-- -> line, about the limit that holds the target's server | nil: there is none
+function diagnosis:limit()
+	local rate, host = self.server:rate_limit(), addresses.host(self.target);
+	return rate and LIMITED:format(rate // 1, host, rate // BYTES_OF_ANSWER, module.host, host);
 end
 
 -- To be called when the module goes, whether it is reloaded or not.

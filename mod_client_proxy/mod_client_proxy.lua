@@ -45,6 +45,7 @@ local function refuse_to_load(message)
 		answers:give_up(saved.pending, "unloaded");
 		metrics:set_gauges(0, {});
 	end
+	module:require "limits".release();
 	module:set_status("error", message);
 	error(setmetatable({ message = message }, refusal_mt));
 end
@@ -108,6 +109,7 @@ local subscription = module:require "subscription".new {
 	events = events;
 	saved = keeps_target and saved.subscription;
 };
+local limits = module:require "limits".new { target = options.target, auto_approve = options.auto_approve };
 local backends = module:require "backends".new {
 	target = options.target;
 	server = server;
@@ -169,6 +171,7 @@ module:hook_global("stats-update", function ()
 end);
 
 local function start()
+	limits:start();
 	backends:start();
 end
 
@@ -200,6 +203,7 @@ end
 local function stop()
 	requests:stop();
 	backends:stop();
+	limits.release();
 end
 
 function module.unload()
@@ -207,6 +211,7 @@ function module.unload()
 	requests:retire();
 	backends:retire();
 	subscription:retire();
+	limits:retire();
 	diagnosis:retire();
 	shell.stop();
 	if not module.reloading then

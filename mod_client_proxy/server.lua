@@ -7,6 +7,7 @@
 -- to it is tried, which may lead to another machine of the same domain.
 
 local kinds = module:require "kinds";
+local limits = module:require "limits";
 local timers = module:require "timers";
 
 local new_id = require "util.id".medium;
@@ -199,6 +200,17 @@ local function on_established(self, event)
 	if event.session.incoming and is_its_stream(self, event.session) and self:is_elsewhere() then
 		soon(self, "established", function () self.events.fire_event("stream-established"); end);
 	end
+end
+
+-- -> how many bytes a second Prosody reads at most from a stream by which the server sends to the proxy | nil: as many as
+-- come
+function server:rate_limit()
+	local lowest;
+	for session in pairs(self:is_elsewhere() and prosody.incoming_s2s or {}) do
+		local rate = is_its_stream(self, session) and is_ours(session) and limits.rate_of(session);
+		lowest = rate and math.min(rate, lowest or rate) or lowest;
+	end
+	return lowest;
 end
 
 local function watch(self)

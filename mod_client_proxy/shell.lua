@@ -90,6 +90,10 @@ function commands.status(proxy, session)
 	session.print(("Subscription:   %s"):format((proxy.subscription:state())));
 	session.print(("Address format: %s"):format(proxy.formats:describe()));
 	session.print(("Strategy:       %s"):format(proxy.strategy));
+	local limit = proxy.diagnosis:limit();
+	if limit then
+		session.print(("Limit:          %s"):format(limit));
+	end
 	session.print("");
 	print_backends(proxy, session);
 	session.print("");

@@ -4,17 +4,17 @@ local new_events = require "util.events".new;
 local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
 
 describe("the diagnosis", function ()
-	local module, diagnosis, state, reason, is_serving, is_silent, pool, events, remark;
+	local module, diagnosis, state, reason, is_serving, is_silent, rate, pool, events, remark;
 
 	before_each(function ()
 		module = fake_module.new();
-		state, reason, is_serving, is_silent, pool = "granted", nil, true, false, { "a" };
+		state, reason, is_serving, is_silent, rate, pool = "granted", nil, true, false, nil, { "a" };
 		events, remark = new_events(), { "info", "" };
 		diagnosis = module:require "diagnosis".new {
 			target = TARGET, events = events;
 			pool = setmetatable({ serves = function () return is_serving; end }, { __len = function () return #pool; end });
 			formats = { remark = function () return table.unpack(remark); end };
-			server = { is_silent = function () return is_silent; end };
+			server = { is_silent = function () return is_silent; end, rate_limit = function () return rate; end };
 			subscription = { state = function () return state, reason; end };
 		};
 	end);
@@ -95,6 +95,26 @@ describe("the diagnosis", function ()
 			assert_reported(words[1], "(the reason)");
 		end);
 	end
+
+	it("says that a limit holds the target's server, and what to write, once", function ()
+		change();
+		assert.is_nil(diagnosis:limit());
+		rate = 30000;
+		module.log_lines = {};
+		events.fire_event("stream-established");
+		assert.same({ { level = "info", text = diagnosis:limit() } }, module.log_lines);
+		events.fire_event("stream-established");
+		assert.same({}, change());
+		rate = 60000;
+		assert.same({ { level = "info", text = diagnosis:limit() } }, change());
+		rate = 30000;
+		for _, words in ipairs { "30000 bytes a second", "150 answers", "some-domain.example", [[below Component "proxy.domain.example"]],
+			[[modules_enabled = { "limits" }; unlimited_jids = { "some-domain.example" }]] } do
+			assert.truthy(diagnosis:limit():find(words, 1, true), diagnosis:limit());
+		end
+		rate = nil;
+		assert.is_nil(diagnosis:limit());
+	end);
 
 	it("says nothing that it has said, and each change anew", function ()
 		change();

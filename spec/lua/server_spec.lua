@@ -513,6 +513,27 @@ describe("the target's server", function ()
 			return session;
 		end
 
+		it("the lowest limit of those by which it sends to the proxy holds it", function ()
+			local function limited(rate)
+				return { conn = { _limit = rate and 1 / rate } };
+			end
+			module.prosody.incoming_s2s = {
+				[incoming(limited(nil))] = true;
+				[incoming { to_host = "domain.example", conn = limited(10).conn }] = true;
+				[incoming { hosts = { ["other.example"] = { authed = true } }, conn = limited(20).conn }] = true;
+				[incoming { type = "s2sin_unauthed", hosts = {}, conn = limited(30).conn }] = true;
+			};
+			assert.is_nil(server:rate_limit());
+			module.prosody.incoming_s2s[incoming { throttle = { rate = 30000 } }] = true;
+			assert.equal(30000, server:rate_limit());
+			module.prosody.incoming_s2s[incoming(limited(20000))] = true;
+			assert.equal(20000, server:rate_limit());
+			module.prosody.incoming_s2s[incoming(limited(40000))] = true;
+			assert.equal(20000, server:rate_limit());
+			make_ours "component";
+			assert.is_nil(server:rate_limit());
+		end);
+
 		-- As Prosody does it, with what the session was before it is emptied
 		local function destroy(session, reason)
 			module.hooks[(session.direction == "outgoing" and "s2sout" or "s2sin").."-destroyed"] { session = session, reason = reason };

@@ -3,7 +3,7 @@ local fake_module = require "spec.support.module";
 local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
 
 -- Loads shell.lua for a proxy; `module` has what all of them share.
-local function start(module, list, calls)
+local function start(module, list, calls, limit)
 	local shell = module:require "shell";
 	shell.start {
 		target = TARGET;
@@ -25,7 +25,7 @@ local function start(module, list, calls)
 			resync = function () table.insert(calls, "resync"); end;
 		};
 		subscription = { state = function () return "granted", nil; end };
-		diagnosis = { current = function () return "info", "All is well"; end };
+		diagnosis = { current = function () return "info", "All is well"; end, limit = function () return limit; end };
 		metrics = { totals = { answered = 1, error = 2, timeout = 3, backend_gone = 4, no_backend = 5, limited = 6, refused = 7, unloaded = 8,
 			retries = 9, unmatched_answers = 10 } };
 	};
@@ -66,6 +66,14 @@ describe("the shell commands", function ()
 		end
 		assert.truthy(page:find(("\na +| ready +| +5 | +%d | "):format(#TARGET + 2)), page);
 		assert.truthy(page:find(("\n\u{df} +| draining +| +%%-5 | +%d | "):format(#TARGET + 3)), page);
+	end);
+
+	it("show a limit that holds the target's server, if there is one", function ()
+		run("status", PROXY);
+		assert.is_nil(table.concat(printed, "\n"):find("Limit:", 1, true));
+		start(module, list, calls, "so many bytes");
+		run("status", PROXY);
+		assert.truthy(table.concat(printed, "\n"):find("\nLimit: +so many bytes\n"));
 	end);
 
 	it("show a resource in full, however long", function ()
