@@ -23,7 +23,7 @@ local sha256 = require "util.hashes".sha256;
 local addresses = module:require "addresses";
 local failures = module:require "failures";
 
--- What a reload carries over: { target, pool, backends, subscription, pending, keys, totals }
+-- What a reload carries over: { target, pool, backends, subscription, pending, keys, totals, tally }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -31,6 +31,7 @@ local metrics = module:require "metrics".new {
 	states = module:require "states".NAMES;
 	totals = saved.totals;
 };
+metrics:use_tally(saved.tally);
 local answers = failures.new(metrics);
 
 -- An error that is no string keeps Prosody from printing a traceback below it.
@@ -45,6 +46,7 @@ local function refuse_to_load(message)
 		answers:give_up(saved.pending, "unloaded");
 		metrics:set_gauges(0, {});
 	end
+	metrics:retire();
 	module:set_status("error", message);
 	error(setmetatable({ message = message }, refusal_mt));
 end
@@ -138,9 +140,12 @@ end
 -- Answers to its pings, which are none of what is pending
 module:hook("iq/host", backends.on_iq, 5);
 
-module:hook_global("stats-update", function ()
+local function update_statistics()
 	metrics:set_gauges(#pending, backends:count_states());
-end);
+	metrics:publish();
+end
+
+module:hook_global("stats-update", update_statistics);
 
 local function start()
 	backends:start();
@@ -163,13 +168,14 @@ local rotation = module:add_timer(keys.due, keys.rotate);
 function module.save()
 	return {
 		target = options.target; pool = pool; backends = backends:save(); subscription = subscription:save();
-		pending = pending; keys = keys.save(); totals = metrics.totals;
+		pending = pending; keys = keys.save(); totals = metrics:publish(); tally = metrics.tally;
 	};
 end
 
 local function stop()
 	requests:stop();
 	backends:stop();
+	metrics:publish();
 end
 
 function module.unload()
@@ -183,6 +189,7 @@ function module.unload()
 		stop();
 		metrics:set_gauges(0, {});
 	end
+	metrics:retire();
 end
 
 module:hook_global("server-stopping", stop, 10);

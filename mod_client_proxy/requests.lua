@@ -61,7 +61,11 @@ local function settle(self, origin, stanza)
 		end
 		return true;
 	end
-	self.metrics:count_answer(is_error and "error" or "answered", now() - added);
+	local metrics, seconds = self.metrics, now() - added;
+	metrics:count_answer(is_error and "error" or "answered", seconds);
+	if metrics.wants_samples then
+		metrics:sample(seconds);
+	end
 	attr.from, attr.to = service, requester;
 	module:send(stanza);
 	if self.is_retired then -- by a reload while the answer was sent

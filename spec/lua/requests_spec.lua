@@ -439,6 +439,16 @@ describe("requests", function ()
 			run:receive(answer_to(second, { type = "error" }));
 			assert_counted { error = 1 };
 			assert.same({ 2.5, 3.5 }, run.answer_times);
+			assert.same({}, run.samples);
+		end);
+
+		it("an answer with the time it took, once more where Prosody is told of each", function ()
+			run.wants_samples = true;
+			run:load();
+			local dispatched = run:request();
+			clock.now = clock.now + 2.5;
+			run:receive(answer_to(dispatched));
+			assert.same({ { 2.5 }, { 2.5 } }, { run.answer_times, run.samples });
 		end);
 
 		it("no answer in time", function ()

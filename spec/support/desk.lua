@@ -67,6 +67,10 @@ local function new_metrics(self)
 			count(nil, outcome);
 			table.insert(self.answer_times, seconds);
 		end;
+		wants_samples = self.wants_samples;
+		sample = function (_, seconds)
+			table.insert(self.samples, seconds);
+		end;
 	};
 end
 
@@ -93,6 +97,7 @@ function desk.new()
 		alive = {}, suspected = {}, lost = {}; -- backends, in order
 		counts = {}; -- by name
 		answer_times = {}; -- seconds, in order
+		wants_samples = false, samples = {}; -- whether the statistics are told of each answer; seconds, in order
 	}, desk);
 	function self.on_alive(backend)
 		table.insert(self.alive, backend);
