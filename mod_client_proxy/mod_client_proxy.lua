@@ -146,6 +146,7 @@ local function update_statistics()
 end
 
 module:hook_global("stats-update", update_statistics);
+module:require "metrics_page".hook(update_statistics);
 
 local function start()
 	backends:start();
