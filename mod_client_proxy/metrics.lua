@@ -1,7 +1,10 @@
 -- What happens, in numbers: for Prosody's statistics, and in all since the start for the status.
+--
+-- No request costs a call of Prosody's statistics. What has happened is added up, here or (answers, with the times they
+-- took) by the core's exchange, and publish() tells Prosody how much more there is than when it was told last.
 
 local ANSWERS = { "answered", "error" }; -- how a request can end that a backend answers
-local SECONDS = { 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60 };
+local SUM, FIRST_BUCKET = 3, 4; -- where these are among what a source counts
 
 local metrics = {};
 metrics.__index = metrics;
@@ -25,40 +28,126 @@ end
 
 -- (setup) -> metrics
 -- setup: { outcomes (how requests can end that no backend answers), states (those of backends), both lists of names,
---          totals (what a reload carries over of the field below, or nil) }
+--          totals (what a reload carries over: what publish() returned, or nil) }
 function metrics.new(setup)
 	local self = setmetatable({
 		states = setup.states;
-		totals = setup.totals or {}; -- by name, to be read only
+		totals = setup.totals or {}; -- by name, as far as they are published
+		unpublished = {}; -- by name: what has happened since
 		counters = new_counters(setup.outcomes);
-		answer_time = module:metric("histogram", "answer_time", "seconds", "Time that backends took to answer", {},
-			{ buckets = { table.unpack(SECONDS) } }):with_labels(); -- a copy, as Prosody adds +Inf to it
 		pending = module:metric("gauge", "pending", "", "Requests that wait for an answer", {}):with_labels();
 		backends = module:metric("gauge", "backends", "", "Backends by state", { "state" });
+		source = nil, wants_samples = false; -- see set_source()
 	}, metrics);
+	-- Where Prosody keeps no statistics, it gives something in place of a metric whose every field is a table.
+	self.has_readers = type(self.pending.set) == "function";
 	for name in pairs(self.counters) do
 		self.totals[name] = self.totals[name] or 0;
+		self.unpublished[name] = 0;
 	end
 	return self;
 end
 
--- (name): an outcome, "retries" or "unmatched_answers" has happened once more.
-function metrics:count(name)
-	local totals = self.totals;
-	totals[name] = totals[name] + 1;
-	self.counters[name]:add(1);
+-- Whether a histogram can be told of many answers at once, which Prosody has no function for: one that keeps sums in
+-- these fields until somebody reads them. With util.statsd it has the same fields, but there is nothing to be read: what
+-- sample() does not send, nobody gets. One that Prosody has kept since there were other buckets is left alone, too.
+local function keeps_sums(histogram, bounds)
+	if type(histogram._sum) ~= "number" or type(histogram._count) ~= "number" or type(histogram.iter_samples) ~= "function" then
+		return false;
+	end
+	for i = 1, #bounds + 1 do
+		local bucket = histogram[i];
+		if type(bucket) ~= "table" or type(bucket.count) ~= "number" or bucket.threshold ~= (bounds[i] or math.huge) then
+			return false;
+		end
+	end
+	local read, state = histogram:iter_samples();
+	return read(state) ~= nil;
 end
 
--- (outcome, seconds): a backend's answer is delivered, "answered" or "error".
-function metrics:count_answer(outcome, seconds)
-	local totals = self.totals;
-	totals[outcome] = totals[outcome] + 1;
-	self.counters[outcome]:add(1);
+-- (source, bounds): answers are counted there from now on. What it has counted before has been published.
+-- source:counts() -> how many were "answered", how many "error"; all their times, in seconds; how many took at most
+-- bounds[1], how many more than that and at most bounds[2], ..., how many took more than all of these
+-- If `wants_samples` is true after that, sample() has to be called for each answer besides, and for none otherwise.
+function metrics:set_source(source, bounds)
+	self.source = source;
+	self.seen = { source:counts() };
+	self.answer_time = module:metric("histogram", "answer_time", "seconds", "Time that backends took to answer", {},
+		{ buckets = { table.unpack(bounds) } }):with_labels(); -- a copy, as Prosody adds +Inf to it
+	self.can_add = self.has_readers and keeps_sums(self.answer_time, bounds);
+	self.wants_samples = self.has_readers and not self.can_add;
+end
+
+-- (name): an outcome that is no answer, "retries" or "unmatched_answers" has happened once more.
+function metrics:count(name)
+	local unpublished = self.unpublished;
+	unpublished[name] = unpublished[name] + 1;
+end
+
+-- (seconds): Prosody is told of an answer at once.
+function metrics:sample(seconds)
 	self.answer_time:sample(seconds);
+end
+
+-- In a histogram, a bucket also counts what is in those before it.
+local function add_times(histogram, counts, seen)
+	local answers = 0;
+	for i = FIRST_BUCKET, #counts do
+		answers = answers + counts[i] - seen[i];
+		local bucket = histogram[i - FIRST_BUCKET + 1];
+		bucket.count = bucket.count + answers;
+	end
+	histogram._count = histogram._count + answers;
+	histogram._sum = histogram._sum + (counts[SUM] - seen[SUM]);
+end
+
+local function take_from_source(self)
+	local counts, seen, unpublished = { self.source:counts() }, self.seen, self.unpublished;
+	for i, outcome in ipairs(ANSWERS) do
+		unpublished[outcome] = unpublished[outcome] + counts[i] - seen[i];
+	end
+	if self.can_add then
+		add_times(self.answer_time, counts, seen);
+	end
+	self.seen = counts;
+end
+
+-- Tells Prosody what has happened since it was told last. -> the totals, by name, which are of this moment
+function metrics:publish()
+	if self.source then
+		take_from_source(self);
+	end
+	local totals, unpublished = self.totals, self.unpublished;
+	for name, number in pairs(unpublished) do
+		if number > 0 then
+			totals[name] = totals[name] + number;
+			unpublished[name] = 0;
+			if self.has_readers then
+				self.counters[name]:add(number);
+			end
+		end
+	end
+	return totals;
+end
+
+local function count_at_once(self, name)
+	metrics.count(self, name);
+	self:publish();
+end
+
+-- To be called when the module goes, whether it is reloaded or not. Publishes all there is. What has been begun before
+-- may still come to be counted: nobody else publishes that. The source goes on with the next instance, if there is one.
+function metrics:retire()
+	self:publish();
+	self.source = nil;
+	self.count = count_at_once;
 end
 
 -- (pending, states): how many requests there are now, and how many backends, by state
 function metrics:set_gauges(pending, states)
+	if not self.has_readers then
+		return;
+	end
 	for _, state in ipairs(self.states) do
 		self.backends:with_labels(state):set(states[state] or 0);
 	end

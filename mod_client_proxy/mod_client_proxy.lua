@@ -46,6 +46,7 @@ local function refuse_to_load(message)
 		metrics:set_gauges(0, {});
 	end
 	module:require "limits".release();
+	metrics:retire();
 	module:set_status("error", message);
 	error(setmetatable({ message = message }, refusal_mt));
 end
@@ -81,6 +82,7 @@ local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEE
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
 
 local exchange = must(core.exchange(jat, book, pool, pending));
+metrics:set_source(exchange, core.ANSWER_TIMES);
 local book_of = saved.book_of; -- the format and the key of the tokens in the book
 
 -- Tokens in another format, or of another key, are new ones.
@@ -166,9 +168,13 @@ end
 -- Answers to its pings, which are none of what is pending
 module:hook("iq/host", backends.on_iq, 5);
 
-module:hook_global("stats-update", function ()
+local function update_statistics()
 	metrics:set_gauges(#pending, backends:count_states());
-end);
+	metrics:publish();
+end
+
+module:hook_global("stats-update", update_statistics);
+module:require "metrics_page".hook(update_statistics);
 
 local function start()
 	limits:start();
@@ -196,7 +202,7 @@ end);
 function module.save()
 	return {
 		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
-		book = book; book_of = book_of; pending = pending; keys = keys.save(); totals = metrics.totals;
+		book = book; book_of = book_of; pending = pending; keys = keys.save(); totals = metrics:publish();
 	};
 end
 
@@ -204,6 +210,7 @@ local function stop()
 	requests:stop();
 	backends:stop();
 	limits.release();
+	metrics:publish();
 end
 
 function module.unload()
@@ -218,6 +225,7 @@ function module.unload()
 		stop();
 		metrics:set_gauges(0, {});
 	end
+	metrics:retire();
 end
 
 module:hook_global("server-stopping", stop, 10);

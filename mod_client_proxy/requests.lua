@@ -37,10 +37,13 @@ end
 -- A result goes to its requester. -> true | nil: nobody waits for it
 local function settle_result(self, stanza)
 	local attr = stanza.attr;
-	local backend = attr.from;
-	local requester, service = self.exchange:settle(backend, attr.to, attr.id, now());
+	local backend, time = attr.from, now();
+	local requester, service, added = self.exchange:settle(backend, attr.to, attr.id, time);
 	if not requester then
 		return;
+	end
+	if self.metrics.wants_samples then
+		self.metrics:sample(time - added);
 	end
 	attr.from, attr.to = service, requester;
 	send(stanza, requester);
@@ -66,7 +69,11 @@ local function settle_error(self, origin, stanza)
 		end
 		return true;
 	end
-	self.exchange:count_error(now() - added);
+	local metrics, seconds = self.metrics, now() - added;
+	self.exchange:count_error(seconds);
+	if metrics.wants_samples then
+		metrics:sample(seconds);
+	end
 	attr.from, attr.to = service, requester;
 	send(stanza, requester);
 	if self.is_retired then -- by a reload while the answer was sent

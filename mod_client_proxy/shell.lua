@@ -72,7 +72,7 @@ local function print_backends(proxy, session)
 end
 
 local function print_totals(proxy, session)
-	local totals = proxy.metrics.totals;
+	local totals = proxy.metrics:publish();
 	session.print(("Answered: %d, with an error: %d; timed out: %d, backend gone: %d, no backend: %d; "
 		.."limited: %d, refused: %d, unloaded: %d"):format(totals.answered, totals.error, totals.timeout,
 		totals.backend_gone, totals.no_backend, totals.limited, totals.refused, totals.unloaded));

@@ -118,7 +118,7 @@ static int l_exchange_dispatch(lua_State *L)
 }
 
 /*
- * exchange:settle(from, to, id, time) -> requester, service | nil
+ * exchange:settle(from, to, id, time) -> requester, service, added | nil
  * The oldest request that the backend `from` answers so, with a result that counts as one; it is pending no longer.
  */
 static int l_exchange_settle(lua_State *L)
@@ -136,13 +136,14 @@ static int l_exchange_settle(lua_State *L)
 	request = pending_read(entry);
 	push_text(L, requester_jid(request.requester));
 	push_text(L, request.service);
+	lua_pushnumber(L, request.added);
 	if (request.retries > 0) {
 		lua_getiuservalue(L, 1, PENDING);
 		push_kept(L, lua_gettop(L), request.retries, request.kept);
 		lua_pop(L, 2);
 	}
 	exchange_settle(exchange, entry, time);
-	return 2;
+	return 3;
 }
 
 /* exchange:count_error(seconds): a request that took so long was answered by an error */

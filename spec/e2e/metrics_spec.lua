@@ -4,6 +4,7 @@
 local json = require "util.json";
 local new_prosody = require "spec.support.prosody".new;
 local prometheus = require "spec.support.prometheus";
+local socket = require "socket";
 local service = require "spec.support.service";
 local st = require "util.stanza";
 local throwaway = require "spec.support.throwaway";
@@ -340,5 +341,151 @@ describe("the metrics of one proxy", function ()
 		end
 		assert.equal(0, value "pending");
 		assert.equal(1, metrics[("%srequests_total{host=%q,outcome=%q}"):format(PREFIX, PROXY, "unloaded")]);
+	end);
+end);
+
+describe("the metrics of one proxy", function ()
+	local server, requester, backend, receiver;
+
+	-- (global_options, statistics)
+	local function start(global_options, statistics)
+		server = new_prosody { hosts = global_options.."\n"..usual_hosts, statistics = statistics }:start();
+		requester = service.requester(server);
+		backend = service.backend(server, "a");
+	end
+
+	local function be_answered(count)
+		for n = 1, count do
+			requester:send(request("answered-"..n));
+			backend:send(st.reply(backend:receive(is_iq)));
+			assert.equal("result", requester:receive(is_iq).attr.type);
+		end
+	end
+
+	-- A request that stays pending
+	local function hold()
+		requester:send(request("held"));
+		backend:receive(is_iq);
+	end
+
+	local function control(command)
+		server:ctl("shell", "module", command, "client_proxy", PROXY);
+	end
+
+	after_each(function ()
+		server:remove();
+		if receiver then
+			receiver:close();
+			receiver = nil;
+		end
+	end);
+
+	for page, paths in pairs { metrics = "", ["of/metrics"] = 'http_paths = { openmetrics = "/of/metrics" }' } do
+		it("are on the page /"..page.." as soon as they can be, though Prosody collects them once in ten minutes", function ()
+			start("statistics_interval = 600\n"..paths);
+			local function check(answered, pending)
+				local values = server:metrics(page);
+				assert.same({ answered, answered, pending, 1 }, {
+					values[("%srequests_total{host=%q,outcome=%q}"):format(PREFIX, PROXY, "answered")],
+					values[("%sanswer_time_seconds_count{host=%q}"):format(PREFIX, PROXY)],
+					values[("%spending{host=%q}"):format(PREFIX, PROXY)],
+					values[("%sbackends{host=%q,state=%q}"):format(PREFIX, PROXY, "ready")],
+				});
+			end
+			be_answered(2);
+			hold();
+			check(2, 1);
+			be_answered(1);
+			check(3, 1);
+		end);
+	end
+
+	it("are neither lost nor told twice when the module is reloaded, unloaded and loaded, and when that is refused", function ()
+		start "statistics_interval = 600";
+		local function check(answered, unloaded)
+			local values = server:metrics();
+			assert.same({ answered, answered, answered, unloaded }, {
+				values[("%srequests_total{host=%q,outcome=%q}"):format(PREFIX, PROXY, "answered")],
+				values[("%sanswer_time_seconds_count{host=%q}"):format(PREFIX, PROXY)],
+				values[("%sanswer_time_seconds_bucket{host=%q,le=%q}"):format(PREFIX, PROXY, "60")],
+				values[("%srequests_total{host=%q,outcome=%q}"):format(PREFIX, PROXY, "unloaded")],
+			});
+		end
+		be_answered(2);
+		control "reload";
+		be_answered(1);
+		control "reload";
+		assert.truthy(server:client_proxy("status", PROXY):find("Answered: 3,", 1, true));
+		check(3, 0);
+		be_answered(1);
+		hold();
+		control "unload";
+		assert.equal("service-unavailable", (service.error_of(requester:receive(is_iq))));
+		check(4, 1);
+		control "load";
+		backend:sync();
+		backend.received = {};
+		check(4, 1);
+		be_answered(1);
+		hold();
+		server:configure("statistics_interval = 600\n"..usual_hosts.."client_proxy_retries = 'many'");
+		server:ctl("shell", "config", "reload");
+		control "reload";
+		check(5, 2);
+	end);
+
+	it("are sent to a statsd, each once, the times as they come", function ()
+		receiver = socket.udp();
+		assert(receiver:setsockname("127.0.0.1", 0));
+		receiver:settimeout(10);
+		local _, port = receiver:getsockname();
+		start(("statistics_config = { statsd_server = '127.0.0.1', statsd_port = %d }; statistics_interval = 1"):format(port), "statsd");
+
+		local sums, last = {}, {};
+		local function add(line)
+			local name, number, kind = line:match("^prosody%.prosody_mod_client_proxy%.(.*):(.*)|(.)$");
+			if name then
+				sums[name], last[name] = (sums[name] or 0) + (kind == "c" and tonumber(number) or 0), tonumber(number);
+			end
+		end
+		local function read_all()
+			receiver:settimeout(0);
+			for line in function () return receiver:receive(); end do
+				add(line);
+			end
+		end
+		-- Reads until the sum of what has been sent under this name is that.
+		local function await_sum(name, sum)
+			receiver:settimeout(10);
+			while sums[name] ~= sum do
+				add(assert(receiver:receive()));
+			end
+		end
+		local times, answered = "answer_time_seconds.proxy_domain_example.", "requests.proxy_domain_example.answered";
+		be_answered(3);
+		await_sum(times.."count", 3);
+		await_sum(answered, 3);
+		be_answered(2);
+		control "reload";
+		read_all();
+		be_answered(1);
+		hold();
+		control "unload"; -- which has sent everything when it returns
+		read_all();
+		assert.same({ 6, 6, 6 }, { sums[times.."count"], sums[times.."bucket.60"], sums[answered] });
+		assert.equal(1, sums["requests.proxy_domain_example.unloaded"]);
+		assert.is_true(last[times.."sum"] > 0 and last[times.."sum"] < 60);
+	end);
+
+	it("are in the status alone when Prosody keeps no statistics", function ()
+		start("", false);
+		be_answered(2);
+		control "reload";
+		be_answered(1);
+		assert.truthy(server:client_proxy("status", PROXY):find("Answered: 3,", 1, true));
+		assert.same({}, server:metrics());
+		hold();
+		control "unload";
+		assert.equal("service-unavailable", (service.error_of(requester:receive(is_iq))));
 	end);
 end);

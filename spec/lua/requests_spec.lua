@@ -451,6 +451,18 @@ describe("requests", function ()
 			assert.equal(2.5 + 3.5, run:answer_time());
 			-- up to 1 ms, 3 ms, 10 ms, ... 1 s, 3 s, 10 s, 30 s, 60 s, and more
 			assert.same({ 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0 }, { select(4, run.exchange:counts()) });
+			assert.same({}, run.samples);
+		end);
+
+		it("an answer with the time it took, once more where Prosody is told of each", function ()
+			run.wants_samples = true;
+			run:load();
+			local first, second = run:request { id = "n1" }, run:request { id = "n2" };
+			clock.now = clock.now + 2.5;
+			run:receive(answer_to(first));
+			clock.now = clock.now + 1;
+			run:receive(answer_to(second, { type = "error" }));
+			assert.same({ 2.5, 3.5 }, run.samples);
 		end);
 
 		it("no answer in time", function ()

@@ -26,8 +26,10 @@ local function start(module, list, calls, limit)
 		};
 		subscription = { state = function () return "granted", nil; end };
 		diagnosis = { current = function () return "info", "All is well"; end, limit = function () return limit; end };
-		metrics = { totals = { answered = 1, error = 2, timeout = 3, backend_gone = 4, no_backend = 5, limited = 6, refused = 7, unloaded = 8,
-			retries = 9, unmatched_answers = 10 } };
+		metrics = { publish = function ()
+			return { answered = 1, error = 2, timeout = 3, backend_gone = 4, no_backend = 5, limited = 6, refused = 7, unloaded = 8,
+				retries = 9, unmatched_answers = 10 };
+		end };
 	};
 	return shell;
 end

@@ -63,6 +63,10 @@ local function new_metrics(self)
 		count = function (_, name)
 			self.counts[name] = (self.counts[name] or 0) + 1;
 		end;
+		wants_samples = self.wants_samples;
+		sample = function (_, seconds)
+			table.insert(self.samples, seconds);
+		end;
 	};
 end
 
@@ -102,6 +106,7 @@ function desk.new()
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
 		alive = {}, suspected = {}, lost = {}; -- backends, in order
 		counts = {}; -- by name; see all_counts()
+		samples = {}; -- seconds that metrics.lua would be told of one by one, in order
 	}, desk);
 	function self.on_alive(backend)
 		table.insert(self.alive, backend);

@@ -5,6 +5,7 @@
 --
 --     MODULE_DIR  the folder of the Lua files to test (default: the checkout's)
 
+local new_statistics = require "util.statistics".new;
 local st = require "util.stanza";
 
 local directory = os.getenv("MODULE_DIR") or "mod_client_proxy";
@@ -28,7 +29,7 @@ function fake_module.new(configured, before)
 		sent = {}; -- stanzas
 		log_lines = {}; -- { level, text }
 		timers = {}; -- { delay, due, callback, stopped, fired }, for the spec to call
-		metrics = before.metrics or {}; -- by name, with the labels behind it: { value, samples }
+		registry = before.registry or new_statistics().metric_registry; -- of its metrics; specs can put another one there
 		hooks = {}; -- by event: handler
 		shared_tables = {}; -- by path
 		libraries = {}; -- by name: what a file gets instead of what it requires under that name
@@ -164,31 +165,9 @@ function methods:pass(seconds)
 	return errors;
 end
 
-local metric = {};
-metric.__index = metric;
-
-function metric:add(amount)
-	self.value = self.value + amount;
-end
-
-function metric:set(value)
-	self.value = value;
-end
-
-function metric:sample(value)
-	table.insert(self.samples, value);
-end
-
--- As Prosody does, there is one for each name and labels, over reloads.
-function methods:metric(_, name, unit, _, label_keys)
-	return {
-		with_labels = function (_, ...)
-			assert(select("#", ...) == #label_keys);
-			local full_name = table.concat({ unit == "" and name or name.."_"..unit, ... }, " ");
-			self.metrics[full_name] = self.metrics[full_name] or setmetatable({ value = 0, samples = {} }, metric);
-			return self.metrics[full_name];
-		end;
-	};
+-- As Prosody does, there is one for each name and labels, over reloads. Which host it is of is left out.
+function methods:metric(type, name, unit, description, label_keys, extra)
+	return self.registry[type](self.registry, name, unit, description, label_keys, extra);
 end
 
 function methods:set_status(level, text)

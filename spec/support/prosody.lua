@@ -188,16 +188,16 @@ function prosody:lua_memory()
 	return tonumber(self:run_lua("(collectgarbage() and nil) or collectgarbage('count')"):match("[%d.]+"));
 end
 
--- The page of mod_http_openmetrics
-function prosody:metrics_page()
-	return assert(http.request(("http://127.0.0.1:%d/metrics"):format(self.http_port)));
+-- (path) -> the page of mod_http_openmetrics, which is there or, if that is nil, where it is usually
+function prosody:metrics_page(path)
+	return assert(http.request(("http://127.0.0.1:%d/%s"):format(self.http_port, path or "metrics")));
 end
 
--- () -> the values of the module's metrics, as that page tells them, by series, such as
+-- (path) -> the values of the module's metrics, as that page tells them, by series, such as
 -- prosody_mod_client_proxy__requests_total{host="proxy.domain.example",outcome="answered"}
-function prosody:metrics()
+function prosody:metrics(path)
 	local values = {};
-	for series, value in self:metrics_page():gmatch("%f[^\n](prosody_mod_client_proxy__%S+) (%S+)") do
+	for series, value in self:metrics_page(path):gmatch("%f[^\n](prosody_mod_client_proxy__%S+) (%S+)") do
 		assert(not values[series], series);
 		values[series] = tonumber(value);
 	end
