@@ -273,6 +273,24 @@ static int make_room(struct requesters *book)
 	return forgotten > 0 || requesters_count(book) < book->max;
 }
 
+/*
+ * Has the processor fetch what it takes to forget the one whose turn is next. Where there are many requesters, it
+ * lies far away, and would be waited for one piece after the other. Somebody is idle.
+ */
+static void prefetch_next(const struct requesters *book)
+{
+	const struct requester *next = requester_of_idle(book->idle.next);
+
+	if (requesters_count(book) < book->max) {
+		return;
+	}
+	__builtin_prefetch(next->idle.next);
+	hashtable_prefetch(&book->by_jid, next->by_jid.hash);
+	if (next->token_len > 0) {
+		hashtable_prefetch(&book->by_token, next->by_token.hash);
+	}
+}
+
 /* Tables and place among the idle ones are still to be had. */
 static void fill_requester(struct requester *requester, struct text jid, struct text token)
 {
@@ -297,6 +315,9 @@ enum requesters_status requesters_add(struct requesters *book, struct text jid, 
 {
 	struct requester *requester;
 
+	if (token.length > 0) {
+		hashtable_prefetch(&book->by_token, hash_of_token(token));
+	}
 	if (!make_room(book)) {
 		return REQUESTERS_FULL;
 	}
@@ -307,11 +328,12 @@ enum requesters_status requesters_add(struct requesters *book, struct text jid, 
 	fill_requester(requester, jid, token);
 	requester->generation = book->generation;
 	requester->by_jid.hash = hashtable_hash(&book->by_jid, jid);
-	hashtable_add(&book->by_jid, &requester->by_jid);
+	hashtable_add_first(&book->by_jid, &requester->by_jid);
 	if (token.length > 0) {
-		hashtable_add(&book->by_token, &requester->by_token);
+		hashtable_add_first(&book->by_token, &requester->by_token);
 	}
 	join_idle(book, requester);
+	prefetch_next(book);
 	*added = requester;
 	return REQUESTERS_OK;
 }

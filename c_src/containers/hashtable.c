@@ -131,6 +131,8 @@ static void grow(struct hashtable *table)
 	}
 	table->bucket_count++;
 	split(table, origin_of(newest), newest);
+	/* The nodes that will be split next may lie anywhere. */
+	__builtin_prefetch(*bucket_at(table, origin_of(newest + 1)));
 }
 
 static void shrink(struct hashtable *table)
@@ -160,14 +162,30 @@ struct hashtable_node *hashtable_bucket(const struct hashtable *table, uint64_t 
 	return *bucket_at(table, (size_t)(hash & *mask));
 }
 
-void hashtable_add(struct hashtable *table, struct hashtable_node *node)
+/* Puts `node` where that link is. */
+static void add_at(struct hashtable *table, struct hashtable_node **link, struct hashtable_node *node)
 {
-	node->next = NULL;
-	*end_of(bucket_of(table, node->hash)) = node;
+	node->next = *link;
+	*link = node;
 	table->node_count++;
 	if (table->node_count > table->bucket_count * table->load) {
 		grow(table);
 	}
+}
+
+void hashtable_add(struct hashtable *table, struct hashtable_node *node)
+{
+	add_at(table, end_of(bucket_of(table, node->hash)), node);
+}
+
+void hashtable_add_first(struct hashtable *table, struct hashtable_node *node)
+{
+	add_at(table, bucket_of(table, node->hash), node);
+}
+
+void hashtable_prefetch(const struct hashtable *table, uint64_t hash)
+{
+	__builtin_prefetch(bucket_of(table, hash));
 }
 
 void hashtable_remove(struct hashtable *table, struct hashtable_node *node)

@@ -6,7 +6,7 @@
  * The table knows its nodes by their hash alone. Two keys have the same hash with
  * a probability of 2^-64, if whoever chooses them does not know the seed: a caller
  * for whom that is too much compares the keys of the nodes it gets. Nodes with the
- * same hash stay in the order they were added.
+ * same hash stay in the order they were added (but see hashtable_add_first).
  *
  * Nodes live inside the caller's structures, which the table never allocates,
  * copies or frees.
@@ -73,6 +73,12 @@ struct hashtable_node *hashtable_bucket(const struct hashtable *table, uint64_t 
  * grow, the chains get longer instead.
  */
 void hashtable_add(struct hashtable *table, struct hashtable_node *node);
+
+/* The same, but `node` comes before all others with its hash, so that no other node has to be looked at. */
+void hashtable_add_first(struct hashtable *table, struct hashtable_node *node);
+
+/* Has the processor fetch what a call with that hash will look at first. Nothing changes. */
+void hashtable_prefetch(const struct hashtable *table, uint64_t hash);
 
 /* Takes `node`, which is in the table, out of it. */
 void hashtable_remove(struct hashtable *table, struct hashtable_node *node);
