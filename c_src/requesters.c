@@ -11,7 +11,6 @@ _Static_assert((int)REQUESTERS_SEEDBYTES == (int)HASHTABLE_SEEDBYTES, "the seed 
 
 enum {
 	HASHED = sizeof(uint64_t), /* bytes of a token that are its hash */
-	FORGOTTEN_AT_ONCE = 2,     /* more than are added, so that the book gets smaller where it is too large */
 	TOKENS_PER_BUCKET = 2,     /* tokens are looked for less often than JIDs */
 };
 
@@ -57,6 +56,7 @@ struct requesters {
 	struct cells cells; /* the memory of all requesters and accounts */
 	struct idle idle;   /* its next one has been idle for the longest, its previous one for the shortest time */
 	size_t max;
+	size_t text_bytes;   /* of all JIDs and tokens */
 	uint16_t generation; /* after 65536 of them, they begin anew, and who was not forgotten since then is found again */
 };
 
@@ -258,19 +258,28 @@ static void forget(struct requesters *book, struct requester *requester)
 	if (requester->token_len > 0) {
 		hashtable_remove(&book->by_token, &requester->by_token);
 	}
+	book->text_bytes -= (size_t)requester->jid_len + requester->token_len;
 	free_requester(book, requester);
 }
 
-/* Forgets idle requesters if there are too many for one more. Whether one may be added then. */
-static int make_room(struct requesters *book)
+/* Whether there is room for one more, whose JID and token have so many bytes */
+static int has_room(const struct requesters *book, size_t bytes)
+{
+	size_t count = requesters_count(book);
+
+	return count < book->max && (count == 0 || (book->text_bytes + bytes) / REQUESTERS_BYTES_EACH < book->max);
+}
+
+/* Forgets idle requesters as long as there is no room for one more with so many bytes. Whether it may be added then. */
+static int make_room(struct requesters *book, size_t bytes)
 {
 	int forgotten = 0;
 
-	while (forgotten < FORGOTTEN_AT_ONCE && requesters_count(book) >= book->max && book->idle.next != &book->idle) {
+	while (!has_room(book, bytes) && forgotten < REQUESTERS_FORGOTTEN_MAX && book->idle.next != &book->idle) {
 		forget(book, requester_of_idle(book->idle.next));
 		forgotten++;
 	}
-	return forgotten > 0 || requesters_count(book) < book->max;
+	return forgotten > 0 || has_room(book, bytes);
 }
 
 /*
@@ -318,7 +327,7 @@ enum requesters_status requesters_add(struct requesters *book, struct text jid, 
 	if (token.length > 0) {
 		hashtable_prefetch(&book->by_token, hash_of_token(token));
 	}
-	if (!make_room(book)) {
+	if (!make_room(book, jid.length + token.length)) {
 		return REQUESTERS_FULL;
 	}
 	requester = cells_alloc(&book->cells, requester_size(token.length, jid.length));
@@ -333,6 +342,7 @@ enum requesters_status requesters_add(struct requesters *book, struct text jid, 
 		hashtable_add_first(&book->by_token, &requester->by_token);
 	}
 	join_idle(book, requester);
+	book->text_bytes += jid.length + token.length;
 	prefetch_next(book);
 	*added = requester;
 	return REQUESTERS_OK;

@@ -2,10 +2,10 @@
  * The book: the requesters that the proxy remembers. It finds one by its JID and, as a token need not
  * say by itself whose it is, by its token; and it counts what each bare JID has pending.
  *
- * There are at most as many as requesters_set_max says. For a new one, whoever has been idle for the
- * longest is forgotten. Idle is who has nothing pending, since it was added or since the last thing that
- * it had pending has ended; to be found does not make it less idle. Nobody is forgotten who has
- * something pending.
+ * There are at most as many as requesters_set_max says, and their JIDs and tokens have at most
+ * REQUESTERS_BYTES_EACH times as many bytes: a stranger can make up JIDs of 3 kB. For a new one, whoever has
+ * been idle for the longest is forgotten. Idle is who has nothing pending, since it was added or since the last thing
+ * that it had pending has ended; to be found does not make it less idle. Nobody is forgotten who has something pending.
  *
  * Tokens are made under a key, and keys have generations (see jat.h). A requester belongs to the
  * generation in which it was added. From requesters_new_generation on, those of before are not found by
@@ -33,6 +33,8 @@ enum {
 	REQUESTERS_TOKEN_MIN = 8,   /* bytes of a token, if it has one */
 	REQUESTERS_TOKEN_MAX = 255, /* likewise */
 	REQUESTERS_JID_MAX = UINT16_MAX,
+	REQUESTERS_BYTES_EACH = 512,          /* of JID and token, for each that may be remembered, on average */
+	REQUESTERS_FORGOTTEN_MAX = 64,        /* idle ones that one call of requesters_add forgets at most */
 	REQUESTERS_COUNT_MAX = (1 << 24) - 1, /* things that one bare JID can have pending */
 };
 
@@ -58,8 +60,9 @@ struct requesters *requesters_new(const uint8_t seed[REQUESTERS_SEEDBYTES]);
 void requesters_free(struct requesters *book);
 
 /*
- * From now on, no requester is added beyond `max` (at least 1) unless another one is forgotten. A call of
- * requesters_add forgets at most two, so a book with more than `max` becomes smaller by one with each.
+ * From now on, no requester is added beyond `max` (at least 1), or beyond the bytes that follow from it, unless
+ * another one is forgotten. A call of requesters_add forgets at most REQUESTERS_FORGOTTEN_MAX, so a book that is
+ * too large becomes smaller with each.
  */
 void requesters_set_max(struct requesters *book, size_t max);
 

@@ -120,15 +120,36 @@ static void move_to_end(size_t position)
 	model.list[model.count++] = moved;
 }
 
-/* Whether one more may be added, once up to two have been forgotten. */
-static int make_room(void)
+static size_t length_of(unsigned jid, unsigned token)
+{
+	struct text jid_text = jid_copy(jid), token_text = token_copy(token);
+	size_t length = jid_text.length + token_text.length;
+
+	free_text(jid_text);
+	free_text(token_text);
+	return length;
+}
+
+/* Computed in floating point, which is exact for these numbers and cannot overflow. */
+static int has_room(size_t bytes)
+{
+	size_t i;
+
+	for (i = 0; i < model.count; i++) {
+		bytes += length_of(model.list[i].jid, model.list[i].token);
+	}
+	return model.count < model.max && (model.count == 0 || (double)bytes < (double)model.max * REQUESTERS_BYTES_EACH);
+}
+
+/* Whether one more with so many bytes may be added, once some have been forgotten. */
+static int make_room(size_t bytes)
 {
 	int forgotten = 0;
 
-	for (; forgotten < 2 && model.count >= model.max && find_idle() < model.count; forgotten++) {
+	for (; forgotten < REQUESTERS_FORGOTTEN_MAX && !has_room(bytes) && find_idle() < model.count; forgotten++) {
 		remove_at(find_idle());
 	}
-	return forgotten > 0 || model.count < model.max;
+	return forgotten > 0 || has_room(bytes);
 }
 
 /* What all with that bare JID have pending; how many bytes that holds is written. */
@@ -218,9 +239,9 @@ static void compare(void)
 	}
 }
 
-static enum requesters_status expected_status(void)
+static enum requesters_status expected_status(unsigned jid, unsigned token)
 {
-	return make_room() ? REQUESTERS_OK : REQUESTERS_FULL;
+	return make_room(length_of(jid, token)) ? REQUESTERS_OK : REQUESTERS_FULL;
 }
 
 /* Adds the requester, unless its JID or its token is there already. */
@@ -233,7 +254,7 @@ static void add(unsigned jid_number, unsigned token_number)
 
 	if (find(jid_number) == model.count && resolve(token_number) == model.count) {
 		status = requesters_add(book, jid, token, &requester);
-		assert(status == expected_status());
+		assert(status == expected_status(jid_number, token_number));
 		if (status == REQUESTERS_OK) {
 			expected = &model.list[model.count++];
 			*expected = (struct expected){

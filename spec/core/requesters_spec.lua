@@ -71,15 +71,23 @@ function oracle:forget_one()
 	return place ~= nil;
 end
 
+-- (bytes) -> whether there is room for one more, whose JID and token have so many together
+function oracle:has_room(bytes)
+	for _, requester in ipairs(self.requesters) do
+		bytes = bytes + #requester.jid + #requester.token;
+	end
+	return #self.requesters < self.max and (#self.requesters == 0 or bytes < self.max * 512);
+end
+
 function oracle:add(jid, token)
 	if self:named(jid) or self:by_token(token) then
 		return nil, "taken";
 	end
 	local forgotten = 0;
-	while forgotten < 2 and #self.requesters >= self.max and self:forget_one() do
+	while forgotten < 64 and not self:has_room(#jid + #token) and self:forget_one() do
 		forgotten = forgotten + 1;
 	end
-	if #self.requesters >= self.max and forgotten == 0 then
+	if not self:has_room(#jid + #token) and forgotten == 0 then
 		return nil, "full";
 	end
 	table.insert(self.requesters, { jid = jid, token = token, generation = self.generation, held = {} });
@@ -407,23 +415,40 @@ describe("core.requesters", function ()
 			assert.equal(2, #book);
 		end);
 
-		it("becomes smaller by one with each that is added, where it was lowered", function ()
-			add(book, 1, 10);
+		it("becomes smaller with each that is added, where it was lowered", function ()
+			add(book, 1, 150);
 			book:set_max(3);
-			assert.equal(10, #book);
-			for number = 11, 17 do
-				add(book, number);
-				assert.equal(10 - (number - 10), #book);
-			end
-			add(book, 18, 20);
-			assert.same({ 18, 19, 20 }, numbers(book, 1, 20));
+			assert.equal(150, #book);
+			add(book, 151);
+			assert.equal(150 - 64 + 1, #book);
+			add(book, 152);
+			assert.equal(150 - 64 + 1 - 64 + 1, #book);
+			add(book, 153, 155);
+			assert.same({ 153, 154, 155 }, numbers(book, 1, 155));
 			book:set_max(2);
-			book:hold("jid18/r", 0);
-			book:hold("jid19/r", 0);
-			add(book, 21);
-			assert.same({ 18, 19, 21 }, numbers(book, 1, 21));
-			book:hold("jid21/r", 0);
-			assert.same({ nil, "full" }, { book:add("jid22/r", "") });
+			book:hold("jid153/r", 0);
+			book:hold("jid154/r", 0);
+			add(book, 156);
+			assert.same({ 153, 154, 156 }, numbers(book, 1, 156));
+			book:hold("jid156/r", 0);
+			assert.same({ nil, "full" }, { book:add("jid157/r", "") });
+		end);
+
+		it("has room for 512 bytes of JID and token each, on average", function ()
+			book:set_max(4);
+			assert.is_true(book:add(("a"):rep(4000), "")); -- the only one may be of any size
+			assert.is_true(book:add(("b"):rep(1000), token(1)));
+			assert.equal(1, #book);
+			assert.is_true(book:add(("c"):rep(4 * 512 - 1000 - #token(1) - 1 - #token(2)), token(2)));
+			assert.equal(2, #book);
+			assert.is_true(book:add("d", ""));
+			assert.equal(2, #book);
+			assert.is_nil(book:find(("b"):rep(1000)));
+			book:hold("d", 1);
+			assert.is_true(book:add(("e"):rep(2000), ""));
+			assert.same({ 2, "" }, { #book, book:find("d") });
+			book:hold(("e"):rep(2000), 1);
+			assert.same({ nil, "full" }, { book:add(("f"):rep(1000), "") });
 		end);
 	end);
 
