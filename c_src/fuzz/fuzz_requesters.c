@@ -270,12 +270,20 @@ static void add(unsigned jid_number, unsigned token_number)
 	free_text(token);
 }
 
+/* Unless its bare JID would have more than it can. */
 static void hold_at(size_t position, size_t bytes)
 {
-	if (position < model.count) {
-		assert(requesters_hold(book, model.list[position].requester, bytes) == 0);
-		model.list[position].count++;
-		model.list[position].bytes += bytes;
+	struct expected *expected = &model.list[position];
+	uint64_t held;
+
+	if (position == model.count) {
+		return;
+	}
+	pending_of(bare_of(expected->jid), &held);
+	if (held + bytes <= REQUESTERS_BYTES_MAX) {
+		assert(requesters_hold(book, expected->requester, bytes) == 0);
+		expected->count++;
+		expected->bytes += bytes;
 	}
 }
 
@@ -284,7 +292,7 @@ static void release_at(size_t position, uint64_t bytes)
 {
 	struct expected *expected = &model.list[position];
 
-	if (position >= model.count || expected->count == 0) {
+	if (position == model.count || expected->count == 0) {
 		return;
 	}
 	bytes = expected->count == 1 || bytes > expected->bytes ? expected->bytes : bytes;

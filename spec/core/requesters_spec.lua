@@ -313,14 +313,14 @@ describe("core.requesters", function ()
 		local CASES = {
 			{ "with few requesters", 2, 3, 60, 300 };
 			{ "with some", 20, 30, 40, 500 };
-			{ "with many", 1500, 2000, 1, process.turns(4000, 500) };
+			{ "with many", process.turns(1500, 200), 2000, 1, process.turns(4000, 500) };
 		};
 		for _, case in ipairs(CASES) do
 			local what, jid_count, token_count, sequences, steps = table.unpack(case);
 			for _, limited in ipairs { false, jid_count < 100 or nil } do
 				it(what..(limited and " and a bound" or ""), function ()
 					local codes = {};
-					for _ = 1, process.turns(sequences, math.ceil(sequences / 6)) do
+					for _ = 1, process.turns(sequences, math.ceil(sequences / 12)) do
 						run_sequence(some_jids(jid_count), some_tokens(token_count), steps, limited, codes);
 					end
 					assert.truthy(codes.added > 0);
@@ -477,8 +477,10 @@ describe("core.requesters", function ()
 		add(book, 1);
 		for generation = 1, 65535 do
 			book:new_generation();
-			expect.equal(nil, book:find("jid1/r"), "generation %d", generation);
-			expect.equal(generation == 1 and "jid1/r" or nil, book:resolve(token(1)), "generation %d", generation);
+			if generation & generation + 1 == 0 or generation & 1023 == 0 then
+				expect.equal(nil, book:find("jid1/r"), "generation %d", generation);
+				expect.equal(generation == 1 and "jid1/r" or nil, book:resolve(token(1)), "generation %d", generation);
+			end
 		end
 		book:new_generation();
 		assert.equal(token(1), book:find("jid1/r"));
