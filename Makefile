@@ -40,6 +40,7 @@ core = mod_client_proxy/core.so
 sanitized_core = .build/sanitized/$(core)
 failing_core = .build/failing/$(core)
 covered_core = .build/coverage/$(core)
+colliding_core = .build/colliding/$(core)
 fuzz_sources = $(wildcard c_src/fuzz/*.c)
 fuzzers = $(patsubst c_src/%.c,.build/%,$(fuzz_sources))
 sources = $(filter-out $(fuzz_sources),$(wildcard c_src/*.c c_src/*/*.c))
@@ -77,6 +78,11 @@ $(sanitized_core): $(sources) $(headers) $(build)
 	mkdir -p $(@D)
 	$(CC) -shared $(C) -Werror $(SANITIZERS) $(sources) $(SODIUM_LIBS) -o $@
 
+# Of the hash that a short token is made of, one byte is left, so that many requesters have the same one.
+$(colliding_core): $(sources) $(headers) $(build)
+	mkdir -p $(@D)
+	$(CC) -shared $(C) -Werror $(SANITIZERS) -DJAT_HASHBYTES=1 $(sources) $(SODIUM_LIBS) -o $@
+
 # spec/support/failing_allocations.c gets each call of the sources that allocates memory, left_behind.c each that frees it.
 WRAPPERS = spec/support/failing_allocations.c spec/support/left_behind.c
 WRAPPED = $(WRAPPERS) $(foreach function,malloc calloc realloc sodium_allocarray mmap sodium_init free munmap, \
@@ -98,7 +104,7 @@ demo:
 
 test:
 	@tools/setup build prosody prometheus ejabberd test fuzz
-	@$(MAKE) --silent all $(sanitized_core) $(failing_core) $(covered_core) $(fuzzers)
+	@$(MAKE) --silent all $(sanitized_core) $(failing_core) $(covered_core) $(colliding_core) $(fuzzers)
 	@tools/with_scratch tools/run_specs
 
 lint:
@@ -151,7 +157,7 @@ install-rock:
 	install -m 644 $(core) $(LIBDIR)/mod_client_proxy
 
 clean:
-	rm -rf $(core) .build/sanitized .build/failing .build/coverage $(fuzzers)
+	rm -rf $(core) .build/sanitized .build/failing .build/coverage .build/colliding $(fuzzers)
 
 distclean: clean
 	rm -rf .build

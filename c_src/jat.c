@@ -347,6 +347,7 @@ enum jat_status jat_digest(const struct jat *jat, enum jat_kind kind, struct tex
 {
 	enum jat_status status = check(jat, jid);
 
+	/* unreachable: anything but JAT_OK, as those who call this have had a name for the same JID before */
 	if (status == JAT_OK) {
 		compute_digest(jat, kind, jid, name);
 	}

@@ -149,7 +149,9 @@ static int l_exchange_settle(lua_State *L)
 /* exchange:count_error(seconds): a request that took so long was answered by an error */
 static int l_exchange_count_error(lua_State *L)
 {
-	exchange_count_error(check_object(L, EXCHANGE_TYPE), check_time(L, 2));
+	struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
+
+	exchange_count_error(exchange, check_time(L, 2));
 	return 0;
 }
 

@@ -5,6 +5,8 @@ local core = require "mod_client_proxy.core";
 local new_pending = require "spec.support.pending".new;
 
 local POOL_SEED = ("s"):rep(core.POOL_SEEDBYTES);
+-- So long that a pending table hashes it and the id each for itself
+local LONG = ("to"):rep(2000);
 local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
 local REQUESTERS_SEED = ("s"):rep(core.REQUESTERS_SEEDBYTES);
 
@@ -65,19 +67,39 @@ for what, pair in pairs(PAIRS) do
 
 		it("a pending table has no conflict where only the hashes agree", function ()
 			local pending = new_pending(PENDING_SEED);
-			assert.is_true(pending:add("backend", "to", a, "requester", "service", 0, 1));
-			assert.is_true(pending:add("backend", "to", b, "requester", "another service", 0, 1));
-			assert.same({ nil, "conflict" }, { pending:add("backend", "to", a, "requester", "another service", 0, 1) });
-			assert.same({ nil, "conflict" }, { pending:add("backend", "to", b, "requester", "service", 0, 1) });
+			assert.is_true(pending:add("backend", LONG, a, "requester", "service", 0, 1));
+			assert.is_true(pending:add("backend", LONG, b, "requester", "another service", 0, 1));
+			assert.same({ nil, "conflict" }, { pending:add("backend", LONG, a, "requester", "another service", 0, 1) });
+			assert.same({ nil, "conflict" }, { pending:add("backend", LONG, b, "requester", "service", 0, 1) });
 		end);
 
 		it("a pending table knows one id from the other", function ()
 			local pending = new_pending(PENDING_SEED);
-			pending:add("backend", "to", a, "requester-a", "service", 0, 1, 1, {});
-			assert.is_nil(pending:take("backend", "to", b));
-			pending:add("backend", "to", b, "requester-b", "service", 0, 2, 1, {});
-			assert.equal("requester-b", (pending:take("backend", "to", b)));
-			assert.equal("requester-a", (pending:take("backend", "to", a)));
+			pending:add("backend", LONG, a, "requester-a", "service", 0, 1, 1, {});
+			assert.is_nil(pending:take("backend", LONG, b));
+			pending:add("backend", LONG, b, "requester-b", "service", 0, 2, 1, {});
+			assert.equal("requester-b", (pending:take("backend", LONG, b)));
+			assert.equal("requester-a", (pending:take("backend", LONG, a)));
+		end);
+
+		it("a pending table compares addresses by their hashes alone, by which it can be seen that they do collide", function ()
+			local pending = new_pending(PENDING_SEED);
+			local to_a, to_b = a, b;
+			local long_id = ("id"):rep(2000);
+			pending:add("backend", to_a, long_id, "requester", "service", 0, 1);
+			assert.is_nil(pending:take("backend", to_a..to_b, long_id));
+			assert.equal("requester", (pending:take("backend", to_b, long_id)));
+		end);
+
+		it("a pending table knows one service address from the other", function ()
+			local pending = new_pending(PENDING_SEED);
+			pending:add("backend", "to", "id a", "requester", a, 0, 1);
+			pending:add("backend", "to", "id b", "requester", b, 0, 1);
+			pending:add("backend", "to", "another id a", "requester", a, 0, 1);
+			assert.same({ nil, "conflict" }, { pending:add("backend", "to", "id a", "requester", b, 0, 1) });
+			assert.equal(a, (select(2, pending:take("backend", "to", "id a"))));
+			assert.equal(b, (select(2, pending:take("backend", "to", "id b"))));
+			assert.equal(a, (select(2, pending:take("backend", "to", "another id a"))));
 		end);
 
 		it("a book knows one requester from the other", function ()

@@ -16,6 +16,7 @@ local JID_MAX = 3071;
 local TOKEN_MAX = 1023;
 local DIGEST_LEN = 33;
 local TAG_LEN = 22; -- behind a signed token's last #
+local SHORT_LEN = 13;
 -- bytes in a sealed token before its base64url: key id, siv, kind and the JID's blocks
 local HEAD, KIND, BLOCK = 25, 1, 32;
 
@@ -198,6 +199,11 @@ describe("core.jat", function ()
 			expect_code("bad-jid", codec:encode(""));
 			expect_code("bad-jid", codec:encode(("j"):rep(JID_MAX + 1)));
 			expect_code("bad-jid", codec:encode(("j"):rep(100000)));
+		end);
+
+		it("short: a short token, of which nobody can tell by itself whose it is", function ()
+			local short = new_codec(KEY, KEY_ID, HOST, "short");
+			expect_code("short", short:decode(short:encode(SHORT_JID)));
 		end);
 
 		it("plain: what looks like a plain token, of which nobody can tell who made it", function ()
@@ -698,6 +704,152 @@ describe("core.jat", function ()
 		end);
 	end);
 
+	describe("short tokens", function ()
+		local short;
+
+		before_each(function ()
+			short = new_codec(KEY, KEY_ID, HOST, "short");
+		end);
+
+		it("have 13 letters for a JID of any length and any bytes", function ()
+			for length = 1, JID_MAX, process.turns(1, 11) do
+				local token = short:encode(random.bytes(length));
+				expect.that(token:find("^q[%w_-]+$"), "length %d", length);
+				expect.equal(SHORT_LEN, #token, "length %d", length);
+				expect.equal("short", select(2, short:decode(token)), "length %d", length);
+			end
+		end);
+
+		it("are one for one requester", function ()
+			local twin = new_codec(KEY, KEY_ID, HOST, "short");
+			for length = 1, 1000, 37 do
+				local jid = random.bytes(length);
+				expect.equal(short:encode(jid), short:encode(jid), "length %d", length);
+				expect.equal(short:encode(jid), twin:encode(jid), "length %d", length);
+			end
+		end);
+
+		it("are different ones for JIDs that differ, however little", function ()
+			local requesters = {};
+			local function expect_new(jid)
+				local token = short:encode(jid);
+				expect.that(requesters[token] == nil or requesters[token] == jid, "%q and %q", requesters[token], jid);
+				requesters[token] = jid;
+			end
+			for _ = 1, process.turns(20000, 500) do
+				local jid = random.bytes(math.random(60));
+				expect_new(jid);
+				expect_new(jid.."\0");
+				expect_new("\0"..jid);
+				expect_new("\1"..jid);
+			end
+			for position = 1, #SHORT_JID do
+				for value = 0, 255 do
+					expect_new(with_byte(SHORT_JID, position, value));
+				end
+			end
+		end);
+
+		it("differ in every letter", function ()
+			local seen = {};
+			for place = 2, SHORT_LEN do
+				seen[place] = {};
+			end
+			for number = 1, 5000 do
+				local token = short:encode("requester"..number);
+				for place = 2, SHORT_LEN do
+					seen[place][token:sub(place, place)] = true;
+				end
+			end
+			for place, found in pairs(seen) do
+				local count = 0;
+				for _ in pairs(found) do
+					count = count + 1;
+				end
+				expect.equal(64, count, "letters in place %d", place);
+			end
+		end);
+
+		it("are others under another key, of another host", function ()
+			local token = short:encode(SHORT_JID);
+			assert.not_equal(token, new_codec(OTHER_KEY, KEY_ID, HOST, "short"):encode(SHORT_JID));
+			for _, host in ipairs { "other.domain.example", HOST.."e", HOST:sub(1, -2), HOST.."\0", HOST.."\0\1", "" } do
+				assert.not_equal(token, new_codec(KEY, KEY_ID, host, "short"):encode(SHORT_JID));
+			end
+		end);
+
+		it("go by the key alone, not by its number, and are others with the next one", function ()
+			local token = short:encode(SHORT_JID);
+			assert.equal(token, new_codec(KEY, KEY_ID + 1, HOST, "short"):encode(SHORT_JID));
+			short:add_key(KEY_ID, OTHER_KEY);
+			local following = short:encode(SHORT_JID);
+			assert.not_equal(token, following);
+			assert.equal(new_codec(OTHER_KEY, 0, HOST, "short"):encode(SHORT_JID), following);
+			expect_code("short", short:decode(token));
+			expect_code("short", short:decode(following));
+		end);
+
+		it("change with any bit of the key", function ()
+			local tokens = { [short:encode(SHORT_JID)] = true };
+			for bit = 0, #KEY * 8 - 1 do
+				local position = bit // 8 + 1;
+				local key = with_byte(KEY, position, KEY:byte(position) ~ 1 << bit % 8);
+				local token = new_codec(key, KEY_ID, HOST, "short"):encode(SHORT_JID);
+				expect.that(not tokens[token], "bit %d", bit);
+				tokens[token] = true;
+			end
+		end);
+
+		it("tell nobody's JID, whatever is decoded", function ()
+			local function expect_decoded(text)
+				local jid, code = short:decode(text);
+				local looks_short = text:find("^q[%w_-]+$") and #text == SHORT_LEN;
+				-- 24 bytes and 9 bytes fill their letters, so that any of them are canonical
+				local looks_digested = text:find("^d[%w_-]+$") and #text == DIGEST_LEN;
+				expect.equal(nil, jid, "%q", text);
+				expect.equal(looks_short and "short" or looks_digested and "digest" or "bad-token", code, "%q", text);
+			end
+			for length = 0, 1100, process.turns(1, 7) do
+				expect_decoded(random.bytes(length));
+				expect_decoded(random_base64url(length));
+				expect_decoded("q"..random_base64url(length));
+				expect_decoded("d"..random_base64url(length));
+				expect_decoded("q"..random.bytes(length));
+			end
+			for _ = 1, process.turns(2000, 100) do
+				expect_decoded(random.bytes(SHORT_LEN));
+				expect_decoded("q"..random.bytes(SHORT_LEN - 1));
+				expect_decoded("q"..random_base64url(SHORT_LEN - 1));
+				expect_decoded("d"..random_base64url(DIGEST_LEN - 1));
+			end
+			local token = short:encode(SHORT_JID);
+			for position = 1, #token do
+				for value = 0, 255 do
+					expect_decoded(with_byte(token, position, value));
+				end
+			end
+			for length = 0, #token do
+				expect_decoded(token:sub(1, length));
+				expect_decoded(token:sub(-length));
+			end
+			for value = 0, 255 do
+				expect_decoded(token..string.char(value));
+				expect_decoded(string.char(value)..token);
+			end
+		end);
+
+		it("are told by their form where there is no key", function ()
+			local empty = core.jat(HOST, "short");
+			expect_code("no-key", empty:encode(SHORT_JID));
+			expect_code("short", empty:decode(short:encode(SHORT_JID)));
+		end);
+
+		it("are not made of nobody, nor of more than a JID", function ()
+			expect_code("bad-jid", short:encode(""));
+			expect_code("bad-jid", short:encode(("j"):rep(JID_MAX + 1)));
+		end);
+	end);
+
 	it("takes tokens of its own format only, and digests", function ()
 		local tokens, codecs = {}, {};
 		for _, format in ipairs { "short", "sealed", "signed", "plain" } do
@@ -756,7 +908,7 @@ describe("core.jat", function ()
 		end);
 
 		it("a format that there is not", function ()
-			for _, format in ipairs { "", "open", "seal", "sealed ", "Sealed", "digest" } do
+			for _, format in ipairs { "", "open", "seal", "sealed ", "Sealed", "digest", "Short" } do
 				expect.raises(("invalid option '%s'"):format(format), core.jat, HOST, format);
 			end
 		end);

@@ -29,6 +29,12 @@ end
 
 -- What the token of a JID is to be, by its format
 local specified = {
+	short = function (jid, server)
+		local token = codec_of(server, "short"):encode(jid);
+		assert.truthy(token:find("^q[%w_-]+$"));
+		assert.equal(13, #token);
+		return token;
+	end;
 	signed = function (jid, server)
 		local token = codec_of(server, "signed"):encode(jid);
 		assert.equal(jid.."#", token:sub(1, -23));
@@ -40,7 +46,13 @@ local specified = {
 	end;
 };
 
-local longest = { signed = 1000, plain = 1023 }; -- bytes in a JID that is not replaced by a digest
+local longest = { signed = 1000, plain = 1023 }; -- bytes in a JID that is not replaced by a digest, if any is
+
+local ODD_RESOURCES = {
+	["that is not ASCII"] = "caf\u{e9}",
+	["in a right-to-left script"] = "\u{5e9}\u{5dc}\u{5d5}\u{5dd}",
+	["of 1023 bytes"] = ("r"):rep(1023),
+};
 
 for format, specified_token in pairs(specified) do
 	describe("a token that is "..format, function ()
@@ -80,11 +92,20 @@ for format, specified_token in pairs(specified) do
 		for value = 0x20, 0x7E do
 			table.insert(printable, string.char(value));
 		end
-		for name, resource in pairs {
+		local resources = {
 			["with all that is printable, spaces at both ends"] = table.concat(printable).." ",
 			["that looks like a token itself"] = "abc#"..("A"):rep(22),
-			["as long as it can be"] = ("r"):rep(longest[format] - #"user@some-domain.example/"),
-		} do
+		};
+		local digested = {};
+		for name, resource in pairs(ODD_RESOURCES) do
+			(longest[format] and digested or resources)[name] = resource;
+		end
+		if longest[format] then
+			resources["as long as it can be"] = ("r"):rep(longest[format] - #"user@some-domain.example/");
+			digested["one byte too long"] = resources["as long as it can be"].."r";
+		end
+
+		for name, resource in pairs(resources) do
 			it("stands for a requester with a resource "..name, function ()
 				local other = service.requester(server, resource);
 				assert.equal("user@some-domain.example/"..resource, other.jid);
@@ -93,12 +114,7 @@ for format, specified_token in pairs(specified) do
 			end);
 		end
 
-		for name, resource in pairs {
-			["that is not ASCII"] = "caf\u{e9}",
-			["in a right-to-left script"] = "\u{5e9}\u{5dc}\u{5d5}\u{5dd}",
-			["of 1023 bytes"] = ("r"):rep(1023),
-			["one byte too long"] = ("r"):rep(longest[format] + 1 - #"user@some-domain.example/"),
-		} do
+		for name, resource in pairs(digested) do
 			it("is replaced by a digest for a requester with a resource "..name, function ()
 				local other = service.requester(server, resource);
 				assert.equal("user@some-domain.example/"..resource, other.jid);
@@ -143,7 +159,7 @@ end
 
 describe("a change of format over a reload", function ()
 	it("leaves what is pending to be answered", function ()
-		local server = new_prosody { hosts = hosts_with("sealed") }:start();
+		local server = new_prosody():start();
 		finally(function () server:remove(); end);
 		local backend = service.backend(server, "a");
 		local requester = service.requester(server);
@@ -162,9 +178,10 @@ describe("a change of format over a reload", function ()
 			assert.same({ "result", received.attr.id, PROXY }, { answered.type, answered.id, answered.from });
 		end
 
-		local before = "sealed";
-		for _, format in ipairs { "signed", "plain", "sealed" } do
+		local before, held_to_the_end = "short", {}; -- which is the default
+		for number, format in ipairs { "signed", "plain", "short", "sealed", "short", "sealed" } do
 			local held_before = hold("held as "..before, before);
+			table.insert(held_to_the_end, hold("held to the end "..number, before));
 			server:configure(hosts_with(format));
 			server:ctl("shell", "config", "reload");
 			server:ctl("shell", "module", "reload", "client_proxy", PROXY);
@@ -173,6 +190,67 @@ describe("a change of format over a reload", function ()
 			answer(held_since);
 			before = format;
 		end
+		for _, received in ipairs(held_to_the_end) do
+			answer(received);
+		end
 		assert.equal(0, server:counter("unmatched_answers"));
+	end);
+end);
+
+describe("a full book", function ()
+	local server, backend, requesters;
+
+	before_each(function ()
+		server = new_prosody { hosts = usual_hosts.."client_proxy_max_requesters = 2\n" }:start();
+		backend = service.backend(server, "a");
+		requesters = {};
+		for number = 1, 3 do
+			requesters[number] = service.requester(server, "requester-"..number);
+		end
+	end);
+
+	after_each(function ()
+		server:remove();
+	end);
+
+	-- The request of a requester as the backend gets it, which is answered
+	local function round_trip(requester, address)
+		requester:send(request("round-trip", address));
+		local received = backend:receive(is_iq);
+		backend:send(st.reply(received));
+		local answer = requester:receive(is_iq);
+		assert.same({ "result", address or PROXY, requester.jid }, { answer.attr.type, answer.attr.from, answer.attr.to });
+		return received.attr.from;
+	end
+
+	it("forgets who has been idle for the longest, whose token takes requests as any service address does", function ()
+		local first, second = round_trip(requesters[1]), round_trip(requesters[2]);
+		assert.equal(first, round_trip(requesters[1]));
+		for _, known in ipairs { first, second } do
+			assert.same({ "service-unavailable", "cancel" }, { service.error_of(requesters[1]:request(request("known", known))) });
+		end
+		local third = round_trip(requesters[3]); -- for whom the second one is forgotten
+		assert.equal(third, round_trip(requesters[3], second));
+		for _, known in ipairs { first, third } do
+			assert.same({ "service-unavailable", "cancel" }, { service.error_of(requesters[1]:request(request("known", known))) });
+		end
+		assert.equal(second, round_trip(requesters[2])); -- the same key, the same token
+		assert.equal(third, round_trip(requesters[3], first)); -- the first one is forgotten by now
+	end);
+
+	it("refuses whoever is new while everybody has something pending, and serves those that it knows", function ()
+		local held = {};
+		for number = 1, 2 do
+			requesters[number]:send(request("held"));
+			held[number] = backend:receive(is_iq);
+		end
+		assert.same({ "resource-constraint", "wait" }, { service.error_of(requesters[3]:request(request("refused"))) });
+		assert.equal(held[1].attr.from, round_trip(requesters[1]));
+		backend:send(st.reply(held[2]));
+		assert.equal("result", requesters[2]:receive(is_iq).attr.type);
+		round_trip(requesters[3]);
+		backend:send(st.reply(held[1]));
+		assert.equal("result", requesters[1]:receive(is_iq).attr.type);
+		round_trip(requesters[2]);
 	end);
 end);

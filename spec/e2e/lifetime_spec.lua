@@ -202,17 +202,39 @@ describe("the token of a requester", function ()
 	end
 
 	-- Key generations are told apart by their age, so they are made older instead of waiting.
-	local function let_the_key_reach_its_lifetime()
+	local function set_age_of_the_key(seconds)
 		local path = server.dir.."/data/proxy%2edomain%2eexample/client_proxy.dat";
 		local file = assert(io.open(path));
 		local content = file:read("a");
 		file:close();
-		content = content:gsub('(%["created"%] = )(%d+)', function (name, created)
-			return name..(tonumber(created) - 31 * 24 * 60 * 60);
-		end);
+		content = content:gsub('(%["created"%] = )%d+', "%1"..os.time() - seconds);
 		file = assert(io.open(path, "w"));
 		file:write(content);
 		file:close();
+	end
+
+	local function let_the_key_reach_its_lifetime()
+		set_age_of_the_key(31 * 24 * 60 * 60);
+	end
+
+	local function reload()
+		server:ctl("shell", "config", "reload");
+		server:ctl("shell", "module", "reload", "client_proxy", "proxy.domain.example");
+	end
+
+	-- Others may send requests to any address but a token that the proxy knows.
+	local function is_refused_to_strangers(address)
+		local stranger = service.requester(server, "stranger");
+		stranger:send(request("stranger", address));
+		backend:sync();
+		local taken = service.answer_all(backend);
+		local answer = stranger:receive(is_iq);
+		stranger:close();
+		assert.equal(taken == 1 and "result" or "error", answer.attr.type);
+		if taken == 0 then
+			assert.same({ "service-unavailable", "cancel" }, { service.error_of(answer) });
+		end
+		return taken == 0;
 	end
 
 	-- A backend's request to a token is refused as one only while the token can be opened.
@@ -232,7 +254,10 @@ describe("the token of a requester", function ()
 		assert.equal(before, translated());
 	end);
 
-	it("changes with the key, the previous one of which still opens it", function ()
+	it("changes with the key, the previous one of which still opens it, where it is sealed", function ()
+		restart(function ()
+			server:configure(usual_hosts..'client_proxy_address_format = "sealed"');
+		end);
 		local first = translated();
 		restart(let_the_key_reach_its_lifetime);
 		local second = translated();
@@ -246,6 +271,36 @@ describe("the token of a requester", function ()
 		assert.is_false(can_be_opened(first));
 		assert.is_true(can_be_opened(second));
 		assert.is_true(can_be_opened(third));
+	end);
+
+	it("changes with the key when its time has come, and the one before is known as long as the book remembers it", function ()
+		server:configure(usual_hosts.."client_proxy_key_lifetime = 60");
+		local first = translated();
+		set_age_of_the_key(56);
+		reload();
+		local second, until_time = first, os.time() + 30;
+		while second == first do -- until a timer ends
+			assert.truthy(os.time() < until_time);
+			second = translated();
+		end
+		assert.equal(second, translated());
+		for _, address in ipairs { first, second } do
+			assert.is_true(is_refused_to_strangers(address));
+			assert.is_true(can_be_opened(address));
+		end
+
+		set_age_of_the_key(60);
+		reload();
+		local third = translated();
+		assert.not_equal(second, third);
+		assert.is_false(is_refused_to_strangers(first));
+		assert.is_true(is_refused_to_strangers(second));
+		assert.is_true(is_refused_to_strangers(third));
+
+		restart();
+		assert.is_false(is_refused_to_strangers(third)); -- the book has gone
+		assert.equal(third, translated());
+		assert.is_true(is_refused_to_strangers(third));
 	end);
 
 	for what, damaged in pairs {

@@ -71,7 +71,7 @@ describe("an operator", function ()
 		service.backend(server, "a", 7);
 		local slow = service.backend(server, "b", -1);
 		local page = server:client_proxy("status", PROXY);
-		assert_contains(page, TARGET, "granted", "sealed", "random", "Resource", "State", "Priority", "Pending", "Online since",
+		assert_contains(page, TARGET, "granted", "short", "random", "Resource", "State", "Priority", "Pending", "Online since",
 			"Answered: 0", "requests are served");
 		assert.same({ "ready", "7", "0" }, { status_of "a".state, status_of "a".priority, status_of "a".pending });
 		assert.same({ "draining", "-1", "0" }, { status_of "b".state, status_of "b".priority, status_of "b".pending });

@@ -87,6 +87,13 @@ describe("the configuration", function ()
 		end);
 	end
 
+	for _, value in ipairs { '0', '10000001', '1.5', '"all"', 'true', '{}' } do
+		it("refuses client_proxy_max_requesters = "..value, function ()
+			refuses(target_and("client_proxy_max_requesters = "..value),
+				"client_proxy_max_requesters = ", "a whole number from 1 to 10000000");
+		end);
+	end
+
 	for _, value in ipairs { '"fastest"', '1', 'true', '{ "random", "primary" }' } do
 		it("refuses client_proxy_strategy = "..value, function ()
 			refuses(target_and("client_proxy_strategy = "..value), "client_proxy_strategy = ",

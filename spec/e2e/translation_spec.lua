@@ -32,7 +32,7 @@ describe("address translation", function ()
 		requester:send("<iq type='get' id='1234' to='proxy.domain.example'><query xmlns='urn:example:service'/></iq>");
 
 		local received = backend:receive(is_iq);
-		local token = received.attr.from:match("^proxy%.domain%.example/(s[%w_-]+)$");
+		local token = received.attr.from:match("^proxy%.domain%.example/(q[%w_-]+)$");
 		assert.truthy(token);
 		assert.equal("get", received.attr.type);
 		assert.equal("1234", received.attr.id);
@@ -68,7 +68,7 @@ describe("address translation", function ()
 		} do
 			local received, answer = round_trip(requester, backend, request("address-"..number, address));
 			local bare = address:match("^[^/]+");
-			assert.equal(bare, received.attr.from:match("^([^/]+)/s[%w_-]+$"));
+			assert.equal(bare, received.attr.from:match("^([^/]+)/q[%w_-]+$"));
 			assert.equal(address, answer.attr.from);
 			assert.equal(requester.jid, answer.attr.to);
 		end
@@ -94,17 +94,16 @@ describe("address translation", function ()
 		assert.equal("proxy.domain.example", answer.attr.from);
 	end);
 
-	for name, case in pairs {
-		["of 1023 bytes"] = { resource = ("r"):rep(1023), format = "d" },
-		["in a right-to-left script"] = { resource = "\u{5e9}\u{5dc}\u{5d5}\u{5dd}", format = "s" },
-		["of 1022 bytes in a right-to-left script"] = { resource = ("\u{5e9}"):rep(511), format = "d" },
+	for name, resource in pairs {
+		["of 1023 bytes"] = ("r"):rep(1023),
+		["in a right-to-left script"] = "\u{5e9}\u{5dc}\u{5d5}\u{5dd}",
+		["of 1022 bytes in a right-to-left script"] = ("\u{5e9}"):rep(511),
 	} do
 		it("works for a requester with a resource "..name, function ()
-			local resource = case.resource;
 			local other = service.requester(server, resource);
 			assert.equal("user@some-domain.example/"..resource, other.jid);
 			local received, answer = round_trip(other, backend, request("odd resource"));
-			assert.equal(case.format, received.attr.from:match("^proxy%.domain%.example/(%l)[%w_-]+$"));
+			assert.truthy(received.attr.from:find("^proxy%.domain%.example/q[%w_-]+$"));
 			assert.equal("result", answer.attr.type);
 			assert.equal(other.jid, answer.attr.to);
 			other:close();

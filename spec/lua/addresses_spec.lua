@@ -67,6 +67,64 @@ describe("requests to a token", function ()
 			end);
 		end
 
+		describe("in the short format", function ()
+			before_each(function ()
+				run:use_format("short");
+				token = run.jat:encode(REQUESTER);
+			end);
+
+			-- Only then it is in the book.
+			local function let_it_be_used()
+				run:receive(answer_to(run:request()));
+			end
+
+			it("are not implemented from a backend, whether the book remembers whose it is or not", function ()
+				for _, from in ipairs { BACKEND, OTHER_BACKEND, TARGET } do
+					assert_refused(from, PROXY.."/"..token, "feature-not-implemented");
+				end
+				let_it_be_used();
+				for _, from in ipairs { BACKEND, OTHER_BACKEND, TARGET } do
+					assert_refused(from, PROXY.."/"..token, "feature-not-implemented");
+					assert_refused(from, "node@"..PROXY.."/"..token, "feature-not-implemented");
+					assert_refused(from, PROXY.."/"..DIGEST, "feature-not-implemented");
+				end
+			end);
+
+			it("are refused from a stranger if the book remembers whose it is, else dispatched", function ()
+				assert_dispatched("some-domain.example", PROXY.."/"..token);
+				let_it_be_used();
+				for _, from in ipairs { "some-domain.example", REQUESTER } do
+					assert_refused(from, PROXY.."/"..token, "service-unavailable");
+					assert_refused(from, "node@"..PROXY.."/"..token, "service-unavailable");
+				end
+				run.book:new_generation(); -- the last one's are known still
+				assert_refused("some-domain.example", PROXY.."/"..token, "service-unavailable");
+				run.book:new_generation();
+				assert_dispatched("some-domain.example", PROXY.."/"..token);
+			end);
+
+			it("are dispatched when it is none after all", function ()
+				let_it_be_used();
+				for _, resource in ipairs { token:sub(1, -2), token.."A", "x"..token:sub(2), "q"..("+"):rep(12), REQUESTER, "thing" } do
+					assert_dispatched(REQUESTER, PROXY.."/"..resource);
+					assert_dispatched(BACKEND, PROXY.."/"..resource);
+				end
+			end);
+
+			it("are judged by the format that the backend sees", function ()
+				run.pool:add(OTHER_BACKEND);
+				run.pool:set_format(BACKEND, "plain");
+				assert_refused(BACKEND, PROXY.."/"..REQUESTER, "feature-not-implemented");
+				run.pool:set_format(OTHER_BACKEND, "plain"); -- who gets it
+				local answered = run:request { from = BACKEND, to = PROXY.."/"..token };
+				assert.equal(PROXY.."/"..BACKEND, answered.attr.from);
+				run:receive(answer_to(answered));
+				run.pool:set_format(OTHER_BACKEND);
+				run.pool:set_format(BACKEND);
+				assert_dispatched(BACKEND, PROXY.."/"..REQUESTER);
+			end);
+		end);
+
 		describe("in the signed format", function ()
 			before_each(function ()
 				run:use_format("signed");

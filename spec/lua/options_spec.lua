@@ -108,6 +108,7 @@ describe("options", function ()
 		client_proxy_retries = { field = "retries", min = 0, max = 10 },
 		client_proxy_max_pending = { field = "max_pending", min = 1, max = 10000000 },
 		client_proxy_max_pending_per_requester = { field = "max_pending_per_requester", min = 1, max = 10000000 },
+		client_proxy_max_requesters = { field = "max_requesters", min = 1, max = 10000000 },
 	} do
 		describe(name, function ()
 			it("can be any whole number of its range", function ()

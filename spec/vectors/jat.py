@@ -101,6 +101,11 @@ def plain(master, key_id, host, jid):
     return jid
 
 
+def short(master, key_id, host, jid):
+    name = hashlib.blake2b(host + b"\0\x01" + jid, digest_size=16, key=kdf(master, 4)).digest()[:9]
+    return b"q" + base64url(name)
+
+
 def digest(master, host, jid):
     return b"d" + base64url(siv(master, host, jid))
 
@@ -119,6 +124,8 @@ def code(encode, made):
     """What decoding says where it does not bring back the JID"""
     if DIGEST.fullmatch(made):
         return "digest"
+    if encode is short:
+        return "short"
     if encode is plain:
         return "plain" if re.fullmatch(rb"[^@/]+@[^@/]+(/.+)?", made) else "bad-token"
     return None
@@ -171,6 +178,16 @@ CASES = [
     (plain, bytes(32), 7, b"p", b"l@h/nul\0"),
     (plain, bytes(32), 7, b"p", b"l@h/delete\x7f"),
     (plain, bytes(32), 7, b"p", "l@h/\u00fc".encode()),
+    (short, bytes(range(32)), 0, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (short, bytes(range(32)), 255, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (short, bytes(range(32)), 0, b"other.domain.example", b"user@some-domain.example/abc"),
+    (short, b"\xff" * 32, 0, b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (short, bytes(32), 7, b"p", b"a"),
+    (short, bytes(32), 7, b"p", b"nul\0 and \xff\xfe bytes\\\""),
+    (short, bytes(32), 7, b"p", "\u05d0\u05d1@example/\u05d2".encode()),
+    (short, bytes(32), 7, b"p", b"d" * 33),
+    (short, bytes(32), 7, b"p", b"l@h/" + b"r" * 1023),
+    (short, bytes(32), 7, b"p", b"n" * 1023 + b"@" + b"h" * 1023 + b"/" + b"r" * 1023),
 ]
 
 if __name__ == "__main__":

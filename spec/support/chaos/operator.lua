@@ -12,17 +12,21 @@ local operator = {};
 operator.__index = operator;
 
 -- What is to be had again at the end, so that memory can be compared
-local USUAL = { strategy = "random", retries = 2, address_format = "sealed", timeout = 2, max_pending = 100000, max_per_requester = 10000 };
+local USUAL = {
+	strategy = "random", retries = 2, address_format = "unset", timeout = 2;
+	max_pending = 100000, max_per_requester = 10000, max_requesters = 100000;
+};
 
 local CHOICES = {
 	strategy = core.STRATEGIES;
 	retries = { 0, 1, 2, 3, 2, 3 };
-	address_format = core.FORMATS;
+	address_format = { "unset", table.unpack(core.FORMATS) };
 	timeout = { 1, 2, 2, 2 };
 	max_pending = { 100000, 100000, 100000, 1000 };
 	max_per_requester = { 10000, 10000, 10000, 200 };
+	max_requesters = { 100000, 100000, 10, 3 };
 };
-local names = { "strategy", "retries", "address_format", "timeout", "max_pending", "max_per_requester" };
+local names = { "strategy", "retries", "address_format", "timeout", "max_pending", "max_per_requester", "max_requesters" };
 
 -- (values, target) -> the configuration of the hosts
 local function hosts_with(values, target)
@@ -37,11 +41,13 @@ Component "proxy.domain.example" "client_proxy"
 	target_address = %q
 	client_proxy_strategy = %q
 	client_proxy_retries = %d
-	client_proxy_address_format = %q
+	client_proxy_address_format = %s
 	client_proxy_request_timeout = %d
 	client_proxy_max_pending = %d
 	client_proxy_max_pending_per_requester = %d
-]]):format(target, values.strategy, values.retries, values.address_format, values.timeout, values.max_pending, values.max_per_requester);
+	client_proxy_max_requesters = %d
+]]):format(target, values.strategy, values.retries, values.address_format == "unset" and "nil" or ("%q"):format(values.address_format),
+		values.timeout, values.max_pending, values.max_per_requester, values.max_requesters);
 end
 
 -- (target) -> the configuration to start with
