@@ -21,7 +21,7 @@ enum {
 #define BACKEND "focus@auth.meet.some-domain.example/focus123"
 
 struct texts {
-	char requester[96], to[160], id[64];
+	char requester[96], to[64], id[64];
 	uint8_t token[9]; /* a short one */
 };
 
@@ -31,7 +31,7 @@ static inline void write_texts(struct texts *texts, size_t number)
 
 	snprintf(texts->requester, sizeof texts->requester, "7d1f0c52-9b1e-4d5a-8c0a-%012zx@some-domain.example/k3jH8s9d",
 	         number);
-	snprintf(texts->to, sizeof texts->to, "%s/s%0120zx", SERVICE, number);
+	snprintf(texts->to, sizeof texts->to, "%s/q%012zx", SERVICE, number);
 	memcpy(texts->token, &random, sizeof random);
 	texts->token[sizeof random] = 0;
 	snprintf(texts->id, sizeof texts->id, "3f2a8c44-77aa-4c11-9d3e-%012zx:sendIQ", number);

@@ -1,23 +1,37 @@
--- For bench/: requests from one client, answered by another, with as little work on this side as can be:
--- what is read was written here or by Prosody, so that patterns do for XML.
+-- For bench/: requests from one client, or from some in turn, answered by another, with as little work on this side as
+-- can be: what is read was written here or by Prosody, so that patterns do for XML.
 
 local socket = require "socket";
 
 local PATIENCE = 10; -- seconds
 -- Expat in the server may not look at the end of what has come until more comes.
-local NUDGE_AFTER, NUDGE = 0.05, (" "):rep(2048);
+local NUDGE = (" "):rep(2048);
+local NUDGE_AFTER = 0.05; -- seconds in which nothing has come
 
 local load = {};
 load.__index = load;
 
--- (requester, backend, address) -> load
--- requester, backend: connections of spec/support/xmpp.lua; address: whom to ask
-function load.new(requester, backend, address)
-	return setmetatable({
-		requester = { socket = requester.socket, unread = "" },
-		backend = { socket = backend.socket, unread = "" },
-		address = address, count = 0, sent_at = {},
+local function new_client(connection)
+	return { socket = connection.socket, unread = "" };
+end
+
+-- (requesters, backend, address, options) -> load
+-- requesters, backend: a list of connections of spec/support/xmpp.lua, and one; address: whom to ask
+-- options: payload (of each answer, XML), nudge_after (seconds), patience (likewise); may be nil
+function load.new(requesters, backend, address, options)
+	options = options or {};
+	local self = setmetatable({
+		requesters = {}, by_socket = {}, backend = new_client(backend), address = address, count = 0, sent_at = {};
+		answer = "<iq type='result' id='%s' to='%s'>"..(options.payload or "").."</iq>";
+		nudge_after = options.nudge_after or NUDGE_AFTER, patience = options.patience or PATIENCE;
 	}, load);
+	self.sockets = { backend.socket };
+	for number, requester in ipairs(requesters) do
+		self.requesters[number] = new_client(requester);
+		self.by_socket[requester.socket] = self.requesters[number];
+		table.insert(self.sockets, requester.socket);
+	end
+	return self;
 end
 
 local function send(client, data)
@@ -50,21 +64,22 @@ function load:ask()
 	self.count = self.count + 1;
 	local id = ("%d"):format(self.count);
 	self.sent_at[id] = socket.gettime();
-	send(self.requester, ("<iq type='get' id='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>"):format(id, self.address));
+	local requester = self.requesters[self.count % #self.requesters + 1];
+	send(requester, ("<iq type='get' id='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>"):format(id, self.address));
 end
 
 -- The backend answers what has come to it.
-function load:answer()
+function load:answer_all()
 	local answers = {};
 	for request in read(self.backend) do
-		table.insert(answers, ("<iq type='result' id='%s' to='%s'/>"):format(attribute(request, "id"), attribute(request, "from")));
+		table.insert(answers, self.answer:format(attribute(request, "id"), attribute(request, "from")));
 	end
 	send(self.backend, table.concat(answers));
 end
 
--- (times): appends the seconds that each request took whose answer has come, which is to be a result
-function load:collect(times)
-	for answer in read(self.requester) do
+-- (requester, times): appends the seconds that each request of its took whose answer has come, which is to be a result
+function load:collect(requester, times)
+	for answer in read(requester) do
 		local id = attribute(answer, "id");
 		assert(attribute(answer, "type") == "result", "a request failed");
 		table.insert(times, socket.gettime() - self.sent_at[id]);
@@ -74,23 +89,26 @@ end
 
 -- Answers and collects what has come, waiting for it no longer than `timeout` seconds. -> whether anything had
 function load:work(times, timeout)
-	local readable = socket.select({ self.requester.socket, self.backend.socket }, nil, timeout);
-	if readable[self.backend.socket] then
-		self:answer();
-	end
-	if readable[self.requester.socket] then
-		self:collect(times);
+	local readable = socket.select(self.sockets, nil, timeout);
+	for _, which in ipairs(readable) do
+		if which == self.backend.socket then
+			self:answer_all();
+		else
+			self:collect(self.by_socket[which], times);
+		end
 	end
 	return #readable > 0;
 end
 
 -- Likewise, but waits until something has come.
 function load:await(times)
-	local deadline = socket.gettime() + PATIENCE;
-	while not self:work(times, NUDGE_AFTER) do
+	local deadline = socket.gettime() + self.patience;
+	while not self:work(times, self.nudge_after) do
 		assert(socket.gettime() < deadline, "no answers come");
-		send(self.requester, NUDGE);
 		send(self.backend, NUDGE);
+		for _, requester in ipairs(self.requesters) do
+			send(requester, NUDGE);
+		end
 	end
 end
 

@@ -1,17 +1,25 @@
 -- Instructions of the whole Prosody process for one request and its answer, counted by
--- callgrind. A busy machine adds to them, as Prosody then waits, wakes and looks at its
--- timers more often, and so does Lua's collector, with hash seeds that differ from start
--- to start: the least of some starts counts.
+-- callgrind, and the bytes that its Lua allocates for that. A busy machine adds to the instructions, as
+-- Prosody then waits, wakes and looks at its timers more often, and so does Lua's collector, with hash
+-- seeds that differ from start to start: the least of some starts counts.
 --
 --     lua5.4 bench/round_trip.lua [PLUGIN_PATH]
 --
 -- PLUGIN_PATH: where the module of 2018 is, to be measured as well
+-- In the environment, BENCH_STARTS: how many starts, and BENCH_SUBJECTS: names of subjects, if not all are to be
+-- measured
 
 local subjects = require "bench.subjects";
 local new_load = require "bench.load".new;
 local throwaway = require "spec.support.throwaway";
 
-local STARTS, WARM_UP, ROUND_TRIPS = 3, 100, 400;
+local STARTS = tonumber(os.getenv("BENCH_STARTS")) or 3;
+local WARM_UP, ROUND_TRIPS = 100, 400;
+local ALLOCATING_ROUND_TRIPS = 2000;
+
+-- Of what the module of 2018 is over direct; bytes over direct
+local GOALS = { ours_no_top_tag = 0.50, ours_short = 0 };
+local BYTES_GOALS = { ours_short = 300 };
 
 local function vgdb(server, command)
 	local output, code = throwaway.read_command(("vgdb --pid=%d %s 2>&1"):format(server.pid, command));
@@ -38,7 +46,7 @@ local function measure_once(subject)
 	local dump = os.getenv("TMPDIR").."/"..subject.name;
 	local server, requester, backend, address = subjects.start(subject,
 		("valgrind --quiet --tool=callgrind --trace-children=yes --callgrind-out-file=%s"):format(dump));
-	local load = new_load(requester, backend, address);
+	local load = new_load({ requester }, backend, address);
 	load:run(WARM_UP, 1);
 	vgdb(server, "zero");
 	load:run(ROUND_TRIPS, 1);
@@ -60,37 +68,86 @@ local function measure(subject)
 	return count, core, version;
 end
 
-local function show(list, counts, reference)
-	print(("# %-18s %12s %12s   %s"):format("subject", "instructions", "over_direct", "of_what_"..reference.."_is_over_direct"));
+-- Bytes that Lua allocates for a round trip. Asking for them in Prosody's shell allocates some as well, the same for
+-- each subject.
+local function measure_bytes(subject)
+	local server, requester, backend, address = subjects.start(subject);
+	local load = new_load({ requester }, backend, address);
+	load:run(WARM_UP, 1);
+	local function kilobytes()
+		return tonumber(server:run_lua("collectgarbage('stop') and collectgarbage('count')"):match("[%d.]+"));
+	end
+	kilobytes();
+	local before = kilobytes();
+	load:run(ALLOCATING_ROUND_TRIPS, 1);
+	local bytes = (kilobytes() - before) * 1024 / ALLOCATING_ROUND_TRIPS;
+	server:remove();
+	return bytes;
+end
+
+local function goal(form, value)
+	return value and form:format(value) or "-";
+end
+
+local function show(list, counts, bytes, reference)
+	print(("# %-18s %12s %12s %8s %6s %9s %12s %6s"):format("subject", "instructions", "over_direct", "of_2018", "goal", "bytes",
+		"over_direct", "goal"));
 	for _, subject in ipairs(list) do
-		local over = counts[subject.name] - counts.direct;
-		print(("  %-18s %12.0f %12.0f   %.2f"):format(subject.name, counts[subject.name], over, over / (counts[reference] - counts.direct)));
+		local name = subject.name;
+		local over = counts[name] - counts.direct;
+		print(("  %-18s %12.0f %12.0f %8.2f %6s %9.0f %12.0f %6s"):format(name, counts[name], over, over / (counts[reference] - counts.direct),
+			goal("%.2f", GOALS[name]), bytes[name], bytes[name] - bytes.direct, goal("%d", BYTES_GOALS[name])));
 	end
 end
 
 local function show_parts(counts, core)
-	local rest = counts.ours_sealed - counts.direct;
+	local rest = counts.ours_no_top_tag - counts.direct;
 	local function show_part(name, count)
 		print(("  %-18s %12.0f"):format(name, count));
 		rest = rest - count;
 	end
-	print "# What ours_sealed is over direct, by parts: what any component costs; each letter of the token that Prosody";
-	print "# reads, splits, escapes and prints; the calls into the core; statistics; all else";
+	print "# What ours_no_top_tag is over direct, by parts: what any component costs; the calls into the core, with what they";
+	print "# call; statistics; all else. And what top_tag.lua saves of that and of what Prosody does for two clients.";
 	show_part("null", counts.null - counts.direct);
-	show_part("length_of_token", counts.null_long_token - counts.null);
-	for _, name in ipairs { "jat_encode", "pool_pick", "pending_add", "pending_take" } do
-		show_part(name, core[name]);
+	for _, name in ipairs { "exchange_dispatch", "exchange_settle" } do
+		show_part(name, core[name] or 0 / 0);
 	end
-	show_part("statistics", counts.ours_sealed - counts.ours_uncounted);
+	show_part("statistics", counts.ours_short - counts.ours_uncounted);
 	show_part("all_else", rest);
+	show_part("top_tag", counts.ours_short - counts.ours_no_top_tag);
 end
 
-local list = subjects.list(arg[1]);
-local counts, core, version = {}, {}, nil;
-for _, subject in ipairs(list) do
-	counts[subject.name], core[subject.name], version = measure(subject);
+local of_2018 = subjects.of_2018(arg[1]);
+local list = {
+	subjects.direct(), subjects.null(), subjects.null_cheap();
+	subjects.ours "short", subjects.ours_without_top_tag(), subjects.ours "sealed", subjects.ours "signed", subjects.ours "plain";
+	of_2018;
+};
+if arg[1] then
+	table.insert(list, subjects.of_2018());
 end
-counts.ours_uncounted = measure(subjects.ours_uncounted());
-print(("# Instructions for one round trip of an IQ, in all of Prosody %s: the least of %d starts"):format(version, STARTS));
-show(list, counts, arg[1] and "2018" or "2018-like");
-show_parts(counts, core.ours_sealed);
+
+-- Without direct and the reference, nothing can be told of the others.
+local wanted = os.getenv("BENCH_SUBJECTS");
+local function is_wanted(name)
+	return not wanted or name == "direct" or name == of_2018.name or (" "..wanted.." "):find(" "..name.." ", 1, true) ~= nil;
+end
+
+local counts, core, bytes, measured, version = {}, {}, {}, {}, nil;
+for _, subject in ipairs(list) do
+	if is_wanted(subject.name) then
+		table.insert(measured, subject);
+		counts[subject.name], core[subject.name], version = measure(subject);
+		bytes[subject.name] = measure_bytes(subject);
+	end
+end
+print(("# Instructions for one round trip of an IQ, in all of Prosody %s: the least of %d starts; what each is over direct, as a")
+	:format(version, STARTS));
+print(("# share of what %s is; bytes allocated for one; with the goals, which are not to be passed. ours_short is the default as it")
+	:format(of_2018.name));
+print "# is installed; ours_no_top_tag the same without the cheap debug lines of top_tag.lua, null_cheap null with them.";
+show(measured, counts, bytes, of_2018.name);
+if not wanted then
+	counts.ours_uncounted = measure(subjects.ours_uncounted());
+	show_parts(counts, core.ours_no_top_tag);
+end

@@ -36,8 +36,8 @@ local function soak(server, load, rate)
 	end
 end
 
-local server, requester, backend, address = subjects.start(subjects.ours_sealed());
-local load = new_load(requester, backend, address);
+local server, requester, backend, address = subjects.start(subjects.ours "short");
+local load = new_load({ requester }, backend, address);
 load:run(PEAK_REQUESTS, IN_FLIGHT);
 local _, seconds = load:run(PEAK_REQUESTS, IN_FLIGHT);
 local rate = PEAK_REQUESTS / seconds / 2;

@@ -12,7 +12,8 @@ local function measure(script)
 end
 
 local CASES = {
-	{ what = "pending request", script = "spec/support/pending_memory.lua", bytes = 256 };
+	{ what = "pending request", script = "spec/support/pending_memory.lua pending", bytes = 160 };
+	{ what = "bare JID with something pending", script = "spec/support/pending_memory.lua accounts", bytes = 40 };
 	{ what = "requester in the book", script = "spec/support/requesters_memory.lua", bytes = 128 };
 };
 
