@@ -125,13 +125,27 @@ function oracle:forget_one()
 	return place and table.remove(self.requesters, place);
 end
 
+-- The bytes that the book keeps of somebody with that token, if it is a name
+local function book_bytes(jid, name)
+	local name_bytes = { [13] = 9, [33] = 24 };
+	return #jid + (name and name_bytes[#name] or 0);
+end
+
+-- (bytes) -> whether the book has room for one more with so many
+function oracle:has_room(bytes)
+	for _, requester in ipairs(self.requesters) do
+		bytes = bytes + book_bytes(requester.jid, requester.name);
+	end
+	return #self.requesters < self.max_requesters and (#self.requesters == 0 or bytes < self.max_requesters * 512);
+end
+
 -- -> requester | nil, "full"
 function oracle:add_requester(jid, name)
-	local forgotten = 0;
-	while forgotten < 2 and #self.requesters >= self.max_requesters and self:forget_one() do
+	local forgotten, bytes = 0, book_bytes(jid, name);
+	while forgotten < 64 and not self:has_room(bytes) and self:forget_one() do
 		forgotten = forgotten + 1;
 	end
-	if #self.requesters >= self.max_requesters and forgotten == 0 then
+	if not self:has_room(bytes) and forgotten == 0 then
 		return nil, "full";
 	end
 	table.insert(self.requesters, { jid = jid, name = name, generation = self.generation, held = 0 });
@@ -252,7 +266,7 @@ function oracle:settle(backend, address, id, time)
 	self:remove(place);
 	self.results = self.results + 1;
 	self:count_time(time - request.added);
-	return request.requester.jid, request.service;
+	return request.requester.jid, request.service, request.added;
 end
 
 function oracle:count_error(seconds)
@@ -688,7 +702,7 @@ describe("core.exchange", function ()
 		for number = 1, 50 do
 			local backend, address = ask(nil, PROXY.."/"..number, "id"..number);
 			assert.equal(PROXY.."/"..(backend == BACKENDS[2] and REQUESTER or jat:encode(REQUESTER)), address);
-			assert.same({ REQUESTER, PROXY.."/"..number }, { exchange:settle(backend, address, "id"..number, 1) });
+			assert.same({ REQUESTER, PROXY.."/"..number, 0 }, { exchange:settle(backend, address, "id"..number, 1) });
 		end
 		pool:set_format(BACKENDS[2]);
 		assert.same({ BACKENDS[2], PROXY.."/"..jat:encode(REQUESTER) }, { ask(nil, nil, nil, 0, nil, BACKENDS[2]) });
@@ -802,7 +816,7 @@ describe("core.exchange", function ()
 			assert.equal(stanza, (select(8, pending:take(BACKENDS[1], address, "1234"))));
 			ask_with(stanza);
 			assert.equal(stanza, (select(8, pending:expire(60))));
-			stanza = nil;
+			stanza = nil; -- luacheck: ignore 311
 			assert.is_false(is_kept());
 		end);
 
@@ -973,8 +987,9 @@ describe("core.exchange", function ()
 				local others = { core.jat(PROXY, "short"), own_book, core.pool(("t"):rep(core.POOL_SEEDBYTES)), own_pending };
 				getmetatable(others[place]).__gc(others[place]);
 				expect.raises("already collected", core.exchange, table.unpack(others));
-				others = nil; -- before its book, which the table needs to the end
-				own_pending = nil;
+				-- before its book, which the table needs to the end
+				others = nil; -- luacheck: ignore 311
+				own_pending = nil; -- luacheck: ignore 311
 				collectgarbage();
 			end
 		end);
