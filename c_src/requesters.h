@@ -75,7 +75,8 @@ struct requester *requesters_resolve(const struct requesters *book, struct text 
 /*
  * Adds an idle requester with the JID `jid` and the token `token`, and writes it. Both are copied, and may have any
  * bytes; the token is an empty text, or none, if it has none. requesters_find(jid) has said NULL, and so has
- * requesters_resolve(token), unless it is one of the last generation with the same JID: then it is either of them. No stranger may be able to choose tokens: their first 8 bytes are their hash as they are.
+ * requesters_resolve(token), unless it is one of the last generation with the same JID: then it is either of them. No
+ * stranger may be able to choose tokens: their first 8 bytes are their hash as they are.
  *
  * Unless REQUESTERS_OK, nothing has changed but that idle ones can have been forgotten. What is written is valid
  * until the next call of requesters_add, and as long as it has something pending.

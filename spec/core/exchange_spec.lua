@@ -147,7 +147,9 @@ function oracle:find_requester(jid)
 	local token = self.codecs[self.format]:encode(jid);
 	if not token then
 		return nil, "bad-address";
-	elseif self.format == "short" and self:named(token) then
+	end
+	local other = self.format == "short" and self:named(token);
+	if other and other.jid ~= jid then
 		token = self:digest(jid);
 	end
 	return self:add_requester(jid, (is_short(token) or is_digest(token)) and token or "");
@@ -445,10 +447,12 @@ end
 
 function steps_of.renew_key(self)
 	if math.random(10) == 1 then
-		local key = random.bytes(core.JAT_KEYBYTES);
-		table.insert(self.keys, key);
-		self.jat:add_key(#self.keys % 256, key);
-		self.slow:set_key(#self.keys % 256, key);
+		if math.random(3) > 1 then -- else it has only another name
+			local key = random.bytes(core.JAT_KEYBYTES);
+			table.insert(self.keys, key);
+			self.jat:add_key(#self.keys % 256, key);
+			self.slow:set_key(#self.keys % 256, key);
+		end
 		self.book:new_generation();
 		self.slow.generation = self.slow.generation + 1;
 	end
@@ -740,6 +744,14 @@ describe("core.exchange", function ()
 		book:new_generation();
 		expect_code("short", exchange:resolve(BACKENDS[1], token));
 		assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], second:sub(#PROXY + 2)));
+	end);
+
+	it("keeps a requester's short token in a new generation under the same key", function ()
+		local _, address = ask();
+		book:new_generation();
+		assert.equal(address, (select(2, ask(nil, nil, "another"))));
+		assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], address:sub(#PROXY + 2)));
+		assert.equal(2, #book);
 	end);
 
 	it("gives a digest to a requester whose short token is another one's", function ()
