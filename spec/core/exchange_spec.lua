@@ -809,12 +809,13 @@ describe("core.exchange", function ()
 		end);
 
 		it("and gives it back with an error, or at the deadline", function ()
-			local stanza = { name = "iq" };
-			local _, address = ask_with(stanza);
-			assert.equal(stanza, (select(8, pending:take(BACKENDS[1], address, "1234"))));
-			ask_with(stanza);
-			assert.equal(stanza, (select(8, pending:expire(60))));
-			stanza = nil;
+			do
+				local stanza = { name = "iq" };
+				local _, address = ask_with(stanza);
+				assert.equal(stanza, (select(8, pending:take(BACKENDS[1], address, "1234"))));
+				ask_with(stanza);
+				assert.equal(stanza, (select(8, pending:expire(60))));
+			end
 			assert.is_false(is_kept());
 		end);
 
@@ -985,9 +986,6 @@ describe("core.exchange", function ()
 				local others = { core.jat(PROXY, "short"), own_book, core.pool(("t"):rep(core.POOL_SEEDBYTES)), own_pending };
 				getmetatable(others[place]).__gc(others[place]);
 				expect.raises("already collected", core.exchange, table.unpack(others));
-				others = nil; -- before its book, which the table needs to the end
-				own_pending = nil;
-				collectgarbage();
 			end
 		end);
 

@@ -20,6 +20,7 @@ local SECRETS = {
 	["k_enc"] = bytes "0c2eb17a18e90dd198f3f617f9d1e348b23777ed4fca227a889a99cc1c3c87bc";
 	["k_mac"] = bytes "e3afdd06acb1813e5e8308548e86e3cd7020eb323646ce090502b684c162f05e";
 	["k_sign"] = bytes "71c5b7dec3508422e56f48a353d1966bb0401be1fe9d5cef70bcb9971c47d99e";
+	["k_name"] = bytes "f19809a025114296239556068ca9e6ec5dc57bf760c4bf9a8933819dfb5c1ee4";
 	["the key that XChaCha20 makes of k_enc for the siv"] =
 		bytes "ddff4dfabdd416ace746af1e57326fdacfab760351488793a35acf6aa73f681b";
 	["the siv that would make the forged token a good one"] = bytes "b8a9cccdfdf817df8fa1507660a77e2d8ad62ac7ed3f878b";
@@ -94,6 +95,20 @@ describe("What is left behind", function ()
 		end
 	end
 
+	for name, secret in pairs(SECRETS) do
+		it("by a short jat is not "..name, function ()
+			for _, half in ipairs(halves(secret)) do
+				local jat = core.jat(HOST, "short");
+				check(half, "add_key", jat.add_key, jat, 0, MASTER);
+				local token = check(half, "encode", jat.encode, jat, JID);
+				assert.equal("short", select(2, check(half, "decode", jat.decode, jat, token)));
+				check(half, "add_key", jat.add_key, jat, 1, MASTER);
+				jat = nil; -- luacheck: ignore 311
+				check(half, "its end", collectgarbage);
+			end
+		end);
+	end
+
 	it("by a sealed jat is not what a forged token decrypts to", function ()
 		local jat = core.jat(HOST, "sealed");
 		jat:add_key(0, MASTER);
@@ -103,7 +118,8 @@ describe("What is left behind", function ()
 	local SEED, KEY = bytes "f0e1d2c3b4a5968778695a4b3c2d1e0f", bytes "0123456789abcdeffedcba9876543210";
 
 	it("by a pending table is not its seed", function ()
-		check_life(SEED, core.pending, { SEED, core.requesters(("\0"):rep(core.REQUESTERS_SEEDBYTES)) }, "add", "backend", "to", "id", JID, "service", 0, 1);
+		local book = core.requesters(("\0"):rep(core.REQUESTERS_SEEDBYTES));
+		check_life(SEED, core.pending, { SEED, book }, "add", "backend", "to", "id", JID, "service", 0, 1);
 	end);
 
 	it("by a book is not its seed", function ()
