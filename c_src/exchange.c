@@ -53,6 +53,14 @@ static enum exchange_status of_pending(enum pending_status status)
 	return EXCHANGE_NO_MEMORY;
 }
 
+/* Whether somebody else than `jid` has that name. Who was in the last generation can have it under the same key. */
+static int is_anothers(const struct exchange *exchange, struct text name, struct text jid)
+{
+	const struct requester *requester = requesters_resolve(exchange->book, name);
+
+	return requester != NULL && !text_is_equal(requester_jid(requester), jid);
+}
+
 /* The name by which the book is to know a requester who is not in it yet: no other one has the same. */
 static enum exchange_status make_name(const struct exchange *exchange, struct text jid, uint8_t name[JAT_NAME_MAX],
                                       size_t *name_len)
@@ -62,8 +70,7 @@ static enum exchange_status make_name(const struct exchange *exchange, struct te
 	if (status != JAT_OK) {
 		return EXCHANGE_BAD_ADDRESS;
 	}
-	if (*name_len == JAT_SHORTBYTES &&
-	    requesters_resolve(exchange->book, (struct text){(const char *)name, *name_len}) != NULL) {
+	if (*name_len == JAT_SHORTBYTES && is_anothers(exchange, (struct text){(const char *)name, *name_len}, jid)) {
 		*name_len = JAT_DIGESTBYTES;
 		jat_digest(exchange->jat, JAT_REQUESTER, jid, name);
 	}

@@ -20,6 +20,7 @@ local SECRETS = {
 	["k_enc"] = bytes "0c2eb17a18e90dd198f3f617f9d1e348b23777ed4fca227a889a99cc1c3c87bc";
 	["k_mac"] = bytes "e3afdd06acb1813e5e8308548e86e3cd7020eb323646ce090502b684c162f05e";
 	["k_sign"] = bytes "71c5b7dec3508422e56f48a353d1966bb0401be1fe9d5cef70bcb9971c47d99e";
+	["k_name"] = bytes "f19809a025114296239556068ca9e6ec5dc57bf760c4bf9a8933819dfb5c1ee4";
 	["the key that XChaCha20 makes of k_enc for the siv"] =
 		bytes "ddff4dfabdd416ace746af1e57326fdacfab760351488793a35acf6aa73f681b";
 	["the siv that would make the forged token a good one"] = bytes "b8a9cccdfdf817df8fa1507660a77e2d8ad62ac7ed3f878b";
@@ -92,6 +93,20 @@ describe("What is left behind", function ()
 				end
 			end);
 		end
+	end
+
+	for name, secret in pairs(SECRETS) do
+		it("by a short jat is not "..name, function ()
+			for _, half in ipairs(halves(secret)) do
+				local jat = core.jat(HOST, "short");
+				check(half, "add_key", jat.add_key, jat, 0, MASTER);
+				local token = check(half, "encode", jat.encode, jat, JID);
+				assert.equal("short", select(2, check(half, "decode", jat.decode, jat, token)));
+				check(half, "add_key", jat.add_key, jat, 1, MASTER);
+				jat = nil; -- luacheck: ignore 311
+				check(half, "its end", collectgarbage);
+			end
+		end);
 	end
 
 	it("by a sealed jat is not what a forged token decrypts to", function ()
