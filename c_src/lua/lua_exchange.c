@@ -39,9 +39,12 @@ static int l_exchange_new(lua_State *L)
 	struct requesters *book = check_object_at(L, BOOK, REQUESTERS_TYPE);
 	struct pool *pool = check_object_at(L, POOL, POOL_TYPE);
 	struct pending *pending = check_object_at(L, PENDING, PENDING_TYPE);
-	void **object = new_object(L, EXCHANGE_TYPE, USER_VALUES);
+	void **object;
 	int i;
 
+	lua_getiuservalue(L, PENDING, PENDING_BOOK);
+	luaL_argcheck(L, lua_rawequal(L, -1, BOOK), PENDING, "a table for those in this book expected");
+	object = new_object(L, EXCHANGE_TYPE, USER_VALUES);
 	for (i = 1; i <= USER_VALUES; i++) {
 		lua_pushvalue(L, i);
 		lua_setiuservalue(L, -2, i);
