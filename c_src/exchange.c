@@ -243,7 +243,8 @@ enum jat_status exchange_resolve(const struct exchange *exchange, struct text se
 		return jat_decode(exchange->jat, format, resource, &kind, jid, jid_len);
 	}
 	requester = requesters_resolve(exchange->book, (struct text){(const char *)name, name_len});
-	if (requester == NULL) {
+	/* One with a longer JID was added by somebody else who has the book. */
+	if (requester == NULL || requester_jid(requester).length > JAT_JID_MAX) {
 		return name_len == JAT_SHORTBYTES ? JAT_SHORT_TOKEN : JAT_DIGEST;
 	}
 	*jid_len = requester_jid(requester).length;

@@ -39,9 +39,12 @@ static int l_exchange_new(lua_State *L)
 	struct requesters *book = check_object_at(L, BOOK, REQUESTERS_TYPE);
 	struct pool *pool = check_object_at(L, POOL, POOL_TYPE);
 	struct pending *pending = check_object_at(L, PENDING, PENDING_TYPE);
-	void **object = new_object(L, EXCHANGE_TYPE, USER_VALUES);
+	void **object;
 	int i;
 
+	lua_getiuservalue(L, PENDING, PENDING_BOOK);
+	luaL_argcheck(L, lua_rawequal(L, -1, BOOK), PENDING, "a table for those in this book expected");
+	object = new_object(L, EXCHANGE_TYPE, USER_VALUES);
 	for (i = 1; i <= USER_VALUES; i++) {
 		lua_pushvalue(L, i);
 		lua_setiuservalue(L, -2, i);
@@ -59,6 +62,28 @@ static int l_exchange_gc(lua_State *L)
 	return 0;
 }
 
+/* Prepares a request, and pushes the backend's JID and the address. What is told of the backend lies there then. */
+static enum exchange_status prepare(lua_State *L, struct exchange *exchange, const struct exchange_request *request,
+                                    struct exchange_sent *sent)
+{
+	int top = lua_gettop(L);
+	enum exchange_status status;
+	unsigned long calls;
+
+	do {
+		lua_settop(L, top);
+		calls = object_calls;
+		status = exchange_prepare(exchange, request, sent);
+		if (status != EXCHANGE_OK) {
+			return status;
+		}
+		push_text(L, sent->backend);
+		sent->backend.bytes = lua_tostring(L, -1);
+		lua_pushlstring(L, sent->address, sent->address_len);
+	} while (object_calls != calls); /* the requester may have been forgotten meanwhile */
+	return EXCHANGE_OK;
+}
+
 /*
  * Pushes what Lua has to know to send the request, and records it as pending; what is to be kept of it is at 8.
  * That is pushed first, as it can raise for want of memory, and then nothing is to be pending.
@@ -66,16 +91,15 @@ static int l_exchange_gc(lua_State *L)
 static enum exchange_status record(lua_State *L, struct exchange *exchange, struct exchange_request request,
                                    struct exchange_sent *sent)
 {
-	enum exchange_status status = exchange_prepare(exchange, &request, sent);
 	int pending = lua_gettop(L) + 1;
+	enum exchange_status status;
 
+	lua_getiuservalue(L, 1, PENDING);
+	status = prepare(L, exchange, &request, sent);
 	if (status != EXCHANGE_OK) {
 		return status;
 	}
-	lua_getiuservalue(L, 1, PENDING);
-	push_text(L, sent->backend);
-	lua_pushlstring(L, sent->address, sent->address_len);
-	request.retries = keep(L, pending, 8, request.retries, &request.kept_bytes, &request.kept);
+	request.kept = keep(L, pending, 8, request.retries);
 	status = exchange_record(exchange, &request, sent);
 	if (status != EXCHANGE_OK) {
 		push_kept(L, pending, request.retries, request.kept);
@@ -105,8 +129,10 @@ static int l_exchange_dispatch(lua_State *L)
 		.backend = opt_text(L, 9),
 	};
 	struct exchange_sent sent;
-	enum exchange_status status = record(L, exchange, request, &sent);
+	enum exchange_status status;
 
+	request.retries = weigh(L, 8, request.retries, &request.kept_bytes);
+	status = record(L, exchange, request, &sent);
 	if (status == EXCHANGE_CONFLICT && request.backend.bytes == NULL) {
 		request.avoided = sent.backend;
 		status = record(L, exchange, request, &sent);
@@ -126,16 +152,24 @@ static int l_exchange_settle(lua_State *L)
 	struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
 	struct pending_answer answer = check_answer(L);
 	double time = check_time(L, 5);
-	struct pending_entry *entry = exchange_find(exchange, &answer);
+	struct pending_entry *entry;
 	struct pending_request request;
+	unsigned long calls;
 
-	if (entry == NULL) {
-		lua_pushnil(L);
-		return 1;
-	}
-	request = pending_read(entry);
-	push_text(L, requester_jid(request.requester));
-	push_text(L, request.service);
+	do {
+		lua_settop(L, 5);
+		calls = object_calls;
+		entry = exchange_find(exchange, &answer);
+		if (entry == NULL) {
+			lua_pushnil(L);
+			return 1;
+		}
+		request = pending_read(entry);
+		push_text(L, requester_jid(request.requester));
+		if (object_calls == calls) {
+			push_text(L, request.service);
+		}
+	} while (object_calls != calls); /* the entry may have been removed meanwhile */
 	lua_pushnumber(L, request.added);
 	if (request.retries > 0) {
 		lua_getiuservalue(L, 1, PENDING);

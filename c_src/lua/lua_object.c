@@ -1,5 +1,7 @@
 #include "lua/lua_object.h"
 
+unsigned long object_calls;
+
 void register_type(lua_State *L, const char *type, const luaL_Reg *methods, const luaL_Reg *metamethods)
 {
 	luaL_newmetatable(L, type);

@@ -29,12 +29,20 @@ void register_type(lua_State *L, const char *type, const luaL_Reg *methods, cons
 /* Pushes a userdata of that type with that many user values, and returns where its pointer is, still NULL. */
 void **new_object(lua_State *L, const char *type, int user_values);
 
+/*
+ * How often a method, or a function that makes an object, was called with one. Whenever Lua is asked for memory, its
+ * garbage collector can run finalizers, which can call any of these. Who holds on to a part of an object meanwhile
+ * sees by this number whether that has happened: then the part may be there no longer.
+ */
+extern unsigned long object_calls;
+
 /* The object in the userdata of that type at `arg`; raises if it is another value, or was collected already. */
 static inline void *check_object_at(lua_State *L, int arg, const char *type)
 {
 	void *object = *(void **)luaL_checkudata(L, arg, type);
 
 	luaL_argcheck(L, object != NULL, arg, "already collected");
+	object_calls++;
 	return object;
 }
 

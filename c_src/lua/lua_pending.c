@@ -109,19 +109,28 @@ static int l_pending_set_limits(lua_State *L)
 	return 0;
 }
 
-uint8_t keep(lua_State *L, int pending, int stanza, uint8_t retries, uint32_t *bytes, int32_t *place)
+uint8_t weigh(lua_State *L, int stanza, uint8_t retries, uint32_t *bytes)
 {
 	size_t weight = retries > 0 ? lua_weight(L, stanza, KEPT_BYTES_MAX) : 0;
 
 	if (retries == 0 || weight > KEPT_BYTES_MAX) {
 		return 0;
 	}
-	lua_getiuservalue(L, pending, PENDING_KEPT);
-	lua_pushvalue(L, stanza);
-	*place = luaL_ref(L, -2);
 	*bytes = (uint32_t)weight;
-	lua_pop(L, 1);
 	return retries;
+}
+
+int32_t keep(lua_State *L, int pending, int stanza, uint8_t retries)
+{
+	int32_t place = LUA_NOREF;
+
+	if (retries > 0) {
+		lua_getiuservalue(L, pending, PENDING_KEPT);
+		lua_pushvalue(L, stanza);
+		place = luaL_ref(L, -2);
+		lua_pop(L, 1);
+	}
+	return place;
 }
 
 void push_kept(lua_State *L, int pending, uint8_t retries, int32_t place)
@@ -177,11 +186,12 @@ static int l_pending_add(lua_State *L)
 	enum pending_status status;
 
 	luaL_argcheck(L, requester.length <= REQUESTERS_JID_MAX, 5, "too long");
+	request.retries = weigh(L, 10, request.retries, &request.kept_bytes);
 	request.requester = get_requester(L, requester);
 	if (request.requester == NULL) {
 		return no_memory(L);
 	}
-	request.retries = keep(L, 1, 10, request.retries, &request.kept_bytes, &request.kept);
+	request.kept = keep(L, 1, 10, request.retries);
 	status = pending_add(pending, &answer, &request, &entry);
 	if (status != PENDING_OK) {
 		push_kept(L, 1, request.retries, request.kept);
@@ -191,12 +201,22 @@ static int l_pending_add(lua_State *L)
 	return 1;
 }
 
+/* Pushes a text of an entry that was found when there had been so many calls; raises if there was another one since. */
+static void push_of_entry(lua_State *L, struct text text, unsigned long calls)
+{
+	push_text(L, text);
+	if (object_calls != calls) {
+		luaL_error(L, "a finalizer has called a method of the core");
+	}
+}
+
 /*
  * Pushes an entry's requester, service, id, backend, when it was added, its deadline, how many
  * retries it has left and the stanza that is kept, nil if none is; or nil for NULL. Removes it.
  */
 static int take_entry(lua_State *L, struct pending *pending, struct pending_entry *entry)
 {
+	unsigned long calls = object_calls;
 	struct pending_request request;
 
 	if (entry == NULL) {
@@ -204,10 +224,10 @@ static int take_entry(lua_State *L, struct pending *pending, struct pending_entr
 		return 1;
 	}
 	request = pending_read(entry);
-	push_text(L, requester_jid(request.requester));
-	push_text(L, request.service);
-	push_text(L, request.id);
-	push_text(L, request.backend);
+	push_of_entry(L, requester_jid(request.requester), calls);
+	push_of_entry(L, request.service, calls);
+	push_of_entry(L, request.id, calls);
+	push_of_entry(L, request.backend, calls);
 	lua_pushnumber(L, request.added);
 	lua_pushnumber(L, request.deadline);
 	lua_pushinteger(L, request.retries);
@@ -236,13 +256,14 @@ static int l_pending_first_movable(lua_State *L)
 {
 	const struct pending *pending = check_object(L, PENDING_TYPE);
 	const struct pending_entry *entry = pending_first_movable(pending, check_text(L, 2));
+	unsigned long calls = object_calls;
 
 	if (entry == NULL) {
 		lua_pushnil(L);
 		return 1;
 	}
-	push_text(L, requester_jid(pending_read(entry).requester));
-	push_text(L, pending_read(entry).service);
+	push_of_entry(L, requester_jid(pending_read(entry).requester), calls);
+	push_of_entry(L, pending_read(entry).service, calls);
 	lua_pushnumber(L, pending_read(entry).added);
 	return 3;
 }

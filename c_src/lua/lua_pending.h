@@ -26,11 +26,18 @@ struct pending_answer check_answer(lua_State *L);
 uint8_t check_retries(lua_State *L, int arg, int stanza);
 
 /*
- * Keeps the stanza at the index `stanza` for a request with retries, as long as that is pending in the table whose
- * userdata is at the index `pending`. Writes how many bytes it counts as, and its place there. Returns how
- * many retries the request has from now on: none if it is too large, and then nothing is kept or written.
+ * Weighs the stanza at the index `stanza`, which is to be kept for a request with retries. Writes how many bytes it
+ * counts as. Returns how many retries the request has from now on: none if it is too large, and then nothing is
+ * written.
  */
-uint8_t keep(lua_State *L, int pending, int stanza, uint8_t retries, uint32_t *bytes, int32_t *place);
+uint8_t weigh(lua_State *L, int stanza, uint8_t retries, uint32_t *bytes);
+
+/*
+ * Keeps the stanza at the index `stanza` for a request with so many retries, as long as that is pending in the table
+ * whose userdata is at the index `pending`. Returns its place there, any number if there are no retries. Runs no
+ * finalizers.
+ */
+int32_t keep(lua_State *L, int pending, int stanza, uint8_t retries);
 
 /* Pushes the stanza that is kept at that place for a request with retries, and forgets it; else nil. That needs no
  * memory. */
