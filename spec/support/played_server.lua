@@ -275,7 +275,8 @@ end
 
 -- Whatever was sent before has been dealt with by the host it was for, which has mod_ping; and what that host
 -- has said because of something that happened before has come here.
-function played_server:sync()
+-- timeout: as of pump()
+function played_server:sync(timeout)
 	self:usual_stream(); -- so that there is one
 	for _, stream in ipairs(self:open_streams(true)) do
 		if not stream.is_hung then
@@ -286,7 +287,7 @@ function played_server:sync()
 				:tag("ping", { xmlns = "urn:xmpp:ping" }));
 		end
 	end
-	self:pump(function () return not next(self.syncs); end);
+	self:pump(function () return not next(self.syncs); end, timeout);
 end
 
 return played_server;
