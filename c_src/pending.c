@@ -455,9 +455,15 @@ static enum pending_status make_entry(struct pending *pending, const struct pend
 enum pending_status pending_add(struct pending *pending, const struct pending_answer *answer,
                                 const struct pending_request *request, struct pending_entry **added)
 {
-	uint64_t hash = hash_answer(pending, answer);
-	enum pending_status status = check_request(pending, request, answer, hash);
+	enum pending_status status;
+	uint64_t hash;
 
+	/* What is far apart in memory is fetched at the same time, and while hashes are computed. */
+	requesters_fetch(pending->book, request->requester);
+	hash = hash_answer(pending, answer);
+	hashtable_fetch(&pending->entries, hash);
+	requesters_fetch_first(pending->book, request->requester);
+	status = check_request(pending, request, answer, hash);
 	if (status == PENDING_OK) {
 		status = make_entry(pending, request, answer->from, added);
 	}
@@ -474,9 +480,25 @@ struct pending_entry *pending_find(const struct pending *pending, const struct p
 	return find_by_hash(pending, answer, hash_answer(pending, answer));
 }
 
+/* Has the memory fetched that the removal of the entry behind this one needs: it is likely to be the first one next. */
+static void fetch_next(const struct pending *pending, struct pending_entry *entry)
+{
+	const struct pending_entry *next = entry_of_deadline(entry->deadline.next); /* itself if it is in the heap */
+
+	if (next != NULL) {
+		hashtable_fetch(&pending->entries, next->node.hash);
+		__builtin_prefetch(next->requester);
+	}
+}
+
 struct pending_entry *pending_first(const struct pending *pending)
 {
-	return entry_of_deadline(deadlines_first(&pending->deadlines));
+	struct pending_entry *first = entry_of_deadline(deadlines_first(&pending->deadlines));
+
+	if (first != NULL) {
+		fetch_next(pending, first);
+	}
+	return first;
 }
 
 static struct pending_entry *first_of(const struct pending *pending, struct text jid, int kind)
@@ -553,12 +575,15 @@ struct pending_request pending_read(const struct pending_entry *entry)
 void pending_remove(struct pending *pending, struct pending_entry *entry)
 {
 	struct pending_request request = pending_read(entry);
-	size_t bytes = held_bytes(&request);
+	size_t bytes;
 
+	requesters_fetch(pending->book, entry->requester);
 	hashtable_remove(&pending->entries, &entry->node);
+	requesters_fetch_first(pending->book, entry->requester);
+	leave_backend(entry);
+	bytes = held_bytes(&request);
 	pending->bytes -= bytes;
 	requesters_release(pending->book, entry->requester, bytes);
-	leave_backend(entry);
 	put_backend(pending, entry->backend);
 	entry->service->count--;
 	put_service(pending, entry->service);

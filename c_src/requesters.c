@@ -55,6 +55,8 @@ struct requesters {
 	struct hashtable accounts;
 	struct cells cells; /* the memory of all requesters and accounts */
 	struct idle idle;   /* its next one has been idle for the longest, its previous one for the shortest time */
+	const struct requester *hashed; /* whose bare JID has been hashed last, or NULL */
+	uint64_t hash_of_bare;          /* that hash */
 	size_t max;
 	size_t text_bytes;   /* of all JIDs and tokens */
 	uint16_t generation; /* after 65536 of them, they begin anew, and who was not forgotten since then is found again */
@@ -100,6 +102,9 @@ static size_t requester_size(size_t token_len, size_t jid_len)
 
 static void free_requester(struct requesters *book, struct requester *requester)
 {
+	if (book->hashed == requester) {
+		book->hashed = NULL;
+	}
 	cells_free(&book->cells, requester, requester_size(requester->token_len, requester->jid_len));
 }
 
@@ -294,9 +299,9 @@ static void prefetch_next(const struct requesters *book)
 		return;
 	}
 	__builtin_prefetch(next->idle.next);
-	hashtable_prefetch(&book->by_jid, next->by_jid.hash);
+	hashtable_fetch(&book->by_jid, next->by_jid.hash);
 	if (next->token_len > 0) {
-		hashtable_prefetch(&book->by_token, next->by_token.hash);
+		hashtable_fetch(&book->by_token, next->by_token.hash);
 	}
 }
 
@@ -325,7 +330,7 @@ enum requesters_status requesters_add(struct requesters *book, struct text jid, 
 	struct requester *requester;
 
 	if (token.length > 0) {
-		hashtable_prefetch(&book->by_token, hash_of_token(token));
+		hashtable_fetch(&book->by_token, hash_of_token(token));
 	}
 	if (!make_room(book, jid.length + token.length)) {
 		return REQUESTERS_FULL;
@@ -348,9 +353,32 @@ enum requesters_status requesters_add(struct requesters *book, struct text jid, 
 	return REQUESTERS_OK;
 }
 
-static uint64_t hash_bare(const struct requesters *book, const struct requester *requester)
+/* Who gets something pending is asked for this a few times in a row. */
+static uint64_t hash_bare(struct requesters *book, const struct requester *requester)
 {
-	return hashtable_hash(&book->accounts, jid_bare(requester_jid(requester)));
+	if (book->hashed != requester) {
+		book->hash_of_bare = hashtable_hash(&book->accounts, jid_bare(requester_jid(requester)));
+		book->hashed = requester;
+	}
+	return book->hash_of_bare;
+}
+
+void requesters_fetch(struct requesters *book, const struct requester *requester)
+{
+	if (requester->is_held) {
+		__builtin_prefetch(requester->held.account);
+	} else {
+		hashtable_fetch(&book->accounts, hash_bare(book, requester));
+	}
+}
+
+void requesters_fetch_first(struct requesters *book, const struct requester *requester)
+{
+	if (requester->is_held) {
+		hashtable_fetch(&book->accounts, requester->held.account->node.hash);
+	} else {
+		hashtable_fetch_first(&book->accounts, hash_bare(book, requester));
+	}
 }
 
 static struct account *find_account(const struct requesters *book, uint64_t hash)
@@ -416,7 +444,7 @@ void requesters_release(struct requesters *book, struct requester *requester, si
 	}
 }
 
-size_t requesters_pending(const struct requesters *book, const struct requester *requester, size_t *bytes)
+size_t requesters_pending(struct requesters *book, const struct requester *requester, size_t *bytes)
 {
 	const struct account *account =
 		requester->is_held ? requester->held.account : find_account(book, hash_bare(book, requester));

@@ -106,7 +106,14 @@ void requesters_lighten(struct requesters *book, struct requester *requester, si
 void requesters_release(struct requesters *book, struct requester *requester, size_t bytes);
 
 /* How many things its bare JID has pending, and writes how many bytes these hold. */
-size_t requesters_pending(const struct requesters *book, const struct requester *requester, size_t *bytes);
+size_t requesters_pending(struct requesters *book, const struct requester *requester, size_t *bytes);
+
+/*
+ * Have the memory fetched that the calls before this one need for the requester, while the caller does something else:
+ * first some, then, by the second one, what is to be had from that. Neither changes anything.
+ */
+void requesters_fetch(struct requesters *book, const struct requester *requester);
+void requesters_fetch_first(struct requesters *book, const struct requester *requester);
 
 /* How many of these are its own. */
 size_t requester_pending(const struct requester *requester);

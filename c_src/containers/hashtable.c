@@ -7,6 +7,7 @@ enum {
 	BUCKETS_MIN = 8,
 	/* Removing shrinks faster than adding grows, so that an emptied table is small again. */
 	SHRINK_STEPS = 4,
+	AHEAD = 3, /* how many buckets ahead of where the table grows nodes are fetched */
 };
 
 int hashtable_init(struct hashtable *table, const uint8_t seed[HASHTABLE_SEEDBYTES])
@@ -122,6 +123,25 @@ static size_t origin_of(size_t number)
 	return number & (bucket_mask(number + 1) >> 1);
 }
 
+/*
+ * Has the memory fetched that the next calls need which split buckets. These come one after the other, but their nodes
+ * are all over the memory, and each in a chain is to be had from the one before it. So the first node is fetched AHEAD
+ * buckets before its turn, the second one a bucket later, and so on.
+ */
+static void fetch_next_splits(const struct hashtable *table)
+{
+	size_t ahead, passed;
+
+	for (ahead = 0; ahead < AHEAD; ahead++) {
+		const struct hashtable_node *node = *bucket_at(table, origin_of(table->bucket_count + ahead));
+
+		for (passed = ahead + 1; passed < AHEAD && node != NULL; passed++) {
+			node = node->next;
+		}
+		__builtin_prefetch(node);
+	}
+}
+
 static void grow(struct hashtable *table)
 {
 	size_t newest = table->bucket_count;
@@ -131,8 +151,7 @@ static void grow(struct hashtable *table)
 	}
 	table->bucket_count++;
 	split(table, origin_of(newest), newest);
-	/* The nodes that will be split next may lie anywhere. */
-	__builtin_prefetch(*bucket_at(table, origin_of(newest + 1)));
+	fetch_next_splits(table);
 }
 
 static void shrink(struct hashtable *table)
@@ -144,6 +163,16 @@ static void shrink(struct hashtable *table)
 	*end_of(bucket_at(table, origin_of(last))) = *bucket;
 	*bucket = NULL;
 	slots_trim(&table->buckets, table->bucket_count);
+}
+
+void hashtable_fetch(const struct hashtable *table, uint64_t hash)
+{
+	__builtin_prefetch(bucket_of(table, hash));
+}
+
+void hashtable_fetch_first(const struct hashtable *table, uint64_t hash)
+{
+	__builtin_prefetch(*bucket_of(table, hash));
 }
 
 struct hashtable_node *hashtable_find(const struct hashtable *table, uint64_t hash)
@@ -181,11 +210,6 @@ void hashtable_add(struct hashtable *table, struct hashtable_node *node)
 void hashtable_add_first(struct hashtable *table, struct hashtable_node *node)
 {
 	add_at(table, bucket_of(table, node->hash), node);
-}
-
-void hashtable_prefetch(const struct hashtable *table, uint64_t hash)
-{
-	__builtin_prefetch(bucket_of(table, hash));
 }
 
 void hashtable_remove(struct hashtable *table, struct hashtable_node *node)

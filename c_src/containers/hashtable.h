@@ -54,6 +54,13 @@ void hashtable_free(struct hashtable *table);
 /* The keyed hash of `data`. */
 uint64_t hashtable_hash(const struct hashtable *table, struct text data);
 
+/*
+ * Has the memory fetched that a call with that hash is going to need, while the caller does something else: first
+ * the bucket, then, by a second call, the first node in there. Neither changes anything.
+ */
+void hashtable_fetch(const struct hashtable *table, uint64_t hash);
+void hashtable_fetch_first(const struct hashtable *table, uint64_t hash);
+
 /* The first node with that hash, or NULL. */
 struct hashtable_node *hashtable_find(const struct hashtable *table, uint64_t hash);
 
@@ -76,9 +83,6 @@ void hashtable_add(struct hashtable *table, struct hashtable_node *node);
 
 /* The same, but `node` comes before all others with its hash, so that no other node has to be looked at. */
 void hashtable_add_first(struct hashtable *table, struct hashtable_node *node);
-
-/* Has the processor fetch what a call with that hash will look at first. Nothing changes. */
-void hashtable_prefetch(const struct hashtable *table, uint64_t hash);
 
 /* Takes `node`, which is in the table, out of it. */
 void hashtable_remove(struct hashtable *table, struct hashtable_node *node);

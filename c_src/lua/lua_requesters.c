@@ -198,7 +198,7 @@ static int l_requesters_release(lua_State *L)
  */
 static int l_requesters_pending(lua_State *L)
 {
-	const struct requesters *book = check_object(L, REQUESTERS_TYPE);
+	struct requesters *book = check_object(L, REQUESTERS_TYPE);
 	const struct requester *requester = named_requester(L, book, 3);
 	size_t bytes;
 
