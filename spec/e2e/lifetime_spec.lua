@@ -129,6 +129,23 @@ describe("a pending request", function ()
 		assert.same({}, requester.received);
 	end);
 
+	-- (priority, what): the next IQ to the proxy host is offered to a module that reloads the proxy, or whatever `what` is,
+	-- and then to the handlers of the instance that was there before.
+	local function meanwhile(priority, what)
+		server:run_lua(([[local events, handler = prosody.hosts['proxy.domain.example'].events]]
+			..[[ function handler() events.remove_handler('iq/host', handler)]]
+			..[[ require'core.modulemanager'.%s('proxy.domain.example', 'client_proxy') end]]
+			..[[ events.add_handler('iq/host', handler, %d)]]):format(what, priority));
+	end
+
+	it("that comes while the module is reloaded gets an answer, though the backend gives none", function ()
+		start(usual_hosts.."client_proxy_request_timeout = 1");
+		for _, priority in ipairs { 20, 5 } do -- before and after the handlers that look at it first
+			meanwhile(priority, "reload");
+			assert.equal("error", requester:request(request("meanwhile-"..priority)).attr.type);
+		end
+	end);
+
 	it("keeps no instance of the module in memory that has been reloaded", function ()
 		start();
 		for number = 1, 20 do
