@@ -29,6 +29,12 @@ struct exchange *exchange_new(const struct jat *jat, struct requesters *book, st
 	return exchange;
 }
 
+void exchange_use(struct exchange *exchange, const struct jat *jat, struct pool *pool)
+{
+	exchange->jat = jat;
+	exchange->pool = pool;
+}
+
 void exchange_free(struct exchange *exchange)
 {
 	free(exchange);

@@ -76,6 +76,9 @@ struct exchange;
 struct exchange *exchange_new(const struct jat *jat, struct requesters *book, struct pool *pool,
                               struct pending *pending);
 
+/* From now on, it writes addresses by `jat`, and chooses from `pool`. */
+void exchange_use(struct exchange *exchange, const struct jat *jat, struct pool *pool);
+
 /* Frees it, and none of those that it was made for; NULL is harmless. */
 void exchange_free(struct exchange *exchange);
 

@@ -23,7 +23,8 @@ local sha256 = require "util.hashes".sha256;
 local addresses = module:require "addresses";
 local failures = module:require "failures";
 
--- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, keys, totals }
+-- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, exchange, keys,
+-- totals }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -81,7 +82,10 @@ book:set_max(options.max_requesters);
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES), book));
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
 
-local exchange = must(core.exchange(jat, book, pool, pending));
+-- An instance that a reload has interrupted may go on to dispatch and to settle: then by the same exchange, so that it
+-- sees the same format, and what it counts is told by us.
+local exchange = saved.exchange or must(core.exchange(jat, book, pool, pending));
+exchange:use(jat, pool);
 metrics:set_source(exchange, core.ANSWER_TIMES);
 local book_of = saved.book_of; -- the format and the key of the tokens in the book
 
@@ -202,7 +206,7 @@ end);
 function module.save()
 	return {
 		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
-		book = book; book_of = book_of; pending = pending; keys = keys.save(); totals = metrics:publish();
+		book = book; book_of = book_of; pending = pending; exchange = exchange; keys = keys.save(); totals = metrics:publish();
 	};
 end
 

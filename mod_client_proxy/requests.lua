@@ -24,7 +24,7 @@ requests.__index = requests;
 -- Hands the request to a backend.
 local function dispatch(self, origin, stanza)
 	local attr = stanza.attr;
-	if self.is_stopped then
+	if self.is_stopped or self.is_retired then -- while other modules were offered the request
 		return self.failures:refuse(origin, stanza, "unloaded");
 	end
 	local time = now();

@@ -62,6 +62,23 @@ static int l_exchange_gc(lua_State *L)
 	return 0;
 }
 
+/*
+ * exchange:use(jat, pool): it takes these in the place of those it had. Whoever has the exchange uses them from then
+ * on, so that all tokens in the book are of one format and key.
+ */
+static int l_exchange_use(lua_State *L)
+{
+	struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
+	struct jat *jat = check_object_at(L, 2, JAT_TYPE);
+	struct pool *pool = check_object_at(L, 3, POOL_TYPE);
+
+	exchange_use(exchange, jat, pool);
+	lua_settop(L, 3);
+	lua_setiuservalue(L, 1, POOL);
+	lua_setiuservalue(L, 1, JAT);
+	return 0;
+}
+
 /* Prepares a request, and pushes the backend's JID and the address. What is told of the backend lies there then. */
 static enum exchange_status prepare(lua_State *L, struct exchange *exchange, const struct exchange_request *request,
                                     struct exchange_sent *sent)
@@ -230,6 +247,7 @@ static int l_exchange_resolve(lua_State *L)
 /* clang-format off */
 
 static const luaL_Reg exchange_methods[] = {
+	{"use", l_exchange_use},
 	{"dispatch", l_exchange_dispatch},
 	{"settle", l_exchange_settle},
 	{"count_error", l_exchange_count_error},

@@ -28,6 +28,40 @@ describe("an exchange", function ()
 		assert.same({ nil, "digest" }, { exchange:resolve(BACKEND, "d"..("A"):rep(31).."B") });
 	end);
 
+	it("uses another codec and another pool, and keeps them, from when it is told", function ()
+		local exchange = core.exchange(jat, book, pool, pending);
+		local to, address = exchange:dispatch(REQUESTER, PROXY, "first", 0, 60);
+		assert.same({ BACKEND, PROXY.."/"..jat:encode(REQUESTER) }, { to, address });
+		exchange:settle(to, address, "first", 1);
+
+		local token;
+		do
+			local sealed, other_pool = core.jat(PROXY, "sealed"), core.pool(("t"):rep(core.POOL_SEEDBYTES));
+			sealed:add_key(1, ("k"):rep(core.JAT_KEYBYTES));
+			other_pool:add("other");
+			token = sealed:encode(REQUESTER);
+			exchange:use(sealed, other_pool);
+		end
+		book:new_generation();
+		collectgarbage();
+		assert.same({ "other", PROXY.."/"..token }, { exchange:dispatch(REQUESTER, PROXY, "second", 0, 60) });
+		assert.equal(REQUESTER, exchange:resolve(BACKEND, token));
+		assert.equal(1, (exchange:counts()));
+	end);
+
+	it("uses nothing but a codec and a pool", function ()
+		local exchange = core.exchange(jat, book, pool, pending);
+		for _, wrong in ipairs { false, {}, book } do
+			expect.raises("mod_client_proxy.jat expected", exchange.use, exchange, wrong, pool);
+			expect.raises("mod_client_proxy.pool expected", exchange.use, exchange, jat, wrong);
+			expect.raises("mod_client_proxy.exchange expected", exchange.use, wrong, jat, pool);
+		end
+		local collected = core.jat(PROXY, "short");
+		getmetatable(collected).__gc(collected);
+		expect.raises("already collected", exchange.use, exchange, collected, pool);
+		assert.equal(BACKEND, (exchange:dispatch(REQUESTER, PROXY, "id", 0, 60)));
+	end);
+
 	-- The table would go on with requesters of a book that it does not keep.
 	it("is not made of a table for another book", function ()
 		local other = core.requesters(("t"):rep(core.REQUESTERS_SEEDBYTES));

@@ -129,6 +129,55 @@ describe("a pending request", function ()
 		assert.same({}, requester.received);
 	end);
 
+	-- (priority, what): the next IQ to the proxy host is offered to a module that reloads the proxy, or whatever `what` is,
+	-- and then to the handlers of the instance that was there before.
+	local function meanwhile(priority, what)
+		server:run_lua(([[local events, handler = prosody.hosts['proxy.domain.example'].events]]
+			..[[ function handler() events.remove_handler('iq/host', handler)]]
+			..[[ require'core.modulemanager'.%s('proxy.domain.example', 'client_proxy') end]]
+			..[[ events.add_handler('iq/host', handler, %d)]]):format(what, priority));
+	end
+
+	it("that comes while the module is reloaded gets an answer, though the backend gives none", function ()
+		start(usual_hosts.."client_proxy_request_timeout = 1");
+		for _, priority in ipairs { 20, 5 } do -- before and after the handlers that look at it first
+			meanwhile(priority, "reload");
+			assert.equal("error", requester:request(request("meanwhile-"..priority)).attr.type);
+		end
+	end);
+
+	it("is counted as answered when the module is reloaded as the answer comes", function ()
+		start();
+		local received = hold("answered");
+		meanwhile(20, "reload");
+		backend:send(st.reply(received));
+		assert.equal("result", requester:receive(is_iq).attr.type);
+		assert.truthy(server:client_proxy("status", "proxy.domain.example"):find("Answered: 1,", 1, true));
+	end);
+
+	it("has the new format as soon as a reload has changed that, though the old instance has yet to send some again", function ()
+		start();
+		for number = 1, 3 do
+			hold("retried-"..number);
+		end
+		local other = service.backend(server, "b");
+		server:configure(usual_hosts..'client_proxy_address_format = "sealed"');
+		server:ctl("shell", "config", "reload");
+		server:run_lua([[local events, handler = prosody.hosts['some-domain.example'].events]]
+			..[[ function handler() events.remove_handler('iq/full', handler)]]
+			..[[ require'core.modulemanager'.reload('proxy.domain.example', 'client_proxy') end]]
+			..[[ events.add_handler('iq/full', handler, 100)]]);
+		backend:send(st.presence { type = "unavailable" });
+		local token = other:receive(is_iq).attr.from:match("/(.*)");
+		assert.equal("q", token:sub(1, 1));
+		for _ = 1, 2 do
+			token = other:receive(is_iq).attr.from:match("/(.*)");
+			assert.equal("s", token:sub(1, 1));
+		end
+		requester:send(request("new"));
+		assert.equal(token, other:receive(is_iq).attr.from:match("/(.*)"));
+	end);
+
 	it("keeps no instance of the module in memory that has been reloaded", function ()
 		start();
 		for number = 1, 20 do

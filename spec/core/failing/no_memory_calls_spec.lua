@@ -351,6 +351,7 @@ describe("without memory for Lua, either,", function ()
 	end
 
 	covers("core.exchange", 2, nil, all_for_exchange());
+	covers("exchange:use", 0, new_exchange, new_jat(), new_pool());
 	covers("exchange:dispatch", 2, new_exchange, JID, long("service"), long("third"), 0, 2);
 	covers("exchange:dispatch", 2, new_exchange, long("nobody yet"), long("service"), long("third"), 0, 2);
 	covers("exchange:dispatch", 2, new_exchange, JID, long("service"), long("third"), 0, 2, 3, STANZAS[3]);
