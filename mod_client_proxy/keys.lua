@@ -109,7 +109,7 @@ function keys.open(jat, store, lifetime, saved, clock)
 
 	-- What tells the current key from all others
 	local function name()
-		return ("%d of %d"):format(stored.current.id, stored.current.created);
+		return ("%s of %s"):format(stored.current.id, stored.current.created);
 	end
 
 	return { due = rotate(), rotate = rotate, save = save, name = name };
