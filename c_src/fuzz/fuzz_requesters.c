@@ -138,7 +138,8 @@ static int has_room(size_t bytes)
 	for (i = 0; i < model.count; i++) {
 		bytes += length_of(model.list[i].jid, model.list[i].token);
 	}
-	return model.count < model.max && (model.count == 0 || (double)bytes < (double)model.max * REQUESTERS_BYTES_EACH);
+	return model.count < model.max &&
+	       (model.count == 0 || (double)bytes < (double)model.max * (double)REQUESTERS_BYTES_EACH);
 }
 
 /* Whether one more with so many bytes may be added, once some have been forgotten. */
