@@ -22,7 +22,7 @@ enum {
 	STACKBYTES = 1536,
 };
 
-_Static_assert((int)JAT_DIGESTBYTES == (int)SIVBYTES, "a digest is a siv");
+_Static_assert(sizeof(uint8_t[SIVBYTES]) == JAT_DIGESTBYTES, "a digest is a siv");
 
 /* How many bytes of a short token's name are not 0: fewer only for specs, so that two JIDs have the same one. */
 #ifndef JAT_HASHBYTES

@@ -7,14 +7,14 @@
 #include "containers/hashtable.h"
 #include "jid.h"
 
-_Static_assert((int)REQUESTERS_SEEDBYTES == (int)HASHTABLE_SEEDBYTES, "the seed is the tables'");
+_Static_assert(sizeof(uint8_t[HASHTABLE_SEEDBYTES]) == REQUESTERS_SEEDBYTES, "the seed is the tables'");
 
 enum {
 	HASHED = sizeof(uint64_t), /* bytes of a token that are its hash */
 	TOKENS_PER_BUCKET = 2,     /* tokens are looked for less often than JIDs */
 };
 
-_Static_assert((int)HASHED <= (int)REQUESTERS_TOKEN_MIN, "a token is at least as long as its hash");
+_Static_assert(sizeof(uint64_t) <= REQUESTERS_TOKEN_MIN, "a token is at least as long as its hash");
 
 /* A bare JID with something pending, known by its hash alone, which takes less memory. */
 struct account {

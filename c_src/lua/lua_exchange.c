@@ -8,7 +8,8 @@
 #include "lua/lua_pending.h"
 
 /* The user values of its userdata: those that it was made for, which have to last as long. */
-enum { JAT = 1, BOOK, POOL, PENDING, USER_VALUES = PENDING };
+enum { JAT = 1, BOOK, POOL, PENDING };
+enum { USER_VALUES = PENDING };
 
 static const char *exchange_code(enum exchange_status status)
 {

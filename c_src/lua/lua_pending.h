@@ -13,8 +13,8 @@
 enum {
 	PENDING_KEPT = 1, /* a table of what is kept of requests */
 	PENDING_BOOK,
-	PENDING_USER_VALUES = PENDING_BOOK,
 };
+enum { PENDING_USER_VALUES = PENDING_BOOK };
 
 /* A time, which is not NaN */
 double check_time(lua_State *L, int arg);
