@@ -17,7 +17,6 @@ local RATE = 10000; -- bytes a second
 local BYTES, SECONDS = 60000, 3; -- so much takes twice as long with the limit, and hundredths of a second without it
 
 local LIMITS = [[
-modules_enabled = { "roster", "saslauth", "dialback", "admin_shell", "smacks", "announce", "shuffle", "limits" }
 limits = { c2s = { rate = "10kb/s" }, s2sin = { rate = "10kb/s" } }
 ]];
 
@@ -38,7 +37,7 @@ describe("the limit of a client", function ()
 	local server, shell;
 
 	local function start(hosts)
-		server = new_prosody { hosts = hosts or here }:start();
+		server = new_prosody { hosts = hosts or here, modules = "limits" }:start();
 		shell = admin_shell.new(server);
 	end
 
@@ -225,7 +224,7 @@ describe("the limit of another server's stream", function ()
 
 	before_each(function ()
 		local port, played_port = throwaway.free_port(), throwaway.free_port();
-		server = new_prosody { hosts = elsewhere, accounts = {}, s2s = { port = port, peer_port = played_port } };
+		server = new_prosody { hosts = elsewhere, accounts = {}, modules = "limits", s2s = { port = port, peer_port = played_port } };
 		played = new_played_server { domain = "some-domain.example", port = played_port, peer_port = port };
 		account = new_account(played, TARGET);
 	end);

@@ -347,9 +347,11 @@ end);
 describe("the metrics of one proxy", function ()
 	local server, requester, backend, receiver;
 
-	-- (global_options, statistics)
-	local function start(global_options, statistics)
-		server = new_prosody { hosts = global_options.."\n"..usual_hosts, statistics = statistics }:start();
+	-- (interval, global_options, statistics): see spec/support/prosody.lua; global_options: lines, none if nil
+	local function start(interval, global_options, statistics)
+		server = new_prosody {
+			hosts = (global_options or "").."\n"..usual_hosts, interval = interval, statistics = statistics;
+		}:start();
 		requester = service.requester(server);
 		backend = service.backend(server, "a");
 	end
@@ -382,7 +384,7 @@ describe("the metrics of one proxy", function ()
 
 	for page, paths in pairs { metrics = "", ["of/metrics"] = 'http_paths = { openmetrics = "/of/metrics" }' } do
 		it("are on the page /"..page.." as soon as they can be, though Prosody collects them once in ten minutes", function ()
-			start("statistics_interval = 600\n"..paths);
+			start(600, paths);
 			local function check(answered, pending)
 				local values = server:metrics(page);
 				assert.same({ answered, answered, pending, 1 }, {
@@ -401,7 +403,7 @@ describe("the metrics of one proxy", function ()
 	end
 
 	it("are neither lost nor told twice when the module is reloaded, unloaded and loaded, and when that is refused", function ()
-		start "statistics_interval = 600";
+		start(600);
 		local function check(answered, unloaded)
 			local values = server:metrics();
 			assert.same({ answered, answered, answered, unloaded }, {
@@ -428,7 +430,7 @@ describe("the metrics of one proxy", function ()
 		check(4, 1);
 		be_answered(1);
 		hold();
-		server:configure("statistics_interval = 600\n"..usual_hosts.."client_proxy_retries = 'many'");
+		server:configure(usual_hosts.."client_proxy_retries = 'many'");
 		server:ctl("shell", "config", "reload");
 		control "reload";
 		check(5, 2);
@@ -439,7 +441,7 @@ describe("the metrics of one proxy", function ()
 		assert(receiver:setsockname("127.0.0.1", 0));
 		receiver:settimeout(10);
 		local _, port = receiver:getsockname();
-		start(("statistics_config = { statsd_server = '127.0.0.1', statsd_port = %d }; statistics_interval = 1"):format(port), "statsd");
+		start(1, ("statistics_config = { statsd_server = '127.0.0.1', statsd_port = %d }"):format(port), "statsd");
 
 		local sums, last = {}, {};
 		local function add(line)
@@ -478,7 +480,7 @@ describe("the metrics of one proxy", function ()
 	end);
 
 	it("are in the status alone when Prosody keeps no statistics", function ()
-		start("", false);
+		start("manual", nil, false);
 		be_answered(2);
 		control "reload";
 		be_answered(1);

@@ -447,7 +447,7 @@ VirtualHost "loads-limits.example" -- which is for all streams
 			local sent, outcomes = 0, {};
 			local is_over = after(5);
 			repeat
-				for _ = 1, 4 do
+				for _ = 1, 8 do
 					sent = sent + 1;
 					requester:send(service.request("asking-"..sent));
 				end

@@ -32,7 +32,7 @@ admin_socket = DIR.."/admin.sock"
 certificates = DIR
 log = { { levels = { min = LOG_LEVEL }, to = "file", filename = DIR.."/log" } }
 statistics = STATISTICS
-statistics_interval = "manual"
+statistics_interval = INTERVAL
 interfaces = { "127.0.0.1" }
 local_interfaces = { "127.0.0.1" }
 c2s_ports = { C2S_PORT }
@@ -41,7 +41,11 @@ legacy_ssl_ports = {}
 component_ports = { COMPONENT_PORT }
 http_ports = { HTTP_PORT }
 https_ports = {}
-modules_enabled = { "roster", "saslauth", "dialback", "admin_shell", "http_openmetrics", "smacks", "announce", "shuffle" }
+local enabled = { "roster", "saslauth", "dialback", "admin_shell", "http_openmetrics", "smacks", "announce", "shuffle" }
+for name in MODULES:gmatch("%S+") do
+	enabled[#enabled + 1] = name
+end
+modules_enabled = enabled
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
@@ -84,6 +88,8 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 --          plugin_path, where mod_client_proxy is, the checkout if nil
 --          log_level, from which on things are logged, "debug" if nil
 --          statistics, which Prosody is to keep, "internal" if nil, false for none
+--          interval, in which it collects them, "manual" if nil
+--          modules, names of more modules for all hosts, with blanks between them, none if nil
 --          run_by, a command to run Prosody by, none if nil
 --          s2s, if there is to be another server: { port (this one's own), peer_port, or peer_ports, a list }
 function prosody.new(options)
@@ -95,6 +101,7 @@ function prosody.new(options)
 	self.s2s = options.s2s;
 	self.log_level = options.log_level or "debug";
 	self.statistics = options.statistics == nil and "internal" or options.statistics;
+	self.interval, self.modules = options.interval or "manual", options.modules or "";
 	self.run_by = options.run_by or "";
 	for _, account in ipairs(options.accounts or usual_accounts) do
 		write_account(self.dir.."/data", account:match("^(.*)@(.*)$"));
@@ -109,7 +116,8 @@ function prosody:configure(hosts)
 	local values = {
 		DIR = self.dir, CHECKOUT = checkout, PLUGIN_PATH = self.plugin_path,
 		C2S_PORT = self.c2s_port, COMPONENT_PORT = self.component_port, HTTP_PORT = self.http_port,
-		LOG_LEVEL = self.log_level, STATISTICS = self.statistics, S2S_PORT = s2s.port, PEER_PORTS = table.concat(peer_ports, " "),
+		LOG_LEVEL = self.log_level, STATISTICS = self.statistics, INTERVAL = self.interval, MODULES = self.modules;
+		S2S_PORT = s2s.port, PEER_PORTS = table.concat(peer_ports, " ");
 	};
 	local lines = {};
 	for name, value in pairs(values) do

@@ -48,6 +48,8 @@ function elsewhere:tell(backend, type)
 	local presence = st.presence({ from = backend.jid, to = service.proxy, type = type });
 	if not type then
 		presence:text_tag("priority", tostring(backend.priority));
+	elseif type == "unavailable" then
+		backend.drained_at = nil; -- its session is over, and with it what the operator has said of that
 	end
 	self.chaos.ledger:note(backend, type and "told "..type or "told available");
 	self.cluster:send(backend.node, presence);
