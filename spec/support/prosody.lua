@@ -41,11 +41,11 @@ legacy_ssl_ports = {}
 component_ports = { COMPONENT_PORT }
 http_ports = { HTTP_PORT }
 https_ports = {}
-local enabled = { "roster", "saslauth", "dialback", "admin_shell", "http_openmetrics", "smacks", "announce", "shuffle" }
+local modules_of_all = { "roster", "saslauth", "dialback", "admin_shell", "http_openmetrics", "smacks", "announce", "shuffle" }
 for name in MODULES:gmatch("%S+") do
-	enabled[#enabled + 1] = name
+	modules_of_all[#modules_of_all + 1] = name
 end
-modules_enabled = enabled
+modules_enabled = modules_of_all
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
