@@ -58,7 +58,7 @@ static void resolve(void *book, const struct texts *texts, size_t number)
 enum { ADD, USE, RESOLVE, EVICT, NOTHING, OPERATIONS };
 
 /* Those that are added at last are as many others, so that all of the first ones are forgotten. */
-static void time_operations(size_t count, size_t together, struct timing timings[OPERATIONS], double *bytes)
+static void time_operations(size_t count, size_t together, struct timing timings[], double *bytes)
 {
 	static const uint8_t seed[REQUESTERS_SEEDBYTES] = {1};
 	struct requesters *book = requesters_new(seed);
@@ -72,34 +72,6 @@ static void time_operations(size_t count, size_t together, struct timing timings
 	requesters_set_max(book, count);
 	timings[EVICT] = time_numbers(book, (struct numbers){count, count, 1}, add, together);
 	requesters_free(book);
-}
-
-struct figures {
-	struct timing timings[OPERATIONS];
-	double bytes;
-};
-
-static struct figures measure(size_t count)
-{
-	struct figures figures;
-	int round, i;
-
-	for (round = 0; round < ROUNDS; round++) {
-		struct timing means[OPERATIONS], singles[OPERATIONS];
-		double bytes, again;
-
-		time_operations(count, BATCH, means, &bytes);
-		time_operations(count, 1, singles, &again);
-		if (round == 0) {
-			figures.bytes = bytes; /* in later rounds, the process has that memory already */
-		}
-		for (i = 0; i < OPERATIONS; i++) {
-			struct timing timing = {means[i].total, singles[i].longest};
-
-			figures.timings[i] = round == 0 ? timing : least_timing(figures.timings[i], timing);
-		}
-	}
-	return figures;
 }
 
 static void print_titles(void)
@@ -142,7 +114,7 @@ int main(void)
 	}
 	print_titles();
 	for (count = LEAST; count <= MOST; count *= 10) {
-		figures = measure(count);
+		figures = measure(time_operations, OPERATIONS, count);
 		first = count == LEAST ? figures : first;
 		print_figures(count, &figures, &first, LEAST);
 		fflush(stdout);

@@ -105,4 +105,38 @@ static inline struct timing least_timing(struct timing a, struct timing b)
 	return (struct timing){least(a.total, b.total), least(a.longest, b.longest)};
 }
 
+enum { OPERATIONS_MAX = 6 };
+
+struct figures {
+	struct timing timings[OPERATIONS_MAX];
+	double bytes;
+};
+
+/* Times each operation with so many of what is measured, and writes how many bytes these take. */
+typedef void time_operations_of(size_t count, size_t together, struct timing timings[], double *bytes);
+
+/* The least of ROUNDS: the means with BATCH calls between two looks at the clock, the longest calls with one */
+static inline struct figures measure(time_operations_of *time_operations, int operations, size_t count)
+{
+	struct figures figures;
+	int round, i;
+
+	for (round = 0; round < ROUNDS; round++) {
+		struct timing means[OPERATIONS_MAX], singles[OPERATIONS_MAX];
+		double bytes, again;
+
+		time_operations(count, BATCH, means, &bytes);
+		time_operations(count, 1, singles, &again);
+		if (round == 0) {
+			figures.bytes = bytes; /* in later rounds, the process has that memory already */
+		}
+		for (i = 0; i < operations; i++) {
+			struct timing timing = {means[i].total, singles[i].longest};
+
+			figures.timings[i] = round == 0 ? timing : least_timing(figures.timings[i], timing);
+		}
+	}
+	return figures;
+}
+
 #endif

@@ -70,7 +70,7 @@ static const char *const names[OPERATIONS] = {"first", "add", "take", "scattered
  * Each operation that removes requests comes after one that adds them. `bytes` becomes what the first ones take, with
  * their requesters.
  */
-static void time_operations(size_t count, size_t together, struct timing timings[OPERATIONS], double *bytes)
+static void time_operations(size_t count, size_t together, struct timing timings[], double *bytes)
 {
 	static const uint8_t seed[PENDING_SEEDBYTES] = {1};
 	struct requesters *book = requesters_new(seed);
@@ -88,34 +88,6 @@ static void time_operations(size_t count, size_t together, struct timing timings
 	timings[NOTHING] = time_numbers(&both, in_order, do_nothing, together);
 	pending_free(both.pending);
 	requesters_free(book);
-}
-
-struct figures {
-	struct timing timings[OPERATIONS];
-	double bytes;
-};
-
-static struct figures measure(size_t count)
-{
-	struct figures figures;
-	int round, i;
-
-	for (round = 0; round < ROUNDS; round++) {
-		struct timing means[OPERATIONS], singles[OPERATIONS];
-		double bytes, again;
-
-		time_operations(count, BATCH, means, &bytes);
-		time_operations(count, 1, singles, &again);
-		if (round == 0) {
-			figures.bytes = bytes; /* in later rounds, the process has that memory already */
-		}
-		for (i = 0; i < OPERATIONS; i++) {
-			struct timing timing = {means[i].total, singles[i].longest};
-
-			figures.timings[i] = round == 0 ? timing : least_timing(figures.timings[i], timing);
-		}
-	}
-	return figures;
 }
 
 static void print_titles(void)
@@ -177,7 +149,7 @@ int main(void)
 	}
 	print_titles();
 	for (count = LEAST; count <= MOST; count *= 10) {
-		figures = measure(count);
+		figures = measure(time_operations, OPERATIONS, count);
 		first = count == LEAST ? figures : first;
 		print_figures(count, &figures, &first, LEAST);
 		fflush(stdout);
