@@ -68,7 +68,7 @@ typedef void operation(struct pool *pool, const char *jid, size_t number);
 static void add(struct pool *pool, const char *jid, size_t number)
 {
 	(void)number;
-	if (pool_add(pool, text(jid)) != 1) {
+	if (pool_add(pool, text(jid), (struct text){NULL, 0}) != 1) {
 		abort();
 	}
 }

@@ -10,14 +10,17 @@
 
 struct pool_backend {
 	struct hashtable_node node;
+	struct hashtable_node by_token; /* in no table if it has no token */
 	enum pool_state state;
 	int8_t format;
 	struct candidate candidate;
-	char jid[];
+	size_t token_len;
+	char texts[]; /* the JID, then the token */
 };
 
 struct pool {
 	struct hashtable by_jid;
+	struct hashtable by_token;
 	struct slots candidates; /* those of one state side by side, in the order of the states */
 	size_t counts[POOL_STATES];
 	uint64_t changes; /* how many times a backend got a state */
@@ -25,21 +28,6 @@ struct pool {
 	struct chooser chooser;
 	struct order orders[POOL_AWAY]; /* of each state in which a backend can be chosen */
 };
-
-struct pool *pool_new(const uint8_t seed[POOL_SEEDBYTES])
-{
-	struct pool *pool = calloc(1, sizeof *pool);
-
-	if (pool != NULL && hashtable_init(&pool->by_jid, seed) != 0) {
-		free(pool);
-		return NULL;
-	}
-	if (pool != NULL) {
-		pool->strategy = &strategy_random;
-		memcpy(&pool->chooser.random_state, seed + HASHTABLE_SEEDBYTES, sizeof pool->chooser.random_state);
-	}
-	return pool;
-}
 
 static struct pool_backend *backend_of(struct candidate *candidate)
 {
@@ -95,17 +83,43 @@ static void move(struct pool *pool, struct pool_backend *backend, enum pool_stat
 	}
 }
 
+/* What chooses for what belongs together */
+static const struct strategy *lasting(const struct strategy *strategy)
+{
+	return strategy->lasting != NULL ? strategy->lasting : strategy;
+}
+
+static void enter_order_of(struct pool *pool, const struct strategy *strategy, struct pool_backend *backend)
+{
+	if (strategy->enter != NULL) {
+		strategy->enter(&pool->chooser, &pool->orders[backend->state], &backend->candidate);
+	}
+}
+
 static void enter_order(struct pool *pool, struct pool_backend *backend)
 {
-	if (pool->strategy->enter != NULL && backend->state < POOL_AWAY) {
-		pool->strategy->enter(&pool->chooser, &pool->orders[backend->state], &backend->candidate);
+	if (backend->state < POOL_AWAY) {
+		enter_order_of(pool, pool->strategy, backend);
+	}
+	if (backend->state < POOL_AWAY && pool->strategy->lasting != NULL) {
+		enter_order_of(pool, pool->strategy->lasting, backend);
+	}
+}
+
+static void leave_order_of(struct pool *pool, const struct strategy *strategy, struct pool_backend *backend)
+{
+	if (strategy->leave != NULL) {
+		strategy->leave(&pool->orders[backend->state], &backend->candidate);
 	}
 }
 
 static void leave_order(struct pool *pool, struct pool_backend *backend)
 {
-	if (pool->strategy->leave != NULL && backend->state < POOL_AWAY) {
-		pool->strategy->leave(&pool->orders[backend->state], &backend->candidate);
+	if (backend->state < POOL_AWAY) {
+		leave_order_of(pool, pool->strategy, backend);
+	}
+	if (backend->state < POOL_AWAY && pool->strategy->lasting != NULL) {
+		leave_order_of(pool, pool->strategy->lasting, backend);
 	}
 }
 
@@ -138,7 +152,27 @@ static struct pool_backend *find(const struct pool *pool, struct text jid)
 	return NULL;
 }
 
-int pool_add(struct pool *pool, struct text jid)
+static struct pool_backend *new_backend(const struct pool *pool, struct text jid, struct text token)
+{
+	struct pool_backend *backend = malloc(sizeof *backend + jid.length + token.length);
+
+	if (backend == NULL) {
+		return NULL;
+	}
+	memcpy(backend->texts, jid.bytes, jid.length);
+	if (token.length > 0) {
+		memcpy(backend->texts + jid.length, token.bytes, token.length);
+	}
+	backend->token_len = token.length;
+	backend->candidate = (struct candidate){.jid = {backend->texts, jid.length}};
+	backend->state = POOL_STATES - 1;
+	backend->format = POOL_NO_FORMAT;
+	backend->node.hash = hashtable_hash(&pool->by_jid, jid);
+	backend->by_token.hash = hashtable_hash(&pool->by_token, token);
+	return backend;
+}
+
+int pool_add(struct pool *pool, struct text jid, struct text token)
 {
 	size_t count = pool_count(pool);
 	struct pool_backend *backend;
@@ -149,19 +183,17 @@ int pool_add(struct pool *pool, struct text jid)
 	if (slots_reserve(&pool->candidates, count + 1) != 0) {
 		return -1;
 	}
-	backend = malloc(sizeof *backend + jid.length);
+	backend = new_backend(pool, jid, token);
 	if (backend == NULL) {
 		return -1;
 	}
-	memcpy(backend->jid, jid.bytes, jid.length);
-	backend->candidate = (struct candidate){.jid = {backend->jid, jid.length}};
-	backend->state = POOL_STATES - 1;
-	backend->format = POOL_NO_FORMAT;
 	pool->counts[backend->state]++;
 	place(pool, count, backend);
 	set_state(pool, backend, POOL_READY);
-	backend->node.hash = hashtable_hash(&pool->by_jid, jid);
 	hashtable_add(&pool->by_jid, &backend->node);
+	if (token.length > 0) {
+		hashtable_add(&pool->by_token, &backend->by_token);
+	}
 	return 1;
 }
 
@@ -174,6 +206,9 @@ static void take_out(struct pool *pool, struct pool_backend *backend)
 	swap(pool, backend->candidate.position, last);
 	pool->counts[backend->state]--;
 	hashtable_remove(&pool->by_jid, &backend->node);
+	if (backend->token_len > 0) {
+		hashtable_remove(&pool->by_token, &backend->by_token);
+	}
 	slots_trim(&pool->candidates, last);
 	free(backend);
 }
@@ -193,6 +228,7 @@ void pool_free(struct pool *pool)
 	}
 	slots_free(&pool->candidates);
 	hashtable_free(&pool->by_jid);
+	hashtable_free(&pool->by_token);
 	sodium_memzero(pool, sizeof *pool);
 	free(pool);
 }
@@ -242,7 +278,7 @@ int pool_set_format(struct pool *pool, struct text jid, int8_t format)
 	return 1;
 }
 
-static int prepare_orders(struct pool *pool, const struct strategy *strategy)
+static int prepare_orders_of(struct pool *pool, const struct strategy *strategy)
 {
 	enum pool_state state;
 
@@ -252,6 +288,28 @@ static int prepare_orders(struct pool *pool, const struct strategy *strategy)
 		}
 	}
 	return 0;
+}
+
+static int prepare_orders(struct pool *pool, const struct strategy *strategy)
+{
+	return prepare_orders_of(pool, strategy) == 0 && prepare_orders_of(pool, lasting(strategy)) == 0 ? 0 : -1;
+}
+
+struct pool *pool_new(const uint8_t seed[POOL_SEEDBYTES])
+{
+	struct pool *pool = calloc(1, sizeof *pool);
+
+	if (pool == NULL) {
+		return NULL;
+	}
+	if (hashtable_init(&pool->by_jid, seed) != 0 || hashtable_init(&pool->by_token, seed) != 0 ||
+	    prepare_orders(pool, &strategy_random) != 0) {
+		pool_free(pool);
+		return NULL;
+	}
+	pool->strategy = &strategy_random;
+	memcpy(&pool->chooser.random_state, seed + HASHTABLE_SEEDBYTES, sizeof pool->chooser.random_state);
+	return pool;
 }
 
 static void for_each(struct pool *pool, void (*call)(struct pool *, struct pool_backend *))
@@ -295,9 +353,29 @@ const struct pool_backend *pool_find(const struct pool *pool, struct text jid)
 	return find(pool, jid);
 }
 
+const struct pool_backend *pool_resolve(const struct pool *pool, struct text token)
+{
+	struct hashtable_node *node = hashtable_find(&pool->by_token, hashtable_hash(&pool->by_token, token));
+
+	for (; node != NULL; node = hashtable_next(node)) {
+		const struct pool_backend *backend =
+			(void *)((char *)node - offsetof(struct pool_backend, by_token));
+
+		if (text_is_equal(token, pool_token(backend))) {
+			return backend;
+		}
+	}
+	return NULL;
+}
+
 struct text pool_jid(const struct pool_backend *backend)
 {
 	return backend->candidate.jid;
+}
+
+struct text pool_token(const struct pool_backend *backend)
+{
+	return (struct text){backend->texts + backend->candidate.jid.length, backend->token_len};
 }
 
 int8_t pool_format(const struct pool_backend *backend)
@@ -320,9 +398,9 @@ int pool_is_ready(const struct pool *pool)
 	return start_of(pool, POOL_SUSPENDED) > 0;
 }
 
-/* Chooses among the backends of a state, but for `excepted`; NULL if there is none. */
-static struct pool_backend *pick_of(struct pool *pool, enum pool_state state, struct pool_backend *excepted,
-                                    const struct request *request)
+/* Chooses by `strategy` among the backends of a state, but for `excepted`; NULL if there is none. */
+static struct pool_backend *pick_of(struct pool *pool, const struct strategy *strategy, enum pool_state state,
+                                    struct pool_backend *excepted, const struct request *request)
 {
 	struct choices choices = {
 		.candidates = &pool->candidates,
@@ -335,7 +413,7 @@ static struct pool_backend *pick_of(struct pool *pool, enum pool_state state, st
 	if (choices_count(&choices) == 0) {
 		return NULL;
 	}
-	return backend_of(pool->strategy->pick(&pool->chooser, &choices, request));
+	return backend_of(strategy->pick(&pool->chooser, &choices, request));
 }
 
 static struct pool_backend *find_optional(const struct pool *pool, struct text jid)
@@ -343,7 +421,8 @@ static struct pool_backend *find_optional(const struct pool *pool, struct text j
 	return jid.bytes == NULL ? NULL : find(pool, jid);
 }
 
-const struct pool_backend *pool_pick(struct pool *pool, const struct request *request, struct text avoided)
+static const struct pool_backend *pick(struct pool *pool, const struct strategy *strategy,
+                                       const struct request *request, struct text avoided)
 {
 	struct pool_backend *requester = find_optional(pool, request->requester);
 	struct pool_backend *other = find_optional(pool, avoided);
@@ -351,7 +430,17 @@ const struct pool_backend *pool_pick(struct pool *pool, const struct request *re
 	enum pool_state state;
 
 	for (state = POOL_READY; state < POOL_AWAY && picked == NULL; state++) {
-		picked = pick_of(pool, state, excepted, request);
+		picked = pick_of(pool, strategy, state, excepted, request);
 	}
 	return picked == requester ? NULL : picked;
+}
+
+const struct pool_backend *pool_pick(struct pool *pool, const struct request *request, struct text avoided)
+{
+	return pick(pool, pool->strategy, request, avoided);
+}
+
+const struct pool_backend *pool_pick_lasting(struct pool *pool, const struct request *request)
+{
+	return pick(pool, lasting(pool->strategy), request, (struct text){NULL, 0});
 }

@@ -1,6 +1,7 @@
 /*
  * The pool: the set of backends and their states. It knows which of them there are to
- * choose among; the choice is a strategy's: see strategies/strategy.h.
+ * choose among; the choice is a strategy's: see strategies/strategy.h. It also finds a
+ * backend by its token, by which those know it who are not to see its JID.
  *
  * Every call is O(1) (expected), but for pool_free and pool_set_strategy, which go
  * through all backends, and for what a strategy takes longer for, O(log n) at most.
@@ -46,8 +47,9 @@ void pool_free(struct pool *pool);
 /*
  * 1 if `jid` (copied) is a backend now, a ready one with priority 0, and was none
  * before; 0 if it was one already, which stays as it is; -1 if there is no memory.
+ * `token` (copied) is any text that no other backend has for its token, or an empty one, or no text: it has none then.
  */
-int pool_add(struct pool *pool, struct text jid);
+int pool_add(struct pool *pool, struct text jid, struct text token);
 
 /* 1 if `jid` was a backend, 0 if not; it is none now. */
 int pool_remove(struct pool *pool, struct text jid);
@@ -84,8 +86,14 @@ enum pool_state pool_state(const struct pool *pool, struct text jid);
 /* The backend `jid`, or NULL; valid until it is removed, as are its JID and what else is asked of it below. */
 const struct pool_backend *pool_find(const struct pool *pool, struct text jid);
 
+/* The backend with that token, or NULL; valid likewise. */
+const struct pool_backend *pool_resolve(const struct pool *pool, struct text token);
+
 /* The JID of a backend */
 struct text pool_jid(const struct pool_backend *backend);
+
+/* The token of a backend, or an empty text */
+struct text pool_token(const struct pool_backend *backend);
 
 /* The format of a backend, or POOL_NO_FORMAT */
 int8_t pool_format(const struct pool_backend *backend);
@@ -111,5 +119,12 @@ int pool_is_ready(const struct pool *pool);
  * Should the choice then fall on the requester, NULL is returned.
  */
 const struct pool_backend *pool_pick(struct pool *pool, const struct request *request, struct text avoided);
+
+/*
+ * Likewise for what belongs together, a conversation for example: chosen by what the strategy has for that, see
+ * `lasting` in strategies/strategy.h. It is the same one again as long as it is ready, and no other one comes to which
+ * it falls.
+ */
+const struct pool_backend *pool_pick_lasting(struct pool *pool, const struct request *request);
 
 #endif

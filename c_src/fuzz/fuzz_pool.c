@@ -277,7 +277,7 @@ static void add(unsigned number)
 	struct text jid = text_of(number);
 	int is_new = state_of(number) == POOL_STATES;
 
-	assert(pool_add(pool, jid) == is_new);
+	assert(pool_add(pool, jid, (struct text){NULL, 0}) == is_new);
 	free_text(jid);
 	if (is_new) {
 		model.backends[number].priority = 0;

@@ -29,12 +29,20 @@ static int l_pool_gc(lua_State *L)
 	return 0;
 }
 
-/* pool:add(jid) -> true | false | nil, "no-memory": false if it was a backend already */
+/*
+ * pool:add(jid[, token]) -> true | false | nil, "no-memory" | "taken"
+ * false: it was a backend already; "taken": another one has that token
+ */
 static int l_pool_add(lua_State *L)
 {
 	struct pool *pool = check_object(L, POOL_TYPE);
-	int added = pool_add(pool, check_text(L, 2));
+	struct text jid = check_text(L, 2), token = opt_text(L, 3);
+	int added;
 
+	if (token.length > 0 && pool_find(pool, jid) == NULL && pool_resolve(pool, token) != NULL) {
+		return fail(L, "taken");
+	}
+	added = pool_add(pool, jid, token);
 	if (added < 0) {
 		return no_memory(L);
 	}
@@ -75,6 +83,24 @@ static int l_pool_state(lua_State *L)
 
 	lua_pushstring(L, pool_states[pool_state(pool, jid)]); /* of NULL: nil */
 	return 1;
+}
+
+/* pool:token(jid) -> token | nil if it is no backend; "" if it has none */
+static int l_pool_token(lua_State *L)
+{
+	const struct pool *pool = check_object(L, POOL_TYPE);
+	const struct pool_backend *backend = pool_find(pool, check_text(L, 2));
+
+	return push_text(L, backend == NULL ? (struct text){NULL, 0} : pool_token(backend));
+}
+
+/* pool:resolve(token) -> jid | nil */
+static int l_pool_resolve(lua_State *L)
+{
+	const struct pool *pool = check_object(L, POOL_TYPE);
+	const struct pool_backend *backend = pool_resolve(pool, check_text(L, 2));
+
+	return push_text(L, backend == NULL ? (struct text){NULL, 0} : pool_jid(backend));
 }
 
 /*
@@ -176,6 +202,20 @@ static int l_pool_pick(lua_State *L)
 	return push_text(L, backend == NULL ? (struct text){NULL, 0} : pool_jid(backend));
 }
 
+/*
+ * pool:pick_lasting(requester, service) -> jid | nil
+ * Likewise for what belongs together, as a conversation does: the same backend again, as long as it is ready and no
+ * other one comes to which it falls.
+ */
+static int l_pool_pick_lasting(lua_State *L)
+{
+	struct pool *pool = check_object(L, POOL_TYPE);
+	struct request request = {.requester = check_text(L, 2), .service = check_text(L, 3)};
+	const struct pool_backend *backend = pool_pick_lasting(pool, &request);
+
+	return push_text(L, backend == NULL ? (struct text){NULL, 0} : pool_jid(backend));
+}
+
 /* #pool -> integer: how many backends there are */
 static int l_pool_len(lua_State *L)
 {
@@ -197,6 +237,9 @@ static const luaL_Reg pool_methods[] = {
 	{"serves", l_pool_serves},
 	{"is_ready", l_pool_is_ready},
 	{"pick", l_pool_pick},
+	{"pick_lasting", l_pool_pick_lasting},
+	{"token", l_pool_token},
+	{"resolve", l_pool_resolve},
 	{NULL, NULL},
 };
 

@@ -21,4 +21,9 @@ static struct candidate *pick(struct chooser *chooser, const struct choices *cho
 	return load_of(request, other) < load_of(request, candidate) ? other : candidate;
 }
 
-const struct strategy strategy_least_pending = {.name = "least_pending", .needs_load = 1, .pick = pick};
+const struct strategy strategy_least_pending = {
+	.name = "least_pending",
+	.needs_load = 1,
+	.lasting = &strategy_sender,
+	.pick = pick,
+};

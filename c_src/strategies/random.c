@@ -9,4 +9,4 @@ static struct candidate *pick(struct chooser *chooser, const struct choices *cho
 	return choices_at(choices, splitmix64_below(&chooser->random_state, choices_count(choices)));
 }
 
-const struct strategy strategy_random = {.name = "random", .pick = pick};
+const struct strategy strategy_random = {.name = "random", .lasting = &strategy_sender, .pick = pick};

@@ -70,6 +70,7 @@ static struct candidate *pick(struct chooser *chooser, const struct choices *cho
 
 const struct strategy strategy_round_robin = {
 	.name = "round_robin",
+	.lasting = &strategy_sender,
 	.prepare = prepare,
 	.enter = enter,
 	.leave = leave,

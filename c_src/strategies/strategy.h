@@ -40,8 +40,8 @@ struct candidate {
 	union {             /* its place in the order that the strategy in use keeps, while it is in one */
 		struct turn turn;
 		struct tree_node rank;
-		struct ring_member points;
 	};
+	struct ring_member points; /* likewise, apart from these, as two strategies can be in use: see `lasting` */
 };
 
 /* What a strategy keeps of the candidates of one state. Only what belongs to the strategy in use is in use. */
@@ -81,6 +81,12 @@ struct request {
 struct strategy {
 	const char *name; /* as an operator writes it */
 	int needs_load;   /* whether a request has to have a `load` */
+	/*
+	 * The strategy that chooses for what belongs together, and has to come to the same candidate time and again: a
+	 * conversation, an exchange of several stages. NULL: this one, as it always comes to the same. Otherwise the
+	 * two use different parts of candidates and orders.
+	 */
+	const struct strategy *lasting;
 	/*
 	 * Makes the order ready for use by this strategy, before it takes another one's place: what the order has
 	 * for the other one stays as it is. 0, or -1 if there is no memory.
