@@ -127,7 +127,7 @@ static enum exchange_status write_token(const struct exchange *exchange, const s
 	enum jat_status status = JAT_OK;
 
 	if (name_len > 0) {
-		*token_len = jat_write_name(name, name_len, token);
+		*token_len = jat_write_name(JAT_REQUESTER, name, name_len, token);
 	} else {
 		status = jat_encode(exchange->jat, format, JAT_REQUESTER, requester_jid(requester), token, token_len);
 	}
@@ -151,6 +151,41 @@ static enum exchange_status write_address(const struct exchange *exchange, const
 	return status;
 }
 
+/* Writes the token by which a backend is to be known, and its length, 0 if it can have none. */
+static void make_backend_token(const struct exchange *exchange, struct text jid, char token[JAT_TOKEN_MAX],
+                               size_t *token_len)
+{
+	uint8_t name[JAT_NAME_MAX];
+	size_t name_len;
+
+	*token_len = 0;
+	if (jat_name(exchange->jat, JAT_SHORT, JAT_BACKEND, jid, name, &name_len) != JAT_OK) {
+		return;
+	}
+	*token_len = jat_write_name(JAT_BACKEND, name, name_len, token);
+	if (pool_resolve(exchange->pool, (struct text){token, *token_len}) != NULL) {
+		jat_digest(exchange->jat, JAT_BACKEND, jid, name);
+		*token_len = jat_write_name(JAT_BACKEND, name, JAT_DIGESTBYTES, token);
+	}
+}
+
+int exchange_admit(struct exchange *exchange, struct text jid)
+{
+	char token[JAT_TOKEN_MAX];
+	size_t token_len;
+
+	if (pool_find(exchange->pool, jid) != NULL) {
+		return 0;
+	}
+	make_backend_token(exchange, jid, token, &token_len);
+	return pool_add(exchange->pool, jid, (struct text){token, token_len});
+}
+
+const struct pool_backend *exchange_backend(const struct exchange *exchange, struct text resource)
+{
+	return pool_resolve(exchange->pool, resource);
+}
+
 static size_t count_pending(void *pending, struct text jid)
 {
 	return pending_count_of(pending, jid);
@@ -162,6 +197,9 @@ static const struct pool_backend *choose(const struct exchange *exchange, const 
 
 	if (request->backend.bytes != NULL) {
 		return pool_find(exchange->pool, request->backend);
+	}
+	if (request->is_lasting) {
+		return pool_pick_lasting(exchange->pool, &wanted);
 	}
 	return pool_pick(exchange->pool, &wanted, request->avoided);
 }
@@ -181,6 +219,23 @@ enum exchange_status exchange_prepare(struct exchange *exchange, const struct ex
 	}
 	sent->backend = pool_jid(backend);
 	return write_address(exchange, sent->requester, request->service, format_of(exchange, backend), sent);
+}
+
+enum exchange_status exchange_address(struct exchange *exchange, const struct exchange_request *request,
+                                      struct exchange_sent *sent)
+{
+	struct exchange_request lasting = {
+		.requester = request->requester,
+		.service = request->service,
+		.backend = request->backend,
+		.is_lasting = 1,
+	};
+	enum exchange_status status = exchange_prepare(exchange, &lasting, sent);
+
+	if (status == EXCHANGE_OK) {
+		requesters_use(exchange->book, sent->requester);
+	}
+	return status;
 }
 
 enum exchange_status exchange_record(struct exchange *exchange, const struct exchange_request *request,
@@ -255,5 +310,38 @@ enum jat_status exchange_resolve(const struct exchange *exchange, struct text se
 	}
 	*jid_len = requester_jid(requester).length;
 	memcpy(jid, requester_jid(requester).bytes, *jid_len);
+	return JAT_OK;
+}
+
+/* Whether a resource that says this to a backend may be a plain token */
+static int may_be_plain(const struct exchange *exchange, struct text sender, struct text resource,
+                        enum jat_status status)
+{
+	return (status == JAT_PLAIN_TOKEN || status == JAT_BAD_TOKEN) && resource.length <= JAT_TOKEN_MAX &&
+	       format_of(exchange, pool_find(exchange->pool, sender)) == JAT_PLAIN;
+}
+
+enum jat_status exchange_reach(struct exchange *exchange, struct text sender, struct text resource,
+                               char jid[JAT_JID_MAX], size_t *jid_len)
+{
+	enum jat_status status = exchange_resolve(exchange, sender, resource, jid, jid_len);
+	struct requester *requester = NULL;
+
+	if (may_be_plain(exchange, sender, resource, status)) {
+		requester = requesters_find_either(exchange->book, resource);
+		if (requester == NULL) {
+			return status;
+		}
+		*jid_len = resource.length;
+		memcpy(jid, resource.bytes, *jid_len);
+	} else if (status != JAT_OK) {
+		return status;
+	}
+	if (requester == NULL) {
+		requester = requesters_find_either(exchange->book, (struct text){jid, *jid_len});
+	}
+	if (requester != NULL || add_requester(exchange, (struct text){jid, *jid_len}, &requester) == EXCHANGE_OK) {
+		requesters_use(exchange->book, requester);
+	}
 	return JAT_OK;
 }

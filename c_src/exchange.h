@@ -3,6 +3,9 @@
  * backend, the codec writes the address that this one sees, and the table of what is pending
  * records it. What the answer does is counted here, with the time that it took.
  *
+ * It also says to whom a message, or anything else that is not recorded, is to be sent and from which address, whom
+ * a backend writes to, and by which token a backend is known to requesters.
+ *
  * sodium_init() must have succeeded before any of this is called.
  */
 #ifndef EXCHANGE_H
@@ -49,6 +52,7 @@ struct exchange_request {
 	int32_t kept;
 	struct text backend; /* the one that it is for, or no text: one is chosen */
 	struct text avoided; /* none if not: the one that exchange_record has found a conflict at */
+	int is_lasting;      /* whether the choice is that for what belongs together; then none is avoided */
 };
 
 /* What is to be sent. */
@@ -83,6 +87,23 @@ void exchange_use(struct exchange *exchange, const struct jat *jat, struct pool 
 void exchange_free(struct exchange *exchange);
 
 /*
+ * Makes `jid` a backend of the pool, with a token that no other one there has. 1, 0 or -1 as pool_add says. A JID that
+ * no codec takes has none.
+ */
+int exchange_admit(struct exchange *exchange, struct text jid);
+
+/* The backend that a resource stands for by its token, or NULL; valid until it is removed from the pool. */
+const struct pool_backend *exchange_backend(const struct exchange *exchange, struct text resource);
+
+/*
+ * Says to whom what is not recorded is to be sent, and from which address: as exchange_prepare, of `request` only
+ * the requester, the service and the backend count, and the choice is that for what belongs together. The requester
+ * has been used.
+ */
+enum exchange_status exchange_address(struct exchange *exchange, const struct exchange_request *request,
+                                      struct exchange_sent *sent);
+
+/*
  * Says to whom a request is to be sent, and from which address. Only the book can have changed, by a requester
  * more and idle ones less. EXCHANGE_NO_BACKEND becomes EXCHANGE_CONFLICT where one is avoided.
  */
@@ -115,5 +136,13 @@ const struct exchange_counts *exchange_counts(const struct exchange *exchange);
  */
 enum jat_status exchange_resolve(const struct exchange *exchange, struct text sender, struct text resource,
                                  char jid[JAT_JID_MAX], size_t *jid_len);
+
+/*
+ * Whom a backend, `sender`, reaches at a resource: as exchange_resolve says, but that a plain token, too, stands for
+ * somebody in the book or else for nobody. Whoever it is has been used, and is in the book from now on, unless
+ * there is no room or no memory for that.
+ */
+enum jat_status exchange_reach(struct exchange *exchange, struct text sender, struct text resource,
+                               char jid[JAT_JID_MAX], size_t *jid_len);
 
 #endif

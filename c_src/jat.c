@@ -201,9 +201,20 @@ size_t jat_read_name(struct text token, enum jat_format format, uint8_t name[JAT
 	return read_name(token, 'd', name, JAT_DIGESTBYTES) ? JAT_DIGESTBYTES : 0;
 }
 
-size_t jat_write_name(const uint8_t *name, size_t name_len, char token[JAT_TOKEN_MAX])
+int jat_is_backend_token(struct text token)
 {
-	token[0] = name_len == JAT_SHORTBYTES ? 'q' : 'd';
+	uint8_t name[JAT_NAME_MAX];
+
+	return read_name(token, 'b', name, JAT_SHORTBYTES) || read_name(token, 'b', name, JAT_DIGESTBYTES);
+}
+
+size_t jat_write_name(enum jat_kind kind, const uint8_t *name, size_t name_len, char token[JAT_TOKEN_MAX])
+{
+	if (kind == JAT_BACKEND) {
+		token[0] = 'b';
+	} else {
+		token[0] = name_len == JAT_SHORTBYTES ? 'q' : 'd';
+	}
 	return 1 + write_base64url(name, name_len, token + 1);
 }
 
@@ -298,7 +309,7 @@ static size_t write_token(const struct jat *jat, enum jat_format format, enum ja
 	size_t name_len = compute_name(jat, format, kind, jid, name);
 
 	if (name_len > 0) {
-		return jat_write_name(name, name_len, token);
+		return jat_write_name(kind, name, name_len, token);
 	}
 	switch (format) {
 	case JAT_SEALED:

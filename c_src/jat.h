@@ -11,6 +11,7 @@
  *     signed   JID || "#" || base64url( tag(16) )
  *     plain    JID
  *     digest   "d" || base64url( siv(24) )
+ *     backend  "b" || base64url( pseudonym(9) ), where two share that "b" || base64url( siv(24) )
  *
  *     P      = kind(1) || JID, padded to a multiple of 32 bytes as in ISO/IEC 7816-4
  *     siv    = BLAKE2b-192(k_mac, proxy host || 0x00 || P)
@@ -25,7 +26,10 @@
  * and whoever hands them out has to see to it that a second requester with the same one gets
  * a digest.
  *
- * Nobody without the key can make a short, a sealed or a signed token, or read a short or a
+ * A backend's token stands for a backend, and is the same in every format. Whoever hands these out has to
+ * see to it that no two backends share one, likewise.
+ *
+ * Nobody without the key can make a backend's, a short, a sealed or a signed token, or read a short or a
  * sealed one (the construction of these is a SIV one). A plain token can be made by anybody.
  *
  * A JID gets a digest where its token would be too long or have other bytes
@@ -63,6 +67,7 @@ enum jat_format {
 /* What a token stands for. */
 enum jat_kind {
 	JAT_REQUESTER = 1,
+	JAT_BACKEND = 2, /* only in names */
 };
 
 enum jat_status {
@@ -118,10 +123,13 @@ enum jat_status jat_name(const struct jat *jat, enum jat_format format, enum jat
 enum jat_status jat_digest(const struct jat *jat, enum jat_kind kind, struct text jid, uint8_t name[JAT_DIGESTBYTES]);
 
 /* Writes the token that consists of such a name, of JAT_SHORTBYTES or JAT_DIGESTBYTES, and returns its length. */
-size_t jat_write_name(const uint8_t *name, size_t name_len, char token[JAT_TOKEN_MAX]);
+size_t jat_write_name(enum jat_kind kind, const uint8_t *name, size_t name_len, char token[JAT_TOKEN_MAX]);
+
+/* Whether it is a backend's token by its form, whoever made it. */
+int jat_is_backend_token(struct text token);
 
 /*
- * Writes the name that a short token or a digest consists of, and returns how many bytes that has; 0
+ * Writes the name that a requester's short token or digest consists of, and returns how many bytes that has; 0
  * if `token` is neither. Only digests are looked for unless `format` is JAT_SHORT.
  */
 size_t jat_read_name(struct text token, enum jat_format format, uint8_t name[JAT_NAME_MAX]);

@@ -358,8 +358,7 @@ const struct pool_backend *pool_resolve(const struct pool *pool, struct text tok
 	struct hashtable_node *node = hashtable_find(&pool->by_token, hashtable_hash(&pool->by_token, token));
 
 	for (; node != NULL; node = hashtable_next(node)) {
-		const struct pool_backend *backend =
-			(void *)((char *)node - offsetof(struct pool_backend, by_token));
+		const struct pool_backend *backend = (void *)((char *)node - offsetof(struct pool_backend, by_token));
 
 		if (text_is_equal(token, pool_token(backend))) {
 			return backend;

@@ -60,6 +60,7 @@ struct requesters {
 	size_t max;
 	size_t text_bytes;   /* of all JIDs and tokens */
 	uint16_t generation; /* after 65536 of them, they begin anew, and who was not forgotten since then is found again */
+	int counts_each;     /* whether accounts are those of whole JIDs */
 };
 
 static struct requester *requester_by_jid(struct hashtable_node *node)
@@ -161,6 +162,11 @@ void requesters_set_max(struct requesters *book, size_t max)
 	book->max = max;
 }
 
+void requesters_count_each(struct requesters *book)
+{
+	book->counts_each = 1;
+}
+
 void requesters_new_generation(struct requesters *book)
 {
 	book->generation++;
@@ -200,7 +206,8 @@ static uint16_t age_of(const struct requesters *book, const struct requester *re
 	return (uint16_t)(book->generation - requester->generation);
 }
 
-struct requester *requesters_find(const struct requesters *book, struct text jid)
+/* The requester with that JID and at most that age that was added last, or NULL */
+static struct requester *find(const struct requesters *book, struct text jid, uint16_t age)
 {
 	uint64_t hash = hashtable_hash(&book->by_jid, jid);
 	struct hashtable_node *node = hashtable_find(&book->by_jid, hash);
@@ -208,11 +215,21 @@ struct requester *requesters_find(const struct requesters *book, struct text jid
 	for (; node != NULL; node = hashtable_next(node)) {
 		struct requester *requester = requester_by_jid(node);
 
-		if (age_of(book, requester) == 0 && text_is_equal(jid, requester_jid(requester))) {
+		if (age_of(book, requester) <= age && text_is_equal(jid, requester_jid(requester))) {
 			return requester;
 		}
 	}
 	return NULL;
+}
+
+struct requester *requesters_find(const struct requesters *book, struct text jid)
+{
+	return find(book, jid, 0);
+}
+
+struct requester *requesters_find_either(const struct requesters *book, struct text jid)
+{
+	return find(book, jid, 1);
 }
 
 /* For a requester whose token has the same hash */
@@ -254,6 +271,14 @@ static void leave_idle(struct requester *requester)
 {
 	requester->idle.previous->next = requester->idle.next;
 	requester->idle.next->previous = requester->idle.previous;
+}
+
+void requesters_use(struct requesters *book, struct requester *requester)
+{
+	if (!requester->is_held) {
+		leave_idle(requester);
+		join_idle(book, requester);
+	}
 }
 
 static void forget(struct requesters *book, struct requester *requester)
@@ -357,7 +382,9 @@ enum requesters_status requesters_add(struct requesters *book, struct text jid, 
 static uint64_t hash_bare(struct requesters *book, const struct requester *requester)
 {
 	if (book->hashed != requester) {
-		book->hash_of_bare = hashtable_hash(&book->accounts, jid_bare(requester_jid(requester)));
+		struct text jid = requester_jid(requester);
+
+		book->hash_of_bare = hashtable_hash(&book->accounts, book->counts_each ? jid : jid_bare(jid));
 		book->hashed = requester;
 	}
 	return book->hash_of_bare;

@@ -4,8 +4,9 @@
  *
  * There are at most as many as requesters_set_max says, and their JIDs and tokens have at most
  * REQUESTERS_BYTES_EACH times as many bytes: a stranger can make up JIDs of 3 kB. For a new one, whoever has
- * been idle for the longest is forgotten. Idle is who has nothing pending, since it was added or since the last thing
- * that it had pending has ended; to be found does not make it less idle. Nobody is forgotten who has something pending.
+ * been idle for the longest is forgotten. Idle is who has nothing pending, since it was added or used, or since the
+ * last thing that it had pending has ended; to be found does not make it less idle. Nobody is forgotten who has
+ * something pending.
  *
  * Tokens are made under a key, and keys have generations (see jat.h). A requester belongs to the
  * generation in which it was added. From requesters_new_generation on, those of before are not found by
@@ -66,11 +67,20 @@ void requesters_free(struct requesters *book);
  */
 void requesters_set_max(struct requesters *book, size_t max);
 
+/*
+ * What is said of bare JIDs here holds for whole ones from now on. To be called before the first requesters_add or not
+ * at all.
+ */
+void requesters_count_each(struct requesters *book);
+
 /* See above. */
 void requesters_new_generation(struct requesters *book);
 
 /* The requester of this generation with that JID, or NULL. */
 struct requester *requesters_find(const struct requesters *book, struct text jid);
+
+/* A requester of this or the last generation with that JID, or NULL. */
+struct requester *requesters_find_either(const struct requesters *book, struct text jid);
 
 /* The requester of this or the last generation with that token (of any length), or NULL. */
 struct requester *requesters_resolve(const struct requesters *book, struct text token);
@@ -86,6 +96,9 @@ struct requester *requesters_resolve(const struct requesters *book, struct text 
  */
 enum requesters_status requesters_add(struct requesters *book, struct text jid, struct text token,
                                       struct requester **added);
+
+/* If it is idle, it has been so since now. */
+void requesters_use(struct requesters *book, struct requester *requester);
 
 /* Its JID, valid as long as it is. */
 struct text requester_jid(const struct requester *requester);

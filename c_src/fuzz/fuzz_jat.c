@@ -361,7 +361,7 @@ static void expect_name(const struct made *one)
 	}
 	assert(read_len == name_len && memcmp(read, name, name_len) == 0);
 	if (name_len > 0) {
-		written.len = jat_write_name(name, name_len, written.bytes);
+		written.len = jat_write_name(JAT_REQUESTER, name, name_len, written.bytes);
 		assert(is_same_token(&written, &one->token));
 	}
 }

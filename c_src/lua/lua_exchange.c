@@ -198,6 +198,67 @@ static int l_exchange_settle(lua_State *L)
 	return 3;
 }
 
+/*
+ * exchange:admit(backend) -> true | false | nil, "no-memory"
+ * The JID is a backend in the pool from now on, with a token by which requesters know it: see pool:token(). false: it
+ * was one already, and keeps its token.
+ */
+static int l_exchange_admit(lua_State *L)
+{
+	struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
+	int added = exchange_admit(exchange, check_text(L, 2));
+
+	if (added < 0) {
+		return no_memory(L);
+	}
+	lua_pushboolean(L, added);
+	return 1;
+}
+
+/*
+ * exchange:backend(resource) -> backend | nil, boolean
+ * The JID of the backend whose token that is. Otherwise, whether it looks like the token of one.
+ */
+static int l_exchange_backend(lua_State *L)
+{
+	const struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
+	struct text resource = check_text(L, 2);
+	const struct pool_backend *backend = exchange_backend(exchange, resource);
+
+	if (backend != NULL) {
+		return push_text(L, pool_jid(backend));
+	}
+	lua_pushnil(L);
+	lua_pushboolean(L, jat_is_backend_token(resource));
+	return 2;
+}
+
+/*
+ * exchange:address(requester, service[, backend])
+ *     -> backend, address | nil, "no-backend" | "bad-address" | "full" | "no-memory"
+ * What `requester` has sent to the address `service`, and what is not recorded (a message), is to be sent to the JID
+ * `backend` from `address`. backend: a JID, to have that backend and no other; nil: the one that is chosen for what
+ * belongs together. The requester has been used.
+ */
+static int l_exchange_address(lua_State *L)
+{
+	struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
+	struct exchange_request request = {
+		.requester = check_text(L, 2),
+		.service = check_text(L, 3),
+		.backend = opt_text(L, 4),
+	};
+	struct exchange_sent sent;
+	enum exchange_status status = exchange_address(exchange, &request, &sent);
+
+	if (status != EXCHANGE_OK) {
+		return fail(L, exchange_code(status));
+	}
+	push_text(L, sent.backend); /* copied before anything else can run */
+	lua_pushlstring(L, sent.address, sent.address_len);
+	return 2;
+}
+
 /* exchange:count_error(seconds): a request that took so long was answered by an error */
 static int l_exchange_count_error(lua_State *L)
 {
@@ -244,11 +305,33 @@ static int l_exchange_resolve(lua_State *L)
 	return 1;
 }
 
+/*
+ * exchange:reach(backend, resource) -> jid | nil, reason: whom a backend writes to, as resolve() says, but that a plain
+ * token stands for somebody in the book, or for nobody. Whoever it is has been used.
+ */
+static int l_exchange_reach(lua_State *L)
+{
+	struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
+	char jid[JAT_JID_MAX];
+	size_t jid_len;
+	enum jat_status status = exchange_reach(exchange, check_text(L, 2), check_text(L, 3), jid, &jid_len);
+
+	if (status != JAT_OK) {
+		return fail(L, jat_code(status));
+	}
+	lua_pushlstring(L, jid, jid_len);
+	return 1;
+}
+
 /* One method a line: */
 /* clang-format off */
 
 static const luaL_Reg exchange_methods[] = {
 	{"use", l_exchange_use},
+	{"admit", l_exchange_admit},
+	{"backend", l_exchange_backend},
+	{"address", l_exchange_address},
+	{"reach", l_exchange_reach},
 	{"dispatch", l_exchange_dispatch},
 	{"settle", l_exchange_settle},
 	{"count_error", l_exchange_count_error},

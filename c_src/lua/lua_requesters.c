@@ -61,14 +61,27 @@ static size_t check_held_bytes(lua_State *L, size_t max)
 	return (size_t)bytes;
 }
 
-/* core.requesters(seed) -> book | nil, "no-memory": an empty one; `seed`: REQUESTERS_SEEDBYTES secret random bytes */
+static const char *const counted[] = {"bare", "full", NULL};
+
+/*
+ * core.requesters(seed[, counted]) -> book | nil, "no-memory": an empty one
+ * seed: REQUESTERS_SEEDBYTES secret random bytes; counted: whether what is pending is counted for each "bare" JID, as
+ * it is if that is nil, or for each "full" one
+ */
 static int l_requesters_new(lua_State *L)
 {
 	const uint8_t *seed = check_bytes(L, 1, REQUESTERS_SEEDBYTES);
+	int is_full = luaL_checkoption(L, 2, counted[0], counted);
 	void **object = new_object(L, REQUESTERS_TYPE, 0);
 
 	*object = requesters_new(seed);
-	return *object == NULL ? no_memory(L) : 1;
+	if (*object == NULL) {
+		return no_memory(L);
+	}
+	if (is_full) {
+		requesters_count_each(*object);
+	}
+	return 1;
 }
 
 static int l_requesters_gc(lua_State *L)
@@ -116,6 +129,26 @@ static int l_requesters_find(lua_State *L)
 		lua_pushlstring(L, (const char *)token, length);
 	}
 	return 1;
+}
+
+/* book:knows(jid) -> boolean: whether it is the JID of one of this or of the last generation */
+static int l_requesters_knows(lua_State *L)
+{
+	const struct requesters *book = check_object(L, REQUESTERS_TYPE);
+
+	lua_pushboolean(L, requesters_find_either(book, check_text(L, 2)) != NULL);
+	return 1;
+}
+
+/* book:use(jid[, token]): if the requester is idle, it has been so since now */
+static int l_requesters_use(lua_State *L)
+{
+	struct requesters *book = check_object(L, REQUESTERS_TYPE);
+	struct requester *requester = named_requester(L, book, 3);
+
+	luaL_argcheck(L, requester != NULL, 2, "no such requester");
+	requesters_use(book, requester);
+	return 0;
 }
 
 /* book:resolve(token) -> jid | nil */
@@ -226,6 +259,8 @@ static const luaL_Reg requesters_methods[] = {
 	{"set_max", l_requesters_set_max},
 	{"new_generation", l_requesters_new_generation},
 	{"find", l_requesters_find},
+	{"knows", l_requesters_knows},
+	{"use", l_requesters_use},
 	{"resolve", l_requesters_resolve},
 	{"add", l_requesters_add},
 	{"hold", l_requesters_hold},
