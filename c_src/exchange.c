@@ -204,6 +204,18 @@ static const struct pool_backend *choose(const struct exchange *exchange, const 
 	return pool_pick(exchange->pool, &wanted, request->avoided);
 }
 
+/* Why choose() has found none */
+static enum exchange_status why_none(const struct exchange *exchange, const struct exchange_request *request)
+{
+	if (request->avoided.bytes != NULL) {
+		return EXCHANGE_CONFLICT;
+	}
+	if (request->backend.bytes == NULL && pool_count(exchange->pool) > 0 && !pool_serves(exchange->pool)) {
+		return EXCHANGE_NONE_READY;
+	}
+	return EXCHANGE_NO_BACKEND;
+}
+
 enum exchange_status exchange_prepare(struct exchange *exchange, const struct exchange_request *request,
                                       struct exchange_sent *sent)
 {
@@ -211,7 +223,7 @@ enum exchange_status exchange_prepare(struct exchange *exchange, const struct ex
 	enum exchange_status status;
 
 	if (backend == NULL) {
-		return request->avoided.bytes == NULL ? EXCHANGE_NO_BACKEND : EXCHANGE_CONFLICT;
+		return why_none(exchange, request);
 	}
 	status = find_requester(exchange, request->requester, &sent->requester);
 	if (status != EXCHANGE_OK) {

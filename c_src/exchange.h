@@ -33,6 +33,7 @@ enum exchange_status {
 	EXCHANGE_OK = 0,
 	EXCHANGE_NO_MEMORY,
 	EXCHANGE_NO_BACKEND,
+	EXCHANGE_NONE_READY,  /* there are backends, but none is to be chosen for anything new */
 	EXCHANGE_BAD_ADDRESS, /* the requester's JID, or the service address, cannot be translated */
 	EXCHANGE_FULL,        /* these four as in pending.h; also: everybody in the book has something pending */
 	EXCHANGE_REQUESTER_FULL,
@@ -105,7 +106,7 @@ enum exchange_status exchange_address(struct exchange *exchange, const struct ex
 
 /*
  * Says to whom a request is to be sent, and from which address. Only the book can have changed, by a requester
- * more and idle ones less. EXCHANGE_NO_BACKEND becomes EXCHANGE_CONFLICT where one is avoided.
+ * more and idle ones less. If there is no backend, that is EXCHANGE_CONFLICT where one is avoided.
  */
 enum exchange_status exchange_prepare(struct exchange *exchange, const struct exchange_request *request,
                                       struct exchange_sent *sent);

@@ -1,13 +1,14 @@
 -- Addresses: the one place in Lua that takes JIDs apart, and that knows what a token looks like.
 --
--- A backend sees a requester as a token, the resource of a service address: `proxy.domain.example/TOKEN`.
+-- A backend sees a requester as a token, the resource of a service address: `proxy.domain.example/TOKEN`. A requester
+-- sees a backend likewise, as that backend's token.
 
 local jid = require "util.jid";
 local find, sub = string.find, string.sub;
 
 -- Why a resource does not tell a requester, where it may still be a token that a backend has been given: the book may have
--- forgotten whose name it is, and in the plain format any JID can be a token.
-local LOOKS_LIKE_TOKEN = { short = true, digest = true, plain = true };
+-- forgotten whose it is, or the key by which it was made has been replaced.
+local LOOKS_LIKE_TOKEN = { short = true, digest = true, plain = true, ["unknown-key"] = true, forged = true };
 
 local addresses = {};
 addresses.__index = addresses;
@@ -30,25 +31,52 @@ end
 
 local split_resource = addresses.split_resource;
 
--- (exchange, target) -> addresses
--- exchange: the core's; target: the prepared bare JID
-function addresses.new(exchange, target)
-	return setmetatable({ exchange = exchange, target = target }, addresses);
+-- (exchange, pool, target) -> addresses
+-- exchange, pool: the core's; target: the prepared bare JID
+function addresses.new(exchange, pool, target)
+	return setmetatable({ exchange = exchange, pool = pool, target = target }, addresses);
 end
 
--- (from, to) -> why a request to this address is refused, a name of failures.lua | nil if it is not
--- Neither a backend nor anybody else may send requests to a token. If a resource only looks like one, a backend's are
--- refused as well, but others may have chosen it for a service address.
-function addresses:refused_token(from, to)
+-- (from, to) -> what the address `to` is for `from`, which has sent something there
+--   "service"                 a service address, and no token
+--   "backend", backend        one with a backend's token
+--   "no-backend"              one with what looks like a backend's token, but is that of none, or of `from` itself
+--   "requester", requester    one with a token, to which a resource of the target writes
+--   "no-requester"            likewise, but whose token that was, if it was one, is not known (any more)
+--   "token"                   one with a token, to which somebody writes who has not been given it
+-- Who has been reached by the target has been used, see exchange:reach().
+function addresses:kind(from, to)
 	local _, resource = split_resource(to);
 	if not resource then
-		return nil;
+		return "service";
 	end
-	local requester, reason = self.exchange:resolve(from, resource);
-	if split_resource(from) == self.target then
-		return (requester or LOOKS_LIKE_TOKEN[reason]) and "not-by-backends" or nil;
+	local exchange = self.exchange;
+	local backend, is_like_a_backends = exchange:backend(resource);
+	if backend and backend ~= from then
+		return "backend", backend;
+	elseif backend or is_like_a_backends then
+		return "no-backend";
+	elseif split_resource(from) ~= self.target then
+		return exchange:resolve(from, resource) and "token" or "service";
 	end
-	return requester and "no-such-resource" or nil;
+	local requester, reason = exchange:reach(from, resource);
+	if requester then
+		return "requester", requester;
+	end
+	return LOOKS_LIKE_TOKEN[reason] and "no-requester" or "service";
+end
+
+-- (backend, to) -> the address from which requesters get what this backend has sent to the address `to`
+--                | nil: it is no backend
+function addresses:of_backend(backend, to)
+	local token = self.pool:token(backend);
+	return token and split_resource(to).."/"..token;
+end
+
+-- (to) -> the backend whose token is in this address | nil
+function addresses:backend(to)
+	local _, resource = split_resource(to);
+	return resource and self.exchange:backend(resource) or nil;
 end
 
 return addresses;

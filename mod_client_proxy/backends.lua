@@ -89,7 +89,7 @@ end
 
 -- Makes it a backend. -> whether that was possible
 local function add(self, backend)
-	local ok, failure = self.pool:add(backend);
+	local ok, failure = self.exchange:admit(backend);
 	if not ok then
 		module:log("error", "A backend cannot be used: %s", failure);
 		return false;
@@ -369,14 +369,14 @@ local function add_handlers(self)
 end
 
 -- (setup) -> backends, with the handlers for presence and IQ events
--- setup: { target (the prepared bare JID), pool (filled and emptied here from now on), subscription, server (the
---          target's), formats, events (see mod_client_proxy.lua), is_wanted(resource): whether it may serve,
+-- setup: { target (the prepared bare JID), exchange, pool (the exchange's, filled and emptied here from now on),
+--          subscription, server (the target's), formats, events (see mod_client_proxy.lua), is_wanted(resource): whether it may serve,
 --          saved (what save() returned before a reload, or nil) }
 function backends.new(setup)
 	local saved = setup.saved or { records = {}, remembered = new_cache(REMEMBERED), doubts = {} };
 	local self = setmetatable({
 		target = setup.target, pool = setup.pool, subscription = setup.subscription, server = setup.server, events = setup.events;
-		formats = setup.formats, is_wanted = setup.is_wanted;
+		exchange = setup.exchange, formats = setup.formats, is_wanted = setup.is_wanted;
 		-- by a backend's JID: { since, priority, is_drained, is_hibernating, is_suspended }. The pool has the same
 		-- backends, but of each only what a choice takes, and gives no list of them.
 		records = saved.records;

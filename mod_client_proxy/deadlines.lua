@@ -1,5 +1,5 @@
 -- The deadlines of what is pending, with one timer, which is set for the earliest. A request whose deadline has passed
--- is answered with an error, and its backend is suspected.
+-- is answered with an error.
 
 local slices = module:require "slices";
 local timers = module:require "timers";
@@ -33,16 +33,16 @@ function expire(self)
 		if self.timers.is_retired then -- by a reload in the middle of this: the rest is the next instance's
 			return;
 		end
-		self.backends:suspect(backend);
+		self.on_late(backend);
 	end
 	set_timer(self);
 end
 
 -- (setup) -> deadlines, which goes on with what a reload has carried over
--- setup: { pending, failures, backends }
+-- setup: { pending, failures, on_late(backend): called when an answer of this backend has not come in time, nil: nothing is }
 function deadlines.new(setup)
 	local self = setmetatable({
-		pending = setup.pending, failures = setup.failures, backends = setup.backends;
+		pending = setup.pending, failures = setup.failures, on_late = setup.on_late or function () end;
 		timers = timers.new();
 		-- When the timer fires, on the clock of util.time, or nil. That need not be the first deadline that the pending
 		-- table has now: the one that it was set for may have been settled.

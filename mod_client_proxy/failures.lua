@@ -16,9 +16,11 @@ local FAILURES = {
 	["malformed"] = { "modify", "bad-request", "An IQ is a get or set with an id and exactly one child element, or their answer", outcome = "refused" };
 	["no-backend"] = { "cancel", "service-unavailable", "No resource of the target is online", outcome = "no_backend" };
 	["no-memory"] = { "wait", "resource-constraint", "There is no memory for another request", outcome = "limited" };
-	["no-messages"] = { "cancel", "feature-not-implemented", "Messages are not supported here" };
-	["no-such-resource"] = { "cancel", "service-unavailable", "This address takes no requests", outcome = "refused" };
-	["not-by-backends"] = { "cancel", "feature-not-implemented", "A backend cannot send requests to a requester", outcome = "refused" };
+	["no-rooms"] = { "cancel", "service-unavailable", "This address is no occupant of rooms", outcome = "refused" };
+	["no-such-backend"] = { "cancel", "item-not-found", "The resource that this address stood for has gone", outcome = "refused" };
+	["no-such-requester"] = { "cancel", "item-not-found", "Nobody is known by this address (any more)", outcome = "refused" };
+	["no-such-resource"] = { "cancel", "service-unavailable", "This address is not for you to write to", outcome = "refused" };
+	["none-ready"] = { "wait", "service-unavailable", "All resources of the target that are online take nothing new", outcome = "no_backend" };
 	["requester-full"] = { "wait", "resource-constraint", "Too many of your requests are pending, or they are too large", outcome = "limited" };
 	["retargeted"] = { "wait", "service-unavailable", "The service has moved to another account", outcome = "backend_gone" };
 	["timeout"] = { "wait", "remote-server-timeout", "No answer came in time", outcome = "timeout" };
@@ -30,17 +32,23 @@ local registry = errors.init("client_proxy", FAILURES);
 local failures = {};
 failures.__index = failures;
 
--- How requests can end that no backend answers, as metrics.lua counts them: a list of names
+-- How requests can end that nobody answers, as metrics.lua counts them: a list of names
 failures.OUTCOMES = { "timeout", "no_backend", "backend_gone", "limited", "refused", "unloaded" };
 
--- (metrics) -> failures
-function failures.new(metrics)
-	return setmetatable({ metrics = metrics }, failures);
+-- (metrics, prefix) -> failures
+-- prefix: what stands before the outcomes in the names of the counters that count these failures; nil: nothing
+function failures.new(metrics, prefix)
+	return setmetatable({ metrics = metrics, prefix = prefix or "" }, failures);
+end
+
+-- (stanza) -> whether it must not be answered with an error
+local function is_never_answered(stanza)
+	local type = stanza.attr.type;
+	return type == "error" or stanza.name == "iq" and type == "result";
 end
 
 local function answer(send, stanza, name)
-	local type = stanza.attr.type;
-	if type ~= "error" and not (stanza.name == "iq" and type == "result") then
+	if not is_never_answered(stanza) then
 		send(st.error_reply(stanza, registry.new(name)));
 	end
 end
@@ -56,7 +64,7 @@ end
 local function count(self, name)
 	local outcome = FAILURES[name].outcome;
 	if outcome then
-		self.metrics:count(outcome);
+		self.metrics:count(self.prefix..outcome);
 	end
 end
 

@@ -3,13 +3,28 @@
 -- No request costs a call of Prosody's statistics. What has happened is added up, here or (answers, with the times they
 -- took) by the core's exchange, and publish() tells Prosody how much more there is than when it was told last.
 
-local ANSWERS = { "answered", "error" }; -- how a request can end that a backend answers
+local ANSWERS = { "answered", "error" }; -- how a request can end that is answered
+local DIRECTIONS = { "to_backend", "to_requester" }; -- of messages
+-- What can become of a message: sent on, or, as an error that is about another one, sent on; or how it fails
+local MESSAGE_OUTCOMES = { "sent", "error", "no_backend", "limited", "refused", "dropped", "unloaded" };
 local SUM, FIRST_BUCKET = 3, 4; -- where these are among what a source counts
 
 local metrics = {};
 metrics.__index = metrics;
 
--- (outcomes) -> Prosody's counters by name: one for each outcome, and the others
+-- Adds those of messages to the counters: messages_DIRECTION_OUTCOME.
+local function add_messages(counters)
+	local messages = module:metric("counter", "messages", "", "Messages, by where they went and what became of them",
+		{ "direction", "outcome" });
+	for _, direction in ipairs(DIRECTIONS) do
+		for _, outcome in ipairs(MESSAGE_OUTCOMES) do
+			counters[("messages_%s_%s"):format(direction, outcome)] = messages:with_labels(direction, outcome);
+		end
+	end
+end
+
+-- (outcomes) -> Prosody's counters by name: OUTCOME for each of requests, backend_requests_OUTCOME for each of requests
+-- that backends send, and the others
 local function new_counters(outcomes)
 	local counters = {
 		retries = module:metric("counter", "retries", "",
@@ -18,11 +33,15 @@ local function new_counters(outcomes)
 			"Answers that no request was waiting for, dropped", {}):with_labels();
 	};
 	local requests = module:metric("counter", "requests", "", "Requests that have ended, by how", { "outcome" });
+	local backend_requests = module:metric("counter", "backend_requests", "", "Requests of backends that have ended, by how",
+		{ "outcome" });
 	for _, list in ipairs { ANSWERS, outcomes } do
 		for _, outcome in ipairs(list) do
 			counters[outcome] = requests:with_labels(outcome);
+			counters["backend_requests_"..outcome] = backend_requests:with_labels(outcome);
 		end
 	end
+	add_messages(counters);
 	return counters;
 end
 
@@ -37,6 +56,7 @@ function metrics.new(setup)
 		counters = new_counters(setup.outcomes);
 		pending = module:metric("gauge", "pending", "", "Requests that wait for an answer", {}):with_labels();
 		backends = module:metric("gauge", "backends", "", "Backends by state", { "state" });
+		requesters = module:metric("gauge", "requesters", "", "Requesters that are remembered", {}):with_labels();
 		source = nil, wants_samples = false; -- see set_source()
 	}, metrics);
 	-- Where Prosody keeps no statistics, it gives something in place of a metric whose every field is a table.
@@ -78,7 +98,7 @@ function metrics:set_source(source, bounds)
 	self.wants_samples = self.has_readers and not self.can_add;
 end
 
--- (name): an outcome that is no answer, "retries" or "unmatched_answers" has happened once more.
+-- (name): what the counter of that name counts has happened once more. Answers to requests are counted by the source.
 function metrics:count(name)
 	local unpublished = self.unpublished;
 	unpublished[name] = unpublished[name] + 1;
@@ -143,8 +163,9 @@ function metrics:retire()
 	self.count = count_at_once;
 end
 
--- (pending, states): how many requests there are now, and how many backends, by state
-function metrics:set_gauges(pending, states)
+-- (pending, requesters, states): how many requests are pending now, how many requesters are remembered, and how many
+-- backends there are, by state
+function metrics:set_gauges(pending, requesters, states)
 	if not self.has_readers then
 		return;
 	end
@@ -152,6 +173,7 @@ function metrics:set_gauges(pending, states)
 		self.backends:with_labels(state):set(states[state] or 0);
 	end
 	self.pending:set(pending);
+	self.requesters:set(requesters);
 end
 
 return metrics;

@@ -23,8 +23,8 @@ local sha256 = require "util.hashes".sha256;
 local addresses = module:require "addresses";
 local failures = module:require "failures";
 
--- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, exchange, keys,
--- totals }
+-- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, exchange, asked,
+-- keys, totals }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -33,6 +33,7 @@ local metrics = module:require "metrics".new {
 	totals = saved.totals;
 };
 local answers = failures.new(metrics);
+local backend_request_failures = failures.new(metrics, "backend_requests_");
 
 -- An error that is no string keeps Prosody from printing a traceback below it.
 local refusal_mt = {
@@ -44,7 +45,8 @@ local refusal_mt = {
 local function refuse_to_load(message)
 	if saved.pending then
 		answers:give_up(saved.pending, "unloaded");
-		metrics:set_gauges(0, {});
+		backend_request_failures:give_up(saved.asked, "unloaded");
+		metrics:set_gauges(0, 0, {});
 	end
 	module:require "limits".release();
 	metrics:retire();
@@ -80,6 +82,9 @@ local formats = address_formats.new {
 local book = saved.book or must(core.requesters(random_bytes(core.REQUESTERS_SEEDBYTES)));
 book:set_max(options.max_requesters);
 local pending = saved.pending or must(core.pending(random_bytes(core.PENDING_SEEDBYTES), book));
+-- The requests of backends that wait for an answer, see backend_requests.lua, with a book that only counts them
+local asked = saved.asked or must(core.pending(random_bytes(core.PENDING_SEEDBYTES),
+	must(core.requesters(random_bytes(core.REQUESTERS_SEEDBYTES), "full"))));
 local keys = must(module:require "keys".open(jat, module:open_store(), options.key_lifetime, saved.keys));
 
 -- An instance that a reload has interrupted may go on to dispatch and to settle: then by the same exchange, so that it
@@ -102,6 +107,7 @@ renew_book();
 
 if saved.target and not keeps_target then
 	answers:give_up(pending, "retargeted");
+	backend_request_failures:give_up(asked, "retargeted");
 	module:require "roster".withdraw(saved.target);
 end
 
@@ -120,6 +126,7 @@ local backends = module:require "backends".new {
 	target = options.target;
 	server = server;
 	pool = pool;
+	exchange = exchange;
 	formats = formats;
 	subscription = subscription;
 	events = events;
@@ -134,18 +141,38 @@ local diagnosis = module:require "diagnosis".new {
 	subscription = subscription;
 	events = events;
 };
+local addresses_in_use = addresses.new(exchange, pool, options.target);
+local backend_requests = module:require "backend_requests".new {
+	timeout = options.request_timeout;
+	max_pending = options.max_pending;
+	max_pending_per_requester = options.max_pending_per_requester;
+	addresses = addresses_in_use;
+	pending = asked;
+	failures = backend_request_failures;
+	metrics = metrics;
+	events = events;
+};
+local messages = module:require "messages".new {
+	addresses = addresses_in_use;
+	exchange = exchange;
+	book = book;
+	pool = pool;
+	metrics = metrics;
+	backends = backends;
+};
 local requests = module:require "requests".new {
 	timeout = options.request_timeout;
 	retries = options.retries;
 	max_pending = options.max_pending;
 	max_pending_per_requester = options.max_pending_per_requester;
-	addresses = addresses.new(exchange, options.target);
+	addresses = addresses_in_use;
 	exchange = exchange;
 	pool = pool;
 	pending = pending;
 	failures = answers;
 	metrics = metrics;
 	backends = backends;
+	backend_requests = backend_requests;
 	events = events;
 };
 local shell = module:require "shell";
@@ -165,7 +192,7 @@ shell.start {
 for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("iq/"..address, requests.on_iq_first, 10);
 	module:hook("iq/"..address, requests.on_iq_last, -10);
-	module:hook("message/"..address, requests.on_message, -10);
+	module:hook("message/"..address, messages.on_message, -10);
 	module:hook("presence/"..address, backends.on_presence);
 end
 
@@ -173,7 +200,7 @@ end
 module:hook("iq/host", backends.on_iq, 5);
 
 local function update_statistics()
-	metrics:set_gauges(#pending, backends:count_states());
+	metrics:set_gauges(#pending + #asked, #book, backends:count_states());
 	metrics:publish();
 end
 
@@ -206,12 +233,14 @@ end);
 function module.save()
 	return {
 		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
-		book = book; book_of = book_of; pending = pending; exchange = exchange; keys = keys.save(); totals = metrics:publish();
+		book = book; book_of = book_of; pending = pending; exchange = exchange; asked = asked; keys = keys.save(); totals = metrics:publish();
 	};
 end
 
 local function stop()
 	requests:stop();
+	backend_requests:stop();
+	messages:stop();
 	backends:stop();
 	limits.release();
 	metrics:publish();
@@ -220,6 +249,8 @@ end
 function module.unload()
 	rotation:stop();
 	requests:retire();
+	backend_requests:retire();
+	messages:retire();
 	backends:retire();
 	subscription:retire();
 	limits:retire();
@@ -227,7 +258,7 @@ function module.unload()
 	shell.stop();
 	if not module.reloading then
 		stop();
-		metrics:set_gauges(0, {});
+		metrics:set_gauges(0, 0, {});
 	end
 	metrics:retire();
 end

@@ -15,11 +15,24 @@ local retries = module:require "retries";
 
 local now = require "util.time".monotonic;
 local bounce_kind, kind_of_iq, kind_of_settlement = bounces.kind, kinds.of_iq, kinds.of_settlement;
-local IS_ANSWER = kinds.IS_ANSWER;
+local IS_ANSWER, is_command = kinds.IS_ANSWER, kinds.is_command;
 local send = delivery.send;
 
 local requests = {};
 requests.__index = requests;
+
+-- (self, stanza) -> the backend that gets this request and no other | nil: one is chosen; how often it can be sent again
+-- An exchange of several stages (XEP-0050) stays with the backend to which its sender's messages go.
+local function destination(self, stanza)
+	local attr = stanza.attr;
+	local backend = self.addresses:backend(attr.to);
+	if backend then
+		return backend, 0;
+	elseif is_command(stanza) then
+		return self.pool:pick_lasting(attr.from, attr.to), self.max_retries;
+	end
+	return nil, self.max_retries;
+end
 
 -- Hands the request to a backend.
 local function dispatch(self, origin, stanza)
@@ -27,8 +40,8 @@ local function dispatch(self, origin, stanza)
 	if self.is_stopped or self.is_retired then -- while other modules were offered the request
 		return self.failures:refuse(origin, stanza, "unloaded");
 	end
-	local time = now();
-	local ok, failure = self.hand_over(stanza, attr.from, attr.to, attr.id, time, time + self.timeout, self.max_retries);
+	local time, backend, max_retries = now(), destination(self, stanza);
+	local ok, failure = self.hand_over(stanza, attr.from, attr.to, attr.id, time, time + self.timeout, max_retries, backend);
 	if not ok then
 		self.failures:refuse(origin, stanza, failure);
 	end
@@ -92,22 +105,24 @@ local function drop_answer(self, stanza)
 end
 
 local function add_handlers(self)
-	local addresses = self.addresses;
-	local refused_token = addresses.refused_token; -- every request needs it
+	local addresses, backend_requests = self.addresses, self.backend_requests;
+	local kind_of_address = addresses.kind; -- every request needs it
 
 	-- For IQ events, before any other module: settles what is pending, refuses what cannot be handled.
 	function self.on_iq_first(event)
 		local origin, stanza = event.origin, event.stanza;
-		local kind, failure = kind_of_iq(stanza, refused_token, addresses);
+		local kind, what = kind_of_iq(stanza, kind_of_address, addresses);
 		if kind == "request" then
 			return;
 		elseif kind == "answer" then
 			if stanza.attr.type == "result" then
-				return settle_result(self, stanza);
+				return settle_result(self, stanza) or backend_requests:settle(stanza);
 			end
-			return settle_error(self, origin, stanza);
+			return settle_error(self, origin, stanza) or backend_requests:settle(stanza);
+		elseif kind == "backends-request" then
+			backend_requests:ask(origin, stanza, what);
 		elseif kind == "refused" then
-			self.failures:refuse(origin, stanza, failure);
+			self.failures:refuse(origin, stanza, what);
 		else
 			drop_answer(self, stanza);
 		end
@@ -124,25 +139,24 @@ local function add_handlers(self)
 		end
 		return true;
 	end
-
-	-- For message events
-	function self.on_message(event)
-		self.failures:refuse(event.origin, event.stanza, "no-messages");
-		return true;
-	end
 end
 
--- (setup) -> requests, with the handlers for IQ and message events
+-- (setup) -> requests, with the handlers for IQ events
 -- setup: { timeout (seconds), retries, max_pending, max_pending_per_requester: the options of these names;
---          addresses, exchange, pool, pending, failures, metrics, backends, events (see mod_client_proxy.lua) }
+--          addresses, exchange, pool, pending, failures, metrics, backends, backend_requests (what is for those is
+--          handed on), events (see mod_client_proxy.lua) }
 function requests.new(setup)
 	local pool, pending, failures, metrics = setup.pool, setup.pending, setup.failures, setup.metrics;
 	pending:set_limits(setup.max_pending, setup.max_pending_per_requester);
-	local watched = deadlines.new { pending = pending, failures = failures, backends = setup.backends };
+	local watched = deadlines.new {
+		pending = pending, failures = failures;
+		on_late = function (backend) setup.backends:suspect(backend); end;
+	};
 	local hand_over = handover.new { exchange = setup.exchange, deadlines = watched };
 	local self = setmetatable({
 		timeout = setup.timeout, max_retries = setup.retries;
 		addresses = setup.addresses, exchange = setup.exchange, pool = pool, pending = pending, backends = setup.backends;
+		backend_requests = setup.backend_requests;
 		failures = failures, metrics = metrics, hand_over = hand_over, deadlines = watched;
 		retries = retries.new {
 			pool = pool, pending = pending, hand_over = hand_over;

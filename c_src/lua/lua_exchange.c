@@ -16,6 +16,8 @@ static const char *exchange_code(enum exchange_status status)
 	switch (status) {
 	case EXCHANGE_NO_BACKEND:
 		return "no-backend";
+	case EXCHANGE_NONE_READY:
+		return "none-ready";
 	case EXCHANGE_BAD_ADDRESS:
 		return "bad-address";
 	case EXCHANGE_FULL:
@@ -128,7 +130,7 @@ static enum exchange_status record(lua_State *L, struct exchange *exchange, stru
 /*
  * exchange:dispatch(requester, service, id, time, deadline[, retries[, stanza[, backend]]])
  *     -> backend, address
- *      | nil, "no-backend" | "bad-address" | "full" | "requester-full" | "conflict" | "bad-id" | "no-memory"
+ *      | nil, "no-backend" | "none-ready" | "bad-address" | "full" | "requester-full" | "conflict" | "bad-id" | "no-memory"
  * A request that `requester` has sent to the address `service` under that id is pending from now on. It is to be
  * sent to the JID `backend` from `address`. time (now), deadline: seconds; retries, stanza: as for pending:add();
  * backend: a JID, to have that backend and no other. If one that is chosen has a request that looks the same, another
@@ -235,7 +237,7 @@ static int l_exchange_backend(lua_State *L)
 
 /*
  * exchange:address(requester, service[, backend])
- *     -> backend, address | nil, "no-backend" | "bad-address" | "full" | "no-memory"
+ *     -> backend, address | nil, "no-backend" | "none-ready" | "bad-address" | "full" | "no-memory"
  * What `requester` has sent to the address `service`, and what is not recorded (a message), is to be sent to the JID
  * `backend` from `address`. backend: a JID, to have that backend and no other; nil: the one that is chosen for what
  * belongs together. The requester has been used.

@@ -112,7 +112,7 @@ function desk.new()
 		table.insert(self.alive, backend);
 	end
 	self.pending, self.book = new_pending(("\0"):rep(core.PENDING_SEEDBYTES));
-	self.pool:add(desk.BACKEND);
+	self.asked = core.pending(("\0"):rep(core.PENDING_SEEDBYTES), core.requesters(("\0"):rep(core.REQUESTERS_SEEDBYTES), "full"));
 	self:use_format("sealed");
 	return self;
 end
@@ -123,6 +123,7 @@ function desk:use_format(format)
 	self.jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
 	self.book:new_generation();
 	self.exchange = core.exchange(self.jat, self.book, self.pool, self.pending);
+	self.exchange:admit(desk.BACKEND);
 	self:load();
 end
 
@@ -131,11 +132,16 @@ function desk:load(changed)
 	local metrics = new_metrics(self);
 	self.events = new_events();
 	self.failures = self.module:require "failures".new(metrics);
-	self.addresses = self.module:require "addresses".new(self.exchange, desk.TARGET);
+	self.addresses = self.module:require "addresses".new(self.exchange, self.pool, desk.TARGET);
+	self.backend_requests = self.module:require "backend_requests".new {
+		timeout = desk.TIMEOUT, max_pending = 100000, max_pending_per_requester = 256;
+		addresses = self.addresses, pending = self.asked, failures = self.module:require "failures".new(metrics, "backend_requests_");
+		metrics = metrics, events = self.events;
+	};
 	local setup = {
 		timeout = desk.TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
 		addresses = self.addresses, exchange = self.exchange, pool = self.pool, pending = self.pending, failures = self.failures;
-		metrics = metrics, backends = new_backends(self), events = self.events;
+		metrics = metrics, backends = new_backends(self), backend_requests = self.backend_requests, events = self.events;
 	};
 	for name, value in pairs(changed or {}) do
 		setup[name] = value;
