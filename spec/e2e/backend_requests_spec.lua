@@ -67,7 +67,8 @@ describe("a backend", function ()
 			local got = requester:receive(is_iq);
 			assert.same({ "1234", type, requester.jid }, { got.attr.id, got.attr.type, got.attr.to });
 			assert.truthy(got.attr.from:find("^proxy%.domain%.example/b[%w_-]+$"));
-			assert.same(request("1234", token, type).tags[1], got.tags[1]);
+			assert.equal("1234", got:find("{urn:example:service}query@number"));
+			assert.equal("<&> \u{5d0}", got:find("{urn:example:service}query/item#"));
 			local answer = number == 1 and st.reply(got):tag("answer", { xmlns = "urn:example:service" }):up()
 				or st.error_reply(got, "cancel", "not-allowed", "No");
 			requester:send(answer);
