@@ -134,11 +134,13 @@ local diagnosis = module:require "diagnosis".new {
 	subscription = subscription;
 	events = events;
 };
+local is_allowed = module:require "access".new(options.allow);
 local requests = module:require "requests".new {
 	timeout = options.request_timeout;
 	retries = options.retries;
 	max_pending = options.max_pending;
 	max_pending_per_requester = options.max_pending_per_requester;
+	is_allowed = options.allow and is_allowed; -- otherwise no request has to ask
 	addresses = addresses.new(exchange, options.target);
 	exchange = exchange;
 	pool = pool;

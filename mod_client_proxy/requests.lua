@@ -21,9 +21,12 @@ local send = delivery.send;
 local requests = {};
 requests.__index = requests;
 
--- Hands the request to a backend.
+-- Hands the request to a backend, if its sender may use the service.
 local function dispatch(self, origin, stanza)
 	local attr = stanza.attr;
+	if self.is_allowed and not self.is_allowed(attr.from) then
+		return self.failures:refuse(origin, stanza, "forbidden");
+	end
 	if self.is_stopped or self.is_retired then -- while other modules were offered the request
 		return self.failures:refuse(origin, stanza, "unloaded");
 	end
@@ -134,6 +137,7 @@ end
 
 -- (setup) -> requests, with the handlers for IQ and message events
 -- setup: { timeout (seconds), retries, max_pending, max_pending_per_requester: the options of these names;
+--          is_allowed (see access.lua), or nil if anyone may use the service;
 --          addresses, exchange, pool, pending, failures, metrics, backends, events (see mod_client_proxy.lua) }
 function requests.new(setup)
 	local pool, pending, failures, metrics = setup.pool, setup.pending, setup.failures, setup.metrics;
@@ -141,7 +145,7 @@ function requests.new(setup)
 	local watched = deadlines.new { pending = pending, failures = failures, backends = setup.backends };
 	local hand_over = handover.new { exchange = setup.exchange, deadlines = watched };
 	local self = setmetatable({
-		timeout = setup.timeout, max_retries = setup.retries;
+		timeout = setup.timeout, max_retries = setup.retries, is_allowed = setup.is_allowed;
 		addresses = setup.addresses, exchange = setup.exchange, pool = pool, pending = pending, backends = setup.backends;
 		failures = failures, metrics = metrics, hand_over = hand_over, deadlines = watched;
 		retries = retries.new {
