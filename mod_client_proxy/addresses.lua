@@ -36,6 +36,13 @@ function addresses.new(exchange, target)
 	return setmetatable({ exchange = exchange, target = target }, addresses);
 end
 
+-- (jid) -> whether it is the target's, with a resource or without
+-- jid: as somebody has written it inside a stanza, where no router has prepared it
+function addresses:is_of_target(address)
+	local node, host = jid.prepped_split(address);
+	return host ~= nil and jid.join(node, host) == self.target;
+end
+
 -- (from, to) -> why a request to this address is refused, a name of failures.lua | nil if it is not
 -- Neither a backend nor anybody else may send requests to a token. If a resource only looks like one, a backend's are
 -- refused as well, but others may have chosen it for a service address.

@@ -171,6 +171,8 @@ for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("presence/"..address, backends.on_presence);
 end
 
+module:require "disco".start(requests.on_iq_last);
+
 -- Answers to its pings, which are none of what is pending
 module:hook("iq/host", backends.on_iq, 5);
 

@@ -9,6 +9,7 @@
 local bounces = module:require "bounces";
 local deadlines = module:require "deadlines";
 local delivery = module:require "delivery";
+local disco = module:require "disco";
 local handover = module:require "handover";
 local kinds = module:require "kinds";
 local retries = module:require "retries";
@@ -17,6 +18,7 @@ local now = require "util.time".monotonic;
 local bounce_kind, kind_of_iq, kind_of_settlement = bounces.kind, kinds.of_iq, kinds.of_settlement;
 local IS_ANSWER = kinds.IS_ANSWER;
 local send = delivery.send;
+local translate_items = disco.translate_items;
 
 local requests = {};
 requests.__index = requests;
@@ -49,6 +51,7 @@ local function settle_result(self, stanza)
 		self.metrics:sample(time - added);
 	end
 	attr.from, attr.to = service, requester;
+	translate_items(stanza, self.addresses);
 	send(stanza, requester);
 	if not self.is_retired then -- by a reload while the answer was sent
 		self.backends:alive(backend);
