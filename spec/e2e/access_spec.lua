@@ -78,8 +78,9 @@ describe("with client_proxy_allow", function ()
 	it("those who are listed are served: a host, a bare JID, globs; all others are forbidden, until a reload brings another list", function ()
 		start [[{ "open.example", "User@some-domain.example", "*.glob.example" }]];
 		assert_served { "user@open.example", "user@some-domain.example", "bot-1@x.glob.example" };
+		assert.equal("forbidden", service.error_of(backend:request(request("by a backend"))));
 		local metrics = server:metrics();
-		assert.equal(6, metrics['prosody_mod_client_proxy__requests_total{host="proxy.domain.example",outcome="refused"}']);
+		assert.equal(7, metrics['prosody_mod_client_proxy__requests_total{host="proxy.domain.example",outcome="refused"}']);
 
 		for _, case in ipairs {
 			{ [[{ "component.example", "bot-?@*.example" }]], { "component.example", "bot-1@x.glob.example" } },

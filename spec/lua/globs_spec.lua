@@ -58,9 +58,9 @@ describe("globs", function ()
 	end);
 
 	it("take no long time for any name, however many stars there are", function ()
-		local matches = matcher { "*a*a*a*a*b" };
+		local matches = matcher { "*a*a*b" };
 		local began = os.clock();
-		assert.is_false(matches(("a"):rep(500)));
+		assert.is_false(matches(("a"):rep(1023)));
 		assert.is_true(os.clock() - began < 0.1);
 	end);
 
