@@ -37,6 +37,13 @@ function addresses.new(exchange, pool, target)
 	return setmetatable({ exchange = exchange, pool = pool, target = target }, addresses);
 end
 
+-- (jid) -> whether it is the target's, with a resource or without
+-- jid: as somebody has written it inside a stanza, where no router has prepared it
+function addresses:is_of_target(address)
+	local node, host = jid.prepped_split(address);
+	return host ~= nil and jid.join(node, host) == self.target;
+end
+
 -- (from, to) -> what the address `to` is for `from`, which has sent something there
 --   "service"                 a service address, and no token
 --   "backend", backend        one with a backend's token

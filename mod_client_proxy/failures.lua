@@ -10,6 +10,7 @@ local FAILURES = {
 	["bad-address"] = { "modify", "jid-malformed", "The sender's address cannot be translated", outcome = "refused" };
 	["bad-id"] = { "modify", "bad-request", "There are control characters in the id, which no answer can bring back", outcome = "refused" };
 	["conflict"] = { "cancel", "conflict", "A request with this id, to an address that differs in the resource alone, is pending", outcome = "refused" };
+	["forbidden"] = { "auth", "forbidden", "This service is not open to everybody, and you are not among those who may use it", outcome = "refused" };
 	["full"] = { "wait", "resource-constraint", "Too many requests are pending", outcome = "limited" };
 	["lost"] = { "wait", "remote-server-timeout", "The connection to the target's server broke, and no answer has come since",
 		outcome = "backend_gone" };

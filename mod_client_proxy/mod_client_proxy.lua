@@ -141,6 +141,7 @@ local diagnosis = module:require "diagnosis".new {
 	subscription = subscription;
 	events = events;
 };
+local is_allowed = module:require "access".new(options.allow);
 local addresses_in_use = addresses.new(exchange, pool, options.target);
 local backend_requests = module:require "backend_requests".new {
 	timeout = options.request_timeout;
@@ -159,12 +160,14 @@ local messages = module:require "messages".new {
 	pool = pool;
 	metrics = metrics;
 	backends = backends;
+	is_allowed = options.allow and is_allowed;
 };
 local requests = module:require "requests".new {
 	timeout = options.request_timeout;
 	retries = options.retries;
 	max_pending = options.max_pending;
 	max_pending_per_requester = options.max_pending_per_requester;
+	is_allowed = options.allow and is_allowed; -- otherwise no request has to ask
 	addresses = addresses_in_use;
 	exchange = exchange;
 	pool = pool;
@@ -195,6 +198,8 @@ for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("message/"..address, messages.on_message, -10);
 	module:hook("presence/"..address, backends.on_presence);
 end
+
+module:require "disco".start(requests.on_iq_last);
 
 -- Answers to its pings, which are none of what is pending
 module:hook("iq/host", backends.on_iq, 5);

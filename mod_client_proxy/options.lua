@@ -22,6 +22,11 @@ local function reject(name, value, what_to_write)
 	table.insert(problems, ("%s = %s is not possible: %s"):format(name, show(value), what_to_write));
 end
 
+-- (host) -> whether nameprep has let it pass, and it has nothing in it that nameprep should not have let pass
+local function is_host(host)
+	return host and not host:find("[%c%s\"&'/:<>@]");
+end
+
 -- The bare JID of an account, prepared (RFC 7622 section 3) as the router compares it
 local function read_target(name)
 	local value = module:get_option(name);
@@ -35,7 +40,7 @@ local function read_target(name)
 	if type(value) == "string" then
 		node, host, resource = jid.prepped_split(value);
 	end
-	if not host or host:find("[%c%s\"&'/:<>@]") then -- which nameprep lets pass
+	if not is_host(host) then
 		reject(name, value, "it is not a JID; "..advice);
 	elseif resource then
 		reject(name, value, "it has a resource; "..advice);
@@ -122,9 +127,48 @@ local function read_resources(name)
 	reject(name, value, [[write a list of resources, in which * can stand for anything and ? for one character, as in { "focus", "worker-*" }]]);
 end
 
+-- (entry) -> the bare JID or the host, prepared | nil, what it is instead
+-- Wildcards are preserved, as they can be parts of a JID, too.
+local function prepare_entry(entry)
+	local node, host, resource;
+	if type(entry) == "string" then
+		node, host, resource = jid.prepped_split(entry);
+	end
+	if not is_host(host) then
+		return nil, "it is neither a bare JID nor a host";
+	elseif resource then
+		return nil, "it has a resource";
+	end
+	return jid.join(node, host);
+end
+
+-- Bare JIDs and hosts; nil if there is no such option
+local function read_allowed(name)
+	local value = module:get_option(name);
+	if value == nil then
+		return;
+	end
+	local advice = [[write a list of bare JIDs and hosts, in which * can stand for anything and ? for one character, as in ]]
+		..[[{ "some-domain.example", "*.other.example", "user@third.example" }]];
+	local list = type(value) == "table" and value or { value };
+	if #list == 0 then
+		reject(name, value, "it is empty; "..advice);
+	end
+	local prepared = {};
+	for index = 1, #list do
+		local entry, problem = prepare_entry(list[index]);
+		if not entry then
+			reject(name, list[index], problem.."; "..advice);
+		end
+		prepared[index] = entry;
+	end
+	return prepared;
+end
+
 local options = {
 	target = read_target("target_address");
 	address_format = read_choice("client_proxy_address_format", nil, core.FORMATS); -- see formats.lua
+	allow = read_allowed("client_proxy_allow");
 	request_timeout = read_period("client_proxy_request_timeout", 60, 1, 3600);
 	retries = read_integer("client_proxy_retries", 1, 0, 10);
 	max_pending = read_integer("client_proxy_max_pending", 100000, 1, 10000000);

@@ -9,6 +9,7 @@
 local bounces = module:require "bounces";
 local deadlines = module:require "deadlines";
 local delivery = module:require "delivery";
+local disco = module:require "disco";
 local handover = module:require "handover";
 local kinds = module:require "kinds";
 local retries = module:require "retries";
@@ -17,6 +18,7 @@ local now = require "util.time".monotonic;
 local bounce_kind, kind_of_iq, kind_of_settlement = bounces.kind, kinds.of_iq, kinds.of_settlement;
 local IS_ANSWER, is_command = kinds.IS_ANSWER, kinds.is_command;
 local send = delivery.send;
+local translate_items = disco.translate_items;
 
 local requests = {};
 requests.__index = requests;
@@ -34,9 +36,12 @@ local function destination(self, stanza)
 	return nil, self.max_retries;
 end
 
--- Hands the request to a backend.
+-- Hands the request to a backend, if its sender may use the service.
 local function dispatch(self, origin, stanza)
 	local attr = stanza.attr;
+	if self.is_allowed and not self.is_allowed(attr.from) then
+		return self.failures:refuse(origin, stanza, "forbidden");
+	end
 	if self.is_stopped or self.is_retired then -- while other modules were offered the request
 		return self.failures:refuse(origin, stanza, "unloaded");
 	end
@@ -59,6 +64,7 @@ local function settle_result(self, stanza)
 		self.metrics:sample(time - added);
 	end
 	attr.from, attr.to = service, requester;
+	translate_items(stanza, self.addresses);
 	send(stanza, requester);
 	if not self.is_retired then -- by a reload while the answer was sent
 		self.backends:alive(backend);
@@ -143,6 +149,7 @@ end
 
 -- (setup) -> requests, with the handlers for IQ events
 -- setup: { timeout (seconds), retries, max_pending, max_pending_per_requester: the options of these names;
+--          is_allowed (see access.lua), or nil if anyone may use the service;
 --          addresses, exchange, pool, pending, failures, metrics, backends, backend_requests (what is for those is
 --          handed on), events (see mod_client_proxy.lua) }
 function requests.new(setup)
@@ -154,7 +161,7 @@ function requests.new(setup)
 	};
 	local hand_over = handover.new { exchange = setup.exchange, deadlines = watched };
 	local self = setmetatable({
-		timeout = setup.timeout, max_retries = setup.retries;
+		timeout = setup.timeout, max_retries = setup.retries, is_allowed = setup.is_allowed;
 		addresses = setup.addresses, exchange = setup.exchange, pool = pool, pending = pending, backends = setup.backends;
 		backend_requests = setup.backend_requests;
 		failures = failures, metrics = metrics, hand_over = hand_over, deadlines = watched;

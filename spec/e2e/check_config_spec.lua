@@ -53,6 +53,14 @@ describe("prosodyctl check config", function ()
 		end
 	end);
 
+	it("says nothing more where only some may use the service", function ()
+		local without = check "";
+		for _, example in ipairs(examples()) do
+			local restricted = example..[[client_proxy_allow = { "some-domain.example", "*.other.example", "user@third.example" }]].."\n";
+			assert.same({ without, 0 }, { check(restricted) });
+		end
+	end);
+
 	it("says what is wrong with an option that belongs elsewhere", function ()
 		for _, example in ipairs(examples()) do
 			local output, code = check(example.."client_proxy_port = 5222\n");

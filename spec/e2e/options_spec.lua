@@ -107,6 +107,15 @@ describe("the configuration", function ()
 		end);
 	end
 
+	for value, reason in pairs {
+		['{}'] = "is empty", ['""'] = "neither a bare JID nor a host", ['7'] = "neither a bare JID nor a host",
+		['{ "open.example", "user@third.example/abc" }'] = "has a resource",
+	} do
+		it("refuses client_proxy_allow = "..value, function ()
+			refuses(target_and("client_proxy_allow = "..value), "client_proxy_allow = ", reason, "a list of bare JIDs and hosts");
+		end);
+	end
+
 	for _, value in ipairs { '"maybe"', '7', '{}' } do
 		it("refuses client_proxy_auto_approve = "..value, function ()
 			refuses(target_and("client_proxy_auto_approve = "..value), "client_proxy_auto_approve = ", "true or false");

@@ -87,7 +87,7 @@ describe("a failure", function ()
 		for _, outcome in ipairs(module:require "failures".OUTCOMES) do
 			is_listed[outcome] = true;
 		end
-		for _, name in ipairs { "backend-gone", "bad-address", "bad-id", "conflict", "full", "lost", "malformed", "no-backend", "no-memory",
+		for _, name in ipairs { "backend-gone", "bad-address", "bad-id", "conflict", "forbidden", "full", "lost", "malformed", "no-backend", "no-memory",
 			"no-such-resource", "not-by-backends", "requester-full", "retargeted", "timeout", "unloaded" } do
 			counts = {};
 			failures:fail(REQUESTER, PROXY, "1", name);

@@ -157,6 +157,56 @@ describe("options", function ()
 		end
 	end);
 
+	describe("client_proxy_allow", function ()
+		local advice = "write a list of bare JIDs and hosts";
+
+		it("need not be there, and then anybody may use the service", function ()
+			assert.is_nil(read({ target_address = TARGET }).allow);
+		end);
+
+		it("can be bare JIDs and hosts, with wildcards, prepared as the router prepares addresses", function ()
+			for value, allowed in pairs {
+				["some-domain.example"] = { "some-domain.example" },
+				[{ "some-domain.example", "*.other.example", "user@third.example" }] = { "some-domain.example", "*.other.example", "user@third.example" },
+				[{ "Some-Domain.Example.", "USER@Third.example", "*.Other.example.", "Bot-?*@BÜCHER.example", "*@*", "*" }] =
+					{ "some-domain.example", "user@third.example", "*.other.example", "bot-?*@bücher.example", "*@*", "*" },
+			} do
+				assert.same(allowed, read_with("client_proxy_allow", value).allow);
+			end
+		end);
+
+		for _, value in ipairs {
+			"", "@", "@a.example", "a@", "a@b@c", "a b@c.example", "*@a b", "a\n@b.example", "a.example/", "a&b@c.example", "\u{ff20}", "a\0b",
+			7, true, false,
+		} do
+			it("cannot be "..show(value)..", neither alone nor in a list", function ()
+				assert_refused("client_proxy_allow", value, "it is neither a bare JID nor a host", advice, "user@third.example");
+				local options, message = read_with("client_proxy_allow", { "a.example", value, "b@c.example" });
+				assert.is_nil(options);
+				assert_contains(message, ("client_proxy_allow = %s is not possible: it is neither"):format(show(value)), advice);
+			end);
+		end
+
+		for _, value in ipairs { "user@third.example/abc", "some-domain.example/abc", "*@*/*" } do
+			it("cannot have a resource, as "..value, function ()
+				assert_refused("client_proxy_allow", value, "it has a resource", advice);
+				local _, message = read_with("client_proxy_allow", { "a.example", value });
+				assert_contains(message, ("client_proxy_allow = %q is not possible: it has a resource; "):format(value), advice);
+			end);
+		end
+
+		it("cannot be empty, or a list of lists", function ()
+			assert_refused("client_proxy_allow", {}, "it is empty", advice);
+			assert.is_nil((read_with("client_proxy_allow", { { "a.example" } })));
+		end);
+
+		it("names each entry that is wrong", function ()
+			local _, message = read_with("client_proxy_allow", { "a@", "b.example", "c.example/r" });
+			assert_contains(message, [["a@" is not]], [["c.example/r" is not]]);
+			assert.is_nil(message:find([["b.example" is not]], 1, true));
+		end);
+	end);
+
 	describe("client_proxy_auto_approve", function ()
 		for _, yes in ipairs { true, "true", 1 } do
 			it(("can be %s"):format(show(yes)), function ()

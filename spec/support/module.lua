@@ -31,6 +31,8 @@ function fake_module.new(configured, before)
 		timers = {}; -- { delay, due, callback, stopped, fired }, for the spec to call
 		registry = before.registry or new_statistics().metric_registry; -- of its metrics; specs can put another one there
 		hooks = {}; -- by event: handler
+		priorities = {}; -- by event: of that handler, if it has one
+		identities = {}; -- { category, type, name }
 		shared_tables = {}; -- by path
 		libraries = {}; -- by name: what a file gets instead of what it requires under that name
 		-- what a file sees as its global of that name
@@ -72,6 +74,19 @@ end
 -- Stricter than Prosody, where an argument that does not fit the format is shown somehow.
 function methods:log(level, format, ...)
 	table.insert(self.log_lines, { level = level, text = format:format(...) });
+end
+
+function methods:get_option_string(name, default)
+	local value = self:get_option(name, default);
+	return value ~= nil and tostring(value) or nil;
+end
+
+function methods:add_identity(category, type, name)
+	table.insert(self.identities, { category = category, type = type, name = name });
+end
+
+function methods:hook(event, handler, priority)
+	self.hooks[event], self.priorities[event] = handler, priority;
 end
 
 function methods:hook_object_event(_, event, handler)

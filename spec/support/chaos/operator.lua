@@ -14,7 +14,7 @@ operator.__index = operator;
 -- What is to be had again at the end, so that memory can be compared
 local USUAL = {
 	strategy = "random", retries = 2, address_format = "unset", timeout = 2;
-	max_pending = 100000, max_per_requester = 10000, max_requesters = 100000;
+	max_pending = 100000, max_per_requester = 10000, max_requesters = 100000, allow = "nil";
 };
 
 local CHOICES = {
@@ -25,8 +25,9 @@ local CHOICES = {
 	max_pending = { 100000, 100000, 100000, 1000 };
 	max_per_requester = { 10000, 10000, 10000, 200 };
 	max_requesters = { 100000, 100000, 10, 3 };
+	allow = { "nil", '{ "some-domain.example" }', '{ "*@*.example" }' }; -- each allows all requesters there are
 };
-local names = { "strategy", "retries", "address_format", "timeout", "max_pending", "max_per_requester", "max_requesters" };
+local names = { "strategy", "retries", "address_format", "timeout", "max_pending", "max_per_requester", "max_requesters", "allow" };
 
 -- (values, target) -> the configuration of the hosts
 local function hosts_with(values, target)
@@ -46,8 +47,9 @@ Component "proxy.domain.example" "client_proxy"
 	client_proxy_max_pending = %d
 	client_proxy_max_pending_per_requester = %d
 	client_proxy_max_requesters = %d
+	client_proxy_allow = %s
 ]]):format(target, values.strategy, values.retries, values.address_format == "unset" and "nil" or ("%q"):format(values.address_format),
-		values.timeout, values.max_pending, values.max_per_requester, values.max_requesters);
+		values.timeout, values.max_pending, values.max_per_requester, values.max_requesters, values.allow);
 end
 
 -- (target) -> the configuration to start with
