@@ -7,6 +7,7 @@ local ANSWERS = { "answered", "error" }; -- how a request can end that is answer
 local DIRECTIONS = { "to_backend", "to_requester" }; -- of messages
 -- What can become of a message: sent on, or, as an error that is about another one, sent on; or how it fails
 local MESSAGE_OUTCOMES = { "sent", "error", "no_backend", "limited", "refused", "dropped", "unloaded" };
+local GAUGES = { "pending", "requesters" }; -- besides that of the backends
 local SUM, FIRST_BUCKET = 3, 4; -- where these are among what a source counts
 
 local metrics = {};
@@ -163,17 +164,18 @@ function metrics:retire()
 	self.count = count_at_once;
 end
 
--- (pending, requesters, states): how many requests are pending now, how many requesters are remembered, and how many
--- backends there are, by state
-function metrics:set_gauges(pending, requesters, states)
+-- (numbers): what there is now. numbers: { pending (requests, in either direction), requesters (that are remembered),
+-- backends (by state) }; what is nil is none
+function metrics:set_gauges(numbers)
 	if not self.has_readers then
 		return;
 	end
 	for _, state in ipairs(self.states) do
-		self.backends:with_labels(state):set(states[state] or 0);
+		self.backends:with_labels(state):set(numbers.backends and numbers.backends[state] or 0);
 	end
-	self.pending:set(pending);
-	self.requesters:set(requesters);
+	for _, name in ipairs(GAUGES) do
+		self[name]:set(numbers[name] or 0);
+	end
 end
 
 return metrics;

@@ -46,7 +46,7 @@ local function refuse_to_load(message)
 	if saved.pending then
 		answers:give_up(saved.pending, "unloaded");
 		backend_request_failures:give_up(saved.asked, "unloaded");
-		metrics:set_gauges(0, 0, {});
+		metrics:set_gauges {};
 	end
 	module:require "limits".release();
 	metrics:retire();
@@ -205,7 +205,7 @@ module:require "disco".start(requests.on_iq_last);
 module:hook("iq/host", backends.on_iq, 5);
 
 local function update_statistics()
-	metrics:set_gauges(#pending + #asked, #book, backends:count_states());
+	metrics:set_gauges { pending = #pending + #asked, requesters = #book, backends = backends:count_states() };
 	metrics:publish();
 end
 
@@ -263,7 +263,7 @@ function module.unload()
 	shell.stop();
 	if not module.reloading then
 		stop();
-		metrics:set_gauges(0, 0, {});
+		metrics:set_gauges {};
 	end
 	metrics:retire();
 end

@@ -55,6 +55,7 @@ describe("backends", function ()
 		new_told_events();
 		return module:require "backends".new {
 			target = TARGET, pool = pool, saved = saved;
+			exchange = { admit = function (_, backend) return pool:add(backend); end };
 			server = {
 				heard = function ()
 					heard = heard + 1;

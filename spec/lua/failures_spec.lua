@@ -67,10 +67,11 @@ describe("a failure", function ()
 		assert.same({ limited = 1, backend_gone = 1 }, counts);
 	end);
 
-	it("is told of a message, but not counted as a request", function ()
-		local sent = refuse(st.message({ type = "result", id = "1", from = REQUESTER, to = PROXY }, "Hello"), "no-messages");
-		assert_error(sent[1], PROXY, REQUESTER, "1", "cancel", "feature-not-implemented");
-		assert.same({}, counts);
+	it("is told of a message, and counted where its failures are", function ()
+		failures = module:require "failures".new({ count = function (_, name) counts[name] = true; end }, "messages_to_backend_");
+		local sent = refuse(st.message({ type = "result", id = "1", from = REQUESTER, to = PROXY }, "Hello"), "no-rooms");
+		assert_error(sent[1], PROXY, REQUESTER, "1", "cancel", "service-unavailable");
+		assert.same({ messages_to_backend_refused = true }, counts);
 	end);
 
 	it("is never an answer to an answer, or to an error", function ()
@@ -88,7 +89,7 @@ describe("a failure", function ()
 			is_listed[outcome] = true;
 		end
 		for _, name in ipairs { "backend-gone", "bad-address", "bad-id", "conflict", "forbidden", "full", "lost", "malformed", "no-backend", "no-memory",
-			"no-such-resource", "not-by-backends", "requester-full", "retargeted", "timeout", "unloaded" } do
+			"no-rooms", "no-such-backend", "no-such-requester", "no-such-resource", "none-ready", "requester-full", "retargeted", "timeout", "unloaded" } do
 			counts = {};
 			failures:fail(REQUESTER, PROXY, "1", name);
 			assert.is_true(is_listed[next(counts)], name);

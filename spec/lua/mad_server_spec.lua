@@ -48,16 +48,16 @@ describe("a target's server gone mad", function ()
 			target = TARGET, auto_approve = true, server = server, events = events, saved = saved and saved.subscription;
 		};
 		backends = module:require "backends".new {
-			target = TARGET, pool = pool, subscription = subscription, server = server, saved = saved and saved.backends;
+			target = TARGET, exchange = exchange, pool = pool, subscription = subscription, server = server, saved = saved and saved.backends;
 			is_wanted = function () return true; end;
 			formats = module:require "formats".new { pool = pool }, events = events;
 		};
 		handlers = module:require "requests".new {
 			timeout = 60, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
-			addresses = module:require "addresses".new(exchange, TARGET), exchange = exchange, pool = pool, pending = pending;
+			addresses = module:require "addresses".new(exchange, pool, TARGET), exchange = exchange, pool = pool, pending = pending;
 			metrics = metrics, events = events;
 			failures = module:require "failures".new(metrics);
-			backends = backends;
+			backends = backends, backend_requests = { settle = function () end };
 		};
 	end
 

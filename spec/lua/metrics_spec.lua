@@ -131,7 +131,14 @@ describe("metrics", function ()
 		local expected = { retries = 0, unmatched_answers = 0 };
 		for _, outcome in ipairs(OUTCOMES) do
 			assert.equal(0, value("requests", outcome));
-			expected[outcome] = 0;
+			assert.equal(0, value("backend_requests", outcome));
+			expected[outcome], expected["backend_requests_"..outcome] = 0, 0;
+		end
+		for _, direction in ipairs { "to_backend", "to_requester" } do
+			for _, outcome in ipairs { "sent", "error", "no_backend", "limited", "refused", "dropped", "unloaded" } do
+				assert.equal(0, value("messages", direction, outcome));
+				expected[("messages_%s_%s"):format(direction, outcome)] = 0;
+			end
 		end
 		assert.same({ 0, 0 }, { value "retries", value "unmatched_answers" });
 		assert.same(expected, metrics:publish());
@@ -171,16 +178,18 @@ describe("metrics", function ()
 
 	it("shows how much there is now", function ()
 		local function gauges()
-			local values = { value "pending" };
+			local values = { value "pending", value "requesters" };
 			for _, state in ipairs { "ready", "suspended", "hibernating", "draining" } do
 				table.insert(values, value("backends", state));
 			end
 			return values;
 		end
-		metrics:set_gauges(7, { ready = 2, draining = 1 });
-		assert.same({ 7, 2, 0, 0, 1 }, gauges());
-		metrics:set_gauges(0, { suspended = 1, hibernating = 1 });
-		assert.same({ 0, 0, 1, 1, 0 }, gauges());
+		metrics:set_gauges { pending = 7, requesters = 9, backends = { ready = 2, draining = 1 } };
+		assert.same({ 7, 9, 2, 0, 0, 1 }, gauges());
+		metrics:set_gauges { requesters = 1, backends = { suspended = 1, hibernating = 1 } };
+		assert.same({ 0, 1, 0, 1, 1, 0 }, gauges());
+		metrics:set_gauges {};
+		assert.same({ 0, 0, 0, 0, 0, 0 }, gauges());
 	end);
 
 	it("goes on counting after a reload", function ()

@@ -501,7 +501,7 @@ describe("requests", function ()
 		it("not to be dispatched", function ()
 			run:request { to = PROXY.."/"..run.jat:encode(REQUESTER) };
 			assert_counted { refused = 1 };
-			run:request { to = PROXY.."/"..run.jat:encode(REQUESTER), from = BACKEND };
+			run:request { to = PROXY.."/bAAAAAAAAAAAA" };
 			assert_counted { refused = 1 };
 			run:receive(iq({ type = "get", id = "n1", from = REQUESTER, to = PROXY }, false));
 			assert_counted { refused = 1 };
@@ -571,34 +571,4 @@ describe("requests", function ()
 			assert.truthy(line.text:find(BACKEND, 1, true));
 		end
 	end);
-end);
-
-describe("messages", function ()
-	local run;
-
-	before_each(function ()
-		run = desk.new();
-	end);
-
-	local function receive(attr)
-		assert.is_true(run.requests.on_message(run:event_of(st.message(attr, "Hello"))));
-		return run.module:take_sent();
-	end
-
-	for _, from in ipairs { REQUESTER, BACKEND } do
-		it("are not implemented, from "..from, function ()
-			for _, type in ipairs { "normal", "chat", "groupchat", "headline", "result", false } do
-				local sent = receive { type = type or nil, id = "1", from = from, to = "node@"..PROXY };
-				assert.equal(1, #sent);
-				assert.equal("message", sent[1].name);
-				assert.same({ type = "error", id = "1", from = "node@"..PROXY, to = from }, sent[1].attr);
-				assert.same({ "cancel", "feature-not-implemented" }, { (sent[1]:get_error()), (select(2, sent[1]:get_error())) });
-			end
-		end);
-
-		it("of type error are never answered, from "..from, function ()
-			assert.same({}, receive { type = "error", id = "1", from = from, to = PROXY });
-			assert.same({}, receive { type = "error", from = from, to = PROXY.."/thing" });
-		end);
-	end
 end);

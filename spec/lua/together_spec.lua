@@ -26,17 +26,17 @@ describe("requests and backends together", function ()
 		jat:add_key(7, ("k"):rep(core.JAT_KEYBYTES));
 		exchange = core.exchange(jat, book, pool, pending);
 		backends = module:require "backends".new {
-			target = TARGET, pool = pool, subscription = subscription, saved = saved;
+			target = TARGET, exchange = exchange, pool = pool, subscription = subscription, saved = saved;
 			server = module:require "server".new { host = "some-domain.example", pending = pending, events = events };
 			is_wanted = function () return true; end;
 			formats = module:require "formats".new { pool = pool }, events = events;
 		};
 		handlers = module:require "requests".new {
 			timeout = TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
-			addresses = module:require "addresses".new(exchange, TARGET), exchange = exchange, pool = pool, pending = pending;
+			addresses = module:require "addresses".new(exchange, pool, TARGET), exchange = exchange, pool = pool, pending = pending;
 			metrics = metrics, events = events;
 			failures = module:require "failures".new(metrics);
-			backends = backends;
+			backends = backends, backend_requests = { settle = function () end };
 		};
 		backends:start();
 	end

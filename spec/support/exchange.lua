@@ -62,9 +62,10 @@ local function new_instance(self)
 	instance.failures = module:require "failures".new(metrics);
 	instance.requests = module:require "requests".new {
 		timeout = self.timeout, retries = self.retries, max_pending = self.max, max_pending_per_requester = self.max;
-		addresses = module:require "addresses".new(self.core_exchange, TARGET), exchange = self.core_exchange;
+		addresses = module:require "addresses".new(self.core_exchange, self.pool, TARGET), exchange = self.core_exchange;
 		pool = self.pool, pending = self.pending;
 		failures = instance.failures, metrics = metrics, events = instance.events, backends = new_backends(self, instance);
+		backend_requests = { settle = function () end };
 	};
 	self.instance = instance;
 end
