@@ -30,9 +30,12 @@ local HINTS = {
 local messages = {};
 messages.__index = messages;
 
--- (stanza, name): it fails. Nobody is told of a headline that does (RFC 6121 section 5.2.2).
+-- By type: whether nobody is told that a message fails (RFC 6121 sections 5.2.2 and 8.3.1)
+local IS_DROPPED = { headline = true, error = true };
+
+-- (stanza, name): it fails.
 local function fail_to_backend(self, origin, stanza, name)
-	if stanza.attr.type == "headline" then
+	if IS_DROPPED[stanza.attr.type] then
 		self.metrics:count("messages_to_backend_dropped");
 	else
 		self.to_backend_failures:refuse(origin, stanza, name);

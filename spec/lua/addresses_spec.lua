@@ -2,185 +2,176 @@ local core = require "mod_client_proxy.core";
 local desk = require "spec.support.desk";
 
 local PROXY, TARGET, BACKEND, OTHER_BACKEND, REQUESTER = desk.PROXY, desk.TARGET, desk.BACKEND, desk.OTHER_BACKEND, desk.REQUESTER;
-local iq, answer_to, assert_error = desk.iq, desk.answer_to, desk.assert_error;
 
-describe("requests to a token", function ()
-	local run, module;
+local OF_TARGET = { BACKEND, OTHER_BACKEND, TARGET, TARGET.."/no-backend" };
+local STRANGERS = { REQUESTER, "x"..BACKEND, TARGET..".example/a", "some-domain.example", "x/"..TARGET };
+local SERVICES = { PROXY, "node@"..PROXY };
+local DIGEST = "d"..("A-_z"):rep(8);
+local SHORT = "q"..("A-_z"):rep(3);
+
+describe("an address", function ()
+	local run, addresses;
 
 	before_each(function ()
 		run = desk.new();
-		module = run.module;
+		run.exchange:admit(OTHER_BACKEND);
+		addresses = run.addresses;
 	end);
 
-	describe("to a token", function ()
-		local function assert_refused(from, to, condition)
-			for _, type in ipairs { "get", "set" } do
-				local stanza = iq { type = type, id = "1234", from = from, to = to };
-				assert.is_true(run.requests.on_iq_first(run:event_of(stanza)));
-				local sent = module:take_sent();
-				assert.equal(1, #sent);
-				assert_error(sent[1], to, from, "1234", "cancel", condition);
+	local function use(format)
+		run:use_format(format);
+		addresses = run.addresses;
+		return run.jat:encode(REQUESTER);
+	end
+
+	-- The requester is in the book from now on.
+	local function introduce()
+		assert(run.exchange:address(REQUESTER, PROXY));
+	end
+
+	-- For each of these senders, at each service, it is of that kind.
+	local function assert_kind(senders, resource, ...)
+		for _, from in ipairs(senders) do
+			for _, service in ipairs(SERVICES) do
+				assert.same({ ... }, { addresses:kind(from, service.."/"..resource) }, from.." to "..resource);
 			end
-			assert.equal(0, #run.pending);
 		end
+	end
 
-		local function assert_dispatched(from, to)
-			run.pool:add(OTHER_BACKEND);
-			local dispatched = run:request { from = from, to = to };
-			assert.equal(to:match("^[^/]*").."/"..run.jat:encode(from), dispatched.attr.from);
-			assert.equal(to, run:receive(answer_to(dispatched))[1].attr.from);
+	it("without a resource is a service address for everybody", function ()
+		for _, senders in ipairs { OF_TARGET, STRANGERS } do
+			for _, from in ipairs(senders) do
+				assert.same({ "service" }, { addresses:kind(from, PROXY) });
+				assert.same({ "service" }, { addresses:kind(from, "node@"..PROXY) });
+			end
 		end
+	end);
 
-		local DIGEST = "d"..("A-_z"):rep(8);
-		local token;
-		before_each(function ()
-			token = run.jat:encode(REQUESTER);
+	describe("with a backend's token", function ()
+		it("is that backend's for everybody else, and nobody's for itself", function ()
+			local token = run.pool:token(BACKEND);
+			assert_kind(STRANGERS, token, "backend", BACKEND);
+			assert_kind({ OTHER_BACKEND, TARGET, TARGET.."/x" }, token, "backend", BACKEND);
+			assert_kind({ BACKEND }, token, "no-backend");
 		end);
 
-		for _, service in ipairs { PROXY, "node@"..PROXY } do
-			for _, from in ipairs { BACKEND, OTHER_BACKEND, TARGET } do
-				it(("are not implemented from %s, at %s"):format(from, service), function ()
-					assert_refused(from, service.."/"..token, "feature-not-implemented");
-					assert_refused(from, service.."/"..DIGEST, "feature-not-implemented");
-				end);
+		it("is nobody's when it has gone, and when it has never been there", function ()
+			local token = run.pool:token(BACKEND);
+			run.pool:remove(BACKEND);
+			for _, senders in ipairs { OF_TARGET, STRANGERS } do
+				assert_kind(senders, token, "no-backend");
+				assert_kind(senders, "b"..("A"):rep(12), "no-backend");
+				assert_kind(senders, "b"..("A"):rep(32), "no-backend");
 			end
+		end);
 
-			for _, from in ipairs { REQUESTER, "x"..BACKEND, TARGET..".example/a", "some-domain.example" } do
-				it(("are refused from the stranger %s, at %s"):format(from, service), function ()
-					assert_refused(from, service.."/"..token, "service-unavailable");
-				end);
-
-				it(("are dispatched from the stranger %s when it only looks like a digest, at %s"):format(from, service), function ()
-					assert_dispatched(from, service.."/"..DIGEST);
-				end);
+		it("that does not look like one is any service address", function ()
+			for _, resource in ipairs { "b", "b"..("A"):rep(11), "b"..("A"):rep(13), "b"..("+"):rep(12), "B"..("A"):rep(12), "bot" } do
+				assert_kind(STRANGERS, resource, "service");
+				assert_kind(OF_TARGET, resource, "service");
 			end
+		end);
+	end);
 
-			it("are dispatched when it is none after all, at "..service, function ()
-				local forged = token:sub(1, 39)..(token:sub(40, 40) == "A" and "B" or "A")..token:sub(41);
-				local others = core.jat(PROXY, "sealed");
-				others:add_key(8, ("o"):rep(core.JAT_KEYBYTES));
-				for _, resource in ipairs { forged, others:encode(REQUESTER), token.."AAAA", token:sub(2), DIGEST:sub(1, -2), DIGEST.."A", "s", "d", "thing" } do
-					for _, from in ipairs { REQUESTER, BACKEND } do
-						assert_dispatched(from, service.."/"..resource);
-					end
-				end
-			end);
-		end
-
-		describe("in the short format", function ()
-			before_each(function ()
-				run:use_format("short");
-				token = run.jat:encode(REQUESTER);
+	for _, format in ipairs(core.FORMATS) do
+		describe("in the format "..format, function ()
+			it("with a token is the requester's for all of the target, if the requester is in the book", function ()
+				local token = use(format);
+				introduce();
+				assert_kind(OF_TARGET, token, "requester", REQUESTER);
 			end);
 
-			-- Only then it is in the book.
-			local function let_it_be_used()
-				run:receive(answer_to(run:request()));
-			end
-
-			it("are not implemented from a backend, whether the book remembers whose it is or not", function ()
-				for _, from in ipairs { BACKEND, OTHER_BACKEND, TARGET } do
-					assert_refused(from, PROXY.."/"..token, "feature-not-implemented");
-				end
-				let_it_be_used();
-				for _, from in ipairs { BACKEND, OTHER_BACKEND, TARGET } do
-					assert_refused(from, PROXY.."/"..token, "feature-not-implemented");
-					assert_refused(from, "node@"..PROXY.."/"..token, "feature-not-implemented");
-					assert_refused(from, PROXY.."/"..DIGEST, "feature-not-implemented");
-				end
+			it("with a token is not for strangers, but a plain one says nothing of who is known", function ()
+				local token = use(format);
+				introduce();
+				assert_kind(STRANGERS, token, format == "plain" and "service" or "token");
 			end);
 
-			it("are refused from a stranger if the book remembers whose it is, else dispatched", function ()
-				assert_dispatched("some-domain.example", PROXY.."/"..token);
-				let_it_be_used();
-				for _, from in ipairs { "some-domain.example", REQUESTER } do
-					assert_refused(from, PROXY.."/"..token, "service-unavailable");
-					assert_refused(from, "node@"..PROXY.."/"..token, "service-unavailable");
-				end
-				run.book:new_generation(); -- the last one's are known still
-				assert_refused("some-domain.example", PROXY.."/"..token, "service-unavailable");
+			it("with a token of the last key is the requester's still, one of the key before is nobody's", function ()
+				local token = use(format);
+				introduce();
 				run.book:new_generation();
-				assert_dispatched("some-domain.example", PROXY.."/"..token);
-			end);
-
-			it("are dispatched when it is none after all", function ()
-				let_it_be_used();
-				for _, resource in ipairs { token:sub(1, -2), token.."A", "x"..token:sub(2), "q"..("+"):rep(12), REQUESTER, "thing" } do
-					assert_dispatched(REQUESTER, PROXY.."/"..resource);
-					assert_dispatched(BACKEND, PROXY.."/"..resource);
+				run.jat:add_key(8, ("l"):rep(core.JAT_KEYBYTES));
+				assert_kind(OF_TARGET, token, "requester", REQUESTER);
+				if format ~= "plain" then -- which is found in the book again by being reached
+					run.book:new_generation();
+					run.book:new_generation();
+					run.jat:add_key(9, ("m"):rep(core.JAT_KEYBYTES));
+					assert_kind({ BACKEND }, token, "no-requester");
 				end
 			end);
 
-			it("are judged by the format that the backend sees", function ()
-				run.pool:add(OTHER_BACKEND);
-				run.pool:set_format(BACKEND, "plain");
-				assert_refused(BACKEND, PROXY.."/"..REQUESTER, "feature-not-implemented");
-				run.pool:set_format(OTHER_BACKEND, "plain"); -- who gets it
-				local answered = run:request { from = BACKEND, to = PROXY.."/"..token };
-				assert.equal(PROXY.."/"..BACKEND, answered.attr.from);
-				run:receive(answer_to(answered));
-				run.pool:set_format(OTHER_BACKEND);
-				run.pool:set_format(BACKEND);
-				assert_dispatched(BACKEND, PROXY.."/"..REQUESTER);
-			end);
-		end);
-
-		describe("in the signed format", function ()
-			before_each(function ()
-				run:use_format("signed");
-				token = run.jat:encode(REQUESTER);
+			it("with the token of somebody whom the book does not know is the requester's if it tells that by itself", function ()
+				local token = use(format);
+				if format == "sealed" or format == "signed" then
+					assert_kind(OF_TARGET, token, "requester", REQUESTER);
+				else
+					assert_kind(OF_TARGET, token, "no-requester");
+				end
 			end);
 
-			it("are not implemented from a backend", function ()
-				assert_refused(BACKEND, PROXY.."/"..token, "feature-not-implemented");
-				assert_refused(BACKEND, PROXY.."/"..DIGEST, "feature-not-implemented");
+			it("with what looks like a digest that nobody has is nobody's for the target, and any for others", function ()
+				use(format);
+				assert_kind(OF_TARGET, DIGEST, "no-requester");
+				assert_kind(STRANGERS, DIGEST, "service");
+				assert_kind(OF_TARGET, SHORT, format == "short" and "no-requester" or "service");
+				assert_kind(STRANGERS, SHORT, "service");
 			end);
 
-			it("are refused from a stranger", function ()
-				assert_refused("some-domain.example", PROXY.."/"..token, "service-unavailable");
-			end);
-
-			it("are dispatched when it is none after all", function ()
-				for _, resource in ipairs { token:sub(1, -2), "x"..token, "x@y", "x@y#"..("A"):rep(22), "thing" } do
-					assert_dispatched(REQUESTER, PROXY.."/"..resource);
-					assert_dispatched(BACKEND, PROXY.."/"..resource);
+			it("with anything else is a service address", function ()
+				use(format);
+				for _, resource in ipairs { "thing", "s", "d", "q", "@", "x@", "@y", "some-domain.example" } do
+					assert_kind(OF_TARGET, resource, "service");
+					assert_kind(STRANGERS, resource, "service");
 				end
 			end);
 		end);
+	end
 
-		describe("in the plain format", function ()
-			before_each(function ()
-				run:use_format("plain");
-			end);
+	it("with a token that somebody has tampered with is nobody's for the target, and any for others", function ()
+		local token = run.jat:encode(REQUESTER);
+		local forged = token:sub(1, 39)..(token:sub(40, 40) == "A" and "B" or "A")..token:sub(41);
+		local others = core.jat(PROXY, "sealed");
+		others:add_key(8, ("o"):rep(core.JAT_KEYBYTES));
+		for _, resource in ipairs { forged, others:encode(REQUESTER) } do
+			assert_kind(OF_TARGET, resource, "no-requester");
+			assert_kind(STRANGERS, resource, "service");
+		end
+	end);
 
-			for _, resource in ipairs { "x@y", REQUESTER, DIGEST } do
-				it("are not implemented from a backend: "..resource, function ()
-					for _, from in ipairs { BACKEND, OTHER_BACKEND, TARGET } do
-						assert_refused(from, PROXY.."/"..resource, "feature-not-implemented");
-						assert_refused(from, "node@"..PROXY.."/"..resource, "feature-not-implemented");
-					end
-				end);
+	it("is judged by the format that the backend sees", function ()
+		use "short";
+		introduce();
+		run.pool:set_format(BACKEND, "plain");
+		assert_kind({ BACKEND }, REQUESTER, "requester", REQUESTER);
+		assert_kind({ BACKEND }, "somebody@else.example/x", "no-requester");
+		assert_kind({ OTHER_BACKEND, TARGET }, REQUESTER, "service");
+		assert_kind({ BACKEND }, (run.jat:encode(REQUESTER)), "service");
+	end);
 
-				it("are dispatched from anybody else: "..resource, function ()
-					for _, from in ipairs { REQUESTER, "some-domain.example" } do
-						assert_dispatched(from, PROXY.."/"..resource);
-						assert_dispatched(from, "node@"..PROXY.."/"..resource);
-					end
-				end);
-			end
+	it("from which a backend's stanzas come has its token, at the service that it wrote to", function ()
+		local token = run.pool:token(BACKEND);
+		assert.equal(PROXY.."/"..token, addresses:of_backend(BACKEND, PROXY.."/anything"));
+		assert.equal("node@"..PROXY.."/"..token, addresses:of_backend(BACKEND, "node@"..PROXY));
+		assert.is_nil(addresses:of_backend(TARGET, PROXY));
+		assert.is_nil(addresses:of_backend(TARGET.."/no-backend", PROXY));
+	end);
 
-			it("are dispatched when it could be anything", function ()
-				for _, resource in ipairs { "thing", "some-domain.example", "@", "x@", "@y" } do
-					assert_dispatched(REQUESTER, PROXY.."/"..resource);
-					assert_dispatched(BACKEND, PROXY.."/"..resource);
-				end
-			end);
-		end);
+	it("tells its backend, if there is one in it", function ()
+		local token = run.pool:token(BACKEND);
+		assert.equal(BACKEND, addresses:backend(PROXY.."/"..token));
+		assert.equal(BACKEND, addresses:backend("node@"..PROXY.."/"..token));
+		for _, address in ipairs { PROXY, "node@"..PROXY, PROXY.."/thing", token, PROXY.."/b"..("A"):rep(12) } do
+			assert.is_nil(addresses:backend(address));
+		end
+	end);
 
-		it("are malformed first of all", function ()
-			local sent = run:receive(iq({ type = "get", id = "1234", from = BACKEND, to = PROXY.."/"..token }, false));
-			assert.equal(1, #sent);
-			assert_error(sent[1], PROXY.."/"..token, BACKEND, "1234", "modify", "bad-request");
-		end);
+	it("of the target is known with a resource and without, however it is written", function ()
+		for _, address in ipairs { TARGET, BACKEND, TARGET:upper() } do
+			assert.is_true(addresses:is_of_target(address));
+		end
+		for _, address in ipairs { "x"..TARGET, TARGET..".example", "some-domain.example", "", "@" } do
+			assert.is_false(addresses:is_of_target(address));
+		end
 	end);
 end);

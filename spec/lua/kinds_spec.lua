@@ -5,13 +5,13 @@ describe("the kind", function ()
 	local kinds = fake_module.new():require "kinds";
 
 	describe("of an IQ", function ()
-		local refused; -- why requests are refused for their address
+		local address; -- what the address is
 		local addresses = {};
 
-		local function refused_token(given, from, to)
+		local function kind_of_address(given, from, to)
 			assert.equal(addresses, given);
 			assert.same({ "a@b.example/c", "proxy.domain.example" }, { from, to });
-			return refused;
+			return address, "whose";
 		end
 
 		local function kind(type, id, children)
@@ -19,11 +19,11 @@ describe("the kind", function ()
 			for _ = 1, children do
 				stanza:tag("query", { xmlns = "x:y" }):up();
 			end
-			return { kinds.of_iq(stanza, refused_token, addresses) };
+			return { kinds.of_iq(stanza, kind_of_address, addresses) };
 		end
 
 		before_each(function ()
-			refused = nil;
+			address = "service";
 		end);
 
 		it("is a request when it has an id and one child element", function ()
@@ -32,8 +32,8 @@ describe("the kind", function ()
 		end);
 
 		it("is refused when it is malformed, whatever its address is", function ()
-			for _, reason in ipairs { false, "no-such-resource" } do
-				refused = reason or nil;
+			for _, other in ipairs { "service", "token", "requester" } do
+				address = other;
 				for _, stanza in ipairs { { "get", "1", 0 }, { "set", "1", 2 }, { "get", nil, 1 }, { "GET", "1", 1 }, { nil, "1", 1 } } do
 					assert.same({ "refused", "malformed" }, kind(stanza[1], stanza[2], stanza[3]));
 				end
@@ -41,17 +41,68 @@ describe("the kind", function ()
 		end);
 
 		it("is refused when its address takes no requests", function ()
-			refused = "not-by-backends";
-			assert.same({ "refused", "not-by-backends" }, kind("get", "1", 1));
+			for other, failure in pairs {
+				token = "no-such-resource", ["no-backend"] = "no-such-backend", ["no-requester"] = "no-such-requester",
+			} do
+				address = other;
+				assert.same({ "refused", failure }, kind("get", "1", 1));
+			end
+		end);
+
+		it("is a request when it is for one backend, and a backend's when it is for a requester", function ()
+			address = "backend";
+			assert.same({ "request" }, kind("get", "1", 1));
+			address = "requester";
+			assert.same({ "backends-request", "whose" }, kind("set", "1", 1));
 		end);
 
 		it("is an answer, with or without an id, whatever is in it", function ()
-			refused = "no-such-resource";
+			address = "token";
 			for _, type in ipairs { "result", "error" } do
 				assert.same({ "answer" }, kind(type, "1", 2));
 				assert.same({ "answer-without-id" }, kind(type, nil, 0));
 			end
 		end);
+	end);
+
+	describe("of a message", function ()
+		-- (type, address) -> the kind of a message of that type to an address of that kind
+		local function kind(type, address)
+			local stanza = st.message({ type = type, from = "a@b.example/c", to = "proxy.domain.example" });
+			return { kinds.of_message(stanza, {
+				kind = function (_, from, to)
+					assert.same({ "a@b.example/c", "proxy.domain.example" }, { from, to });
+					return address, (address == "backend" or address == "requester") and "whose" or nil;
+				end;
+			}) };
+		end
+
+		local expected = { -- by the kind of the address: of an ordinary one, of one for a room, of an error
+			["service"] = { { "to-backend" }, { "refused", "no-rooms" }, { "stray-error" } };
+			["backend"] = { { "to-backend", "whose" }, { "refused", "no-rooms" }, { "error-to-backend", "whose" } };
+			["no-backend"] = { { "to-backend" }, { "refused", "no-rooms" }, { "stray-error" } };
+			["requester"] = { { "to-requester", "whose" }, { "to-requester", "whose" }, { "bounce", "whose" } };
+			["no-requester"] = { { "refused", "no-such-requester" }, { "refused", "no-such-requester" }, { "stray-error" } };
+			["token"] = { { "refused", "no-such-resource" }, { "refused", "no-such-resource" }, { "stray-error" } };
+		};
+		for address, of in pairs(expected) do
+			it("follows from its type, where the address is: "..address, function ()
+				for _, type in ipairs { false, "normal", "chat", "headline", "anything" } do
+					assert.same(of[1], kind(type or nil, address));
+				end
+				assert.same(of[2], kind("groupchat", address));
+				assert.same(of[3], kind("error", address));
+			end);
+		end
+	end);
+
+	it("of a command is told by its first child", function ()
+		local function is_command(name, xmlns)
+			return kinds.is_command(st.iq({ type = "set", id = "1" }):tag(name, { xmlns = xmlns }));
+		end
+		assert.is_true(is_command("command", "http://jabber.org/protocol/commands"));
+		assert.is_false(is_command("command", "urn:example"));
+		assert.is_false(is_command("query", "http://jabber.org/protocol/commands"));
 	end);
 
 	describe("of a settlement", function ()

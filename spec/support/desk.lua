@@ -1,4 +1,4 @@
--- requests.lua and its rooms with a real core, and what a spec does with them: stanzas come in, others leave, time
+-- requests.lua, messages.lua, backend_requests.lua and their rooms with a real core, and what a spec does with them: stanzas come in, others leave, time
 -- passes, and what backends.lua and metrics.lua would be told is remembered.
 
 local core = require "mod_client_proxy.core";
@@ -147,6 +147,10 @@ function desk:load(changed)
 		setup[name] = value;
 	end
 	self.requests = self.module:require "requests".new(setup);
+	self.messages = self.module:require "messages".new {
+		addresses = self.addresses, exchange = self.exchange, book = self.book, pool = self.pool;
+		metrics = metrics, backends = setup.backends, is_allowed = setup.is_allowed;
+	};
 end
 
 -- (event, data): says what backends.lua would.
