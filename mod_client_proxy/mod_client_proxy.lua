@@ -183,7 +183,10 @@ shell.start {
 	target = options.target;
 	formats = formats;
 	strategy = options.strategy;
+	max_requesters = options.max_requesters;
+	book = book;
 	pending = pending;
+	asked = asked;
 	backends = backends;
 	subscription = subscription;
 	diagnosis = diagnosis;

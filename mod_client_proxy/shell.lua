@@ -71,13 +71,27 @@ local function print_backends(proxy, session)
 	end
 end
 
+-- What there is to say of requests and of messages; where a line names a counter of metrics.lua in braces, its value
+-- is filled in.
+local REQUESTS = "Answered: {answered}, with an error: {error}; timed out: {timeout}, backend gone: {backend_gone}, "
+	.."no backend: {no_backend}; limited: {limited}, refused: {refused}, unloaded: {unloaded}";
+local MORE = "Retries: {retries}; unmatched answers: {unmatched_answers}; pending now: %d";
+local OF_BACKENDS = "Requests of backends: answered: {backend_requests_answered}, with an error: {backend_requests_error}; "
+	.."timed out: {backend_requests_timeout}, backend gone: {backend_requests_backend_gone}; limited: {backend_requests_limited}, "
+	.."refused: {backend_requests_refused}, unloaded: {backend_requests_unloaded}; pending now: %d";
+local TO_BACKENDS = "Messages to backends: {messages_to_backend_sent}, errors: {messages_to_backend_error}; no backend: "
+	.."{messages_to_backend_no_backend}, limited: {messages_to_backend_limited}, refused: {messages_to_backend_refused}, "
+	.."dropped: {messages_to_backend_dropped}, unloaded: {messages_to_backend_unloaded}";
+local TO_REQUESTERS = "Messages to requesters: {messages_to_requester_sent}, errors: {messages_to_requester_error}; refused: "
+	.."{messages_to_requester_refused}";
+
 local function print_totals(proxy, session)
 	local totals = proxy.metrics:publish();
-	session.print(("Answered: %d, with an error: %d; timed out: %d, backend gone: %d, no backend: %d; "
-		.."limited: %d, refused: %d, unloaded: %d"):format(totals.answered, totals.error, totals.timeout,
-		totals.backend_gone, totals.no_backend, totals.limited, totals.refused, totals.unloaded));
-	session.print(("Retries: %d; unmatched answers: %d; pending now: %d"):format(
-		totals.retries, totals.unmatched_answers, #proxy.pending));
+	for _, line in ipairs {
+		REQUESTS, MORE:format(#proxy.pending), OF_BACKENDS:format(#proxy.asked), TO_BACKENDS, TO_REQUESTERS;
+	} do
+		session.print((line:gsub("{([%l_]+)}", totals)));
+	end
 end
 
 -- By name: (proxy, session, the arguments after the host) -> true, what to print | nil, message
@@ -90,6 +104,7 @@ function commands.status(proxy, session)
 	session.print(("Subscription:   %s"):format((proxy.subscription:state())));
 	session.print(("Address format: %s"):format(proxy.formats:describe()));
 	session.print(("Strategy:       %s"):format(proxy.strategy));
+	session.print(("Requesters:     %d of at most %d are remembered"):format(#proxy.book, proxy.max_requesters));
 	local limit = proxy.diagnosis:limit();
 	if limit then
 		session.print(("Limit:          %s"):format(limit));
@@ -139,7 +154,8 @@ function commands.resync(proxy)
 end
 
 -- (setup): adds the commands of this proxy.
--- setup: { target, formats, strategy, pending, backends, subscription, diagnosis, metrics }
+-- setup: { target, formats, strategy, max_requesters, book, pending, asked (that of backends), backends, subscription,
+--          diagnosis, metrics }
 function shell.start(setup)
 	local bound = {};
 	for name, command in pairs(commands) do

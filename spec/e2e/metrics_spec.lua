@@ -227,7 +227,8 @@ describe("the metrics", function ()
 		end
 		assert.same({
 			requests = "counter ", retries = "counter ", unmatched_answers = "counter ",
-			answer_time_seconds = "histogram seconds", pending = "gauge ", backends = "gauge ",
+			messages = "counter ", backend_requests = "counter ";
+			answer_time_seconds = "histogram seconds", pending = "gauge ", backends = "gauge ", requesters = "gauge ", watchers = "gauge ",
 		}, types);
 	end);
 
@@ -257,6 +258,7 @@ describe("the metrics", function ()
 		local all = table.concat(expressions, "\n");
 		for _, name in ipairs {
 			"requests_total", "retries_total", "unmatched_answers_total", "answer_time_seconds_bucket", "pending", "backends",
+			"messages_total", "backend_requests_total", "requesters", "watchers",
 		} do
 			assert.truthy(all:find(PREFIX..name.."{", 1, true), name);
 		end

@@ -26,9 +26,21 @@ local function start(module, list, calls, limit)
 		};
 		subscription = { state = function () return "granted", nil; end };
 		diagnosis = { current = function () return "info", "All is well"; end, limit = function () return limit; end };
+		max_requesters = 100;
+		book = setmetatable({}, { __len = function () return 12; end });
+		asked = setmetatable({}, { __len = function () return 13; end });
 		metrics = { publish = function ()
-			return { answered = 1, error = 2, timeout = 3, backend_gone = 4, no_backend = 5, limited = 6, refused = 7, unloaded = 8,
-				retries = 9, unmatched_answers = 10 };
+			return {
+				answered = 1, error = 2, timeout = 3, backend_gone = 4, no_backend = 5, limited = 6, refused = 7, unloaded = 8,
+				retries = 9, unmatched_answers = 10;
+				backend_requests_answered = 21, backend_requests_error = 22, backend_requests_timeout = 23,
+				backend_requests_backend_gone = 24, backend_requests_limited = 25, backend_requests_refused = 26,
+				backend_requests_unloaded = 27;
+				messages_to_backend_sent = 31, messages_to_backend_error = 32, messages_to_backend_no_backend = 33,
+				messages_to_backend_limited = 34, messages_to_backend_refused = 35, messages_to_backend_dropped = 36,
+				messages_to_backend_unloaded = 37;
+				messages_to_requester_sent = 41, messages_to_requester_error = 42, messages_to_requester_refused = 43;
+			};
 		end };
 	};
 	return shell;
@@ -63,6 +75,11 @@ describe("the shell commands", function ()
 			TARGET, "granted", "Address format: sealed; plain for others", "round_robin", os.date("%Y-%m-%d", 0),
 			"Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
 			"no backend: 5;", "limited: 6,", "refused: 7,", "unloaded: 8", "Retries: 9;", "unmatched answers: 10;", "pending now: 7",
+			"Requesters:     12 of at most 100 are remembered";
+			"Requests of backends: answered: 21, with an error: 22; timed out: 23, backend gone: 24; limited: 25, refused: 26, "
+				.."unloaded: 27; pending now: 13";
+			"Messages to backends: 31, errors: 32; no backend: 33, limited: 34, refused: 35, dropped: 36, unloaded: 37";
+			"Messages to requesters: 41, errors: 42; refused: 43";
 		} do
 			assert.truthy(page:find(words, 1, true), words.." is not in "..page);
 		end

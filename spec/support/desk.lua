@@ -1,4 +1,5 @@
--- requests.lua, messages.lua, backend_requests.lua and their rooms with a real core, and what a spec does with them: stanzas come in, others leave, time
+-- requests.lua, messages.lua, backend_requests.lua and their rooms with a real core, and what a spec does with them:
+-- stanzas come in, others leave, time
 -- passes, and what backends.lua and metrics.lua would be told is remembered.
 
 local core = require "mod_client_proxy.core";
