@@ -9,6 +9,7 @@
 -- In the environment, BENCH_STARTS: how many starts, and BENCH_SUBJECTS: names of subjects, if not all are to be
 -- measured
 
+local callgrind = require "bench.callgrind";
 local subjects = require "bench.subjects";
 local new_load = require "bench.load".new;
 local throwaway = require "spec.support.throwaway";
@@ -20,15 +21,6 @@ local ALLOCATING_ROUND_TRIPS = 2000;
 -- Of what the module of 2018 is over direct; bytes over direct
 local GOALS = { ours_no_top_tag = 0.50, ours_short = 0 };
 local BYTES_GOALS = { ours_short = 300 };
-
-local function vgdb(server, command)
-	local output, code = throwaway.read_command(("vgdb --pid=%d %s 2>&1"):format(server.pid, command));
-	assert(code == 0, output);
-end
-
-local function read_total(file)
-	return tonumber(throwaway.read_file(file):match("\nsummary: (%d+)"));
-end
 
 -- The instructions of calls into the C core, by function. A function that contains others from headers has a line for
 -- each file, and one for all of them.
@@ -43,17 +35,13 @@ end
 
 -- One start. -> instructions for one round trip, those of them in the core, the version of Prosody
 local function measure_once(subject)
-	local dump = os.getenv("TMPDIR").."/"..subject.name;
-	local server, requester, backend, address = subjects.start(subject,
-		("valgrind --quiet --tool=callgrind --trace-children=yes --callgrind-out-file=%s"):format(dump));
+	local server, requester, backend, address = subjects.start(subject, callgrind.command(subject.name));
 	local load = new_load({ requester }, backend, address);
 	load:run(WARM_UP, 1);
-	vgdb(server, "zero");
-	load:run(ROUND_TRIPS, 1);
-	vgdb(server, "dump");
+	local total, dump = callgrind.count(server, subject.name, function () load:run(ROUND_TRIPS, 1); end);
 	local version = server:version();
 	server:remove();
-	return read_total(dump..".1") / ROUND_TRIPS, read_core(dump..".1"), version;
+	return total / ROUND_TRIPS, read_core(dump), version;
 end
 
 -- -> the same

@@ -51,6 +51,11 @@ function subjects.ours(format)
 		TARGET..(format == "short" and "" or ('client_proxy_address_format = %q\n'):format(format)));
 end
 
+-- (strategy) -> ours, with that strategy
+function subjects.ours_by(strategy)
+	return new_subject(strategy, "client_proxy", TARGET..("client_proxy_strategy = %q\n"):format(strategy));
+end
+
 -- The module's folder once more, where top_tag.lua does nothing. -> the plugin path
 local function copy_without_top_tag()
 	local copy = assert(os.getenv("TMPDIR"), "run it by tools/with_scratch").."/without_top_tag";
