@@ -52,6 +52,10 @@ local function is_digest(token)
 	return #token == 33 and token:find("^d[%w_-]+$") ~= nil;
 end
 
+local function is_backend_token(token)
+	return (#token == 13 or #token == 33) and token:find("^b[%w_-]+$") ~= nil;
+end
+
 local function backend_jid(resource)
 	return TARGET.."/"..resource;
 end
@@ -108,16 +112,37 @@ function oracle:first(wanted)
 	end
 end
 
+-- (wanted) -> the requester of this generation, or else of the last one, for which that is true
+function oracle:latest(wanted)
+	local latest;
+	for _, requester in ipairs(self.requesters) do
+		if requester.generation >= (latest or { generation = self.generation - 1 }).generation and wanted(requester) then
+			latest = requester;
+		end
+	end
+	return latest;
+end
+
 function oracle:named(name)
-	return (self:first(function (requester)
-		return requester.name == name and requester.generation >= self.generation - 1;
-	end));
+	return self:latest(function (requester) return requester.name == name; end);
+end
+
+function oracle:find_either(jid)
+	return self:latest(function (requester) return requester.jid == jid; end);
 end
 
 function oracle:find(jid)
 	return (self:first(function (requester)
 		return requester.jid == jid and requester.generation == self.generation;
 	end));
+end
+
+-- If it is idle, it is the last one to be forgotten.
+function oracle:use(requester)
+	local _, place = self:first(function (other) return other == requester; end);
+	if requester.held == 0 then
+		table.insert(self.requesters, table.remove(self.requesters, place));
+	end
 end
 
 function oracle:forget_one()
@@ -153,11 +178,7 @@ function oracle:add_requester(jid, name)
 end
 
 -- -> requester | nil, "bad-address" | "full"
-function oracle:find_requester(jid)
-	local requester = self:find(jid);
-	if requester then
-		return requester;
-	end
+function oracle:take_in(jid)
 	local token = self.codecs[self.format]:encode(jid);
 	if not token then
 		return nil, "bad-address";
@@ -167,6 +188,21 @@ function oracle:find_requester(jid)
 		token = self:digest(jid);
 	end
 	return self:add_requester(jid, (is_short(token) or is_digest(token)) and token or "");
+end
+
+function oracle:find_requester(jid)
+	local requester = self:find(jid);
+	if requester then
+		return requester;
+	end
+	return self:take_in(jid);
+end
+
+-- (requester, format) -> what a backend that sees that format sees
+function oracle:token(requester, format)
+	local token = self.codecs[format]:encode(requester.jid);
+	local is_named = requester.name ~= "" and (format == self.format or is_digest(token));
+	return is_named and requester.name or token;
 end
 
 function oracle:format_of(sender)
@@ -199,9 +235,7 @@ function oracle:dispatch_to(backend, jid, service, id, time, deadline, retries, 
 	elseif #bare(service) > BARE_MAX then
 		return nil, "bad-address", backend;
 	end
-	local format = self:format_of(backend);
-	local token = format == self.format and requester.name ~= "" and requester.name or self.codecs[format]:encode(jid);
-	local address = bare(service).."/"..token;
+	local address = bare(service).."/"..self:token(requester, self:format_of(backend));
 	local other = self:request(backend, address, id);
 	if id:find("[\0-\31]") then
 		return nil, "bad-id", backend;
@@ -239,15 +273,27 @@ function oracle:dispatch(jid, service, id, time, deadline, retries, stanza, want
 	return chosen, address;
 end
 
+-- -> backend, address | nil, code
+function oracle:address(jid, service, wanted)
+	local backend = not wanted and self.pool:pick_lasting(jid, service) or wanted and self.pool:state(wanted) and wanted;
+	if not backend then
+		return nil, "no-backend";
+	end
+	local requester, failure = self:find_requester(jid);
+	if not requester then
+		return nil, failure;
+	elseif #bare(service) > BARE_MAX then
+		return nil, "bad-address";
+	end
+	self:use(requester);
+	return backend, bare(service).."/"..self:token(requester, self:format_of(backend));
+end
+
 -- (place in `requests`) -> the request, which is pending no longer
 function oracle:remove(place)
 	local request = table.remove(self.requests, place);
-	local requester = request.requester;
-	requester.held = requester.held - 1;
-	if requester.held == 0 then
-		local _, at = self:first(function (other) return other == requester; end);
-		table.insert(self.requesters, table.remove(self.requesters, at));
-	end
+	request.requester.held = request.requester.held - 1;
+	self:use(request.requester);
 	return request;
 end
 
@@ -280,16 +326,36 @@ function oracle:counts()
 	return self.results, self.errors, self.seconds, table.unpack(self.times);
 end
 
+-- -> jid, nil, the requester whose name it is, if it is one | nil, why not
 function oracle:resolve(sender, resource)
 	local format = self:format_of(sender);
-	if is_digest(resource) or format == "short" and is_short(resource) then
-		local requester = self:named(resource);
-		if requester then
-			return requester.jid;
-		end
-		return nil, is_digest(resource) and "digest" or "short";
+	local is_name = is_digest(resource) or is_short(resource) and (format == "short" or self.format == "short");
+	local requester = is_name and self:named(resource);
+	if requester then
+		return requester.jid, nil, requester;
 	end
 	return self.codecs[format]:decode(resource);
+end
+
+-- -> jid, nil, how | nil, why not
+function oracle:reach(sender, resource)
+	local jid, code, requester = self:resolve(sender, resource);
+	local how = requester and "a name" or "a JID";
+	if not jid and self:format_of(sender) == "plain" and (code == "plain" or code == "bad-token") and #resource <= 1023 then
+		requester = self:find_either(resource);
+		jid, how = requester and resource, "a plain token";
+	end
+	if not jid then
+		return nil, code;
+	end
+	requester = requester or self:find_either(jid);
+	if not requester then
+		requester, how = self:take_in(jid), "a JID of nobody in the book";
+	end
+	if requester then
+		self:use(requester);
+	end
+	return jid, nil, how;
 end
 
 local BACKENDS = {};
@@ -320,6 +386,8 @@ pair.__index = pair;
 
 function pair.new(jids, strategy)
 	local self = setmetatable({ jids = jids, time = 0, dispatched = 0, tokens = {}, codes = {} }, pair);
+	self.backend_tokens = {}; -- by backend, of those that are there
+	self.all_backend_tokens = {}; -- by the number of the key and the backend
 	local seed, key = random.bytes(core.POOL_SEEDBYTES), random.bytes(core.JAT_KEYBYTES);
 	self.pool, self.twin = core.pool(seed), core.pool(seed);
 	self:both_pools("set_strategy", strategy, ("k"):rep(core.POOL_KEYBYTES));
@@ -344,6 +412,12 @@ function pair:begin()
 	self.exchange = core.exchange(self.jat, self.book, self.pool, self.pending);
 end
 
+-- What has come of a step
+function pair:count(step, code)
+	local what = step..": "..code;
+	self.codes[what] = (self.codes[what] or 0) + 1;
+end
+
 local steps_of = {};
 
 function steps_of.dispatch(self)
@@ -360,8 +434,7 @@ function steps_of.dispatch(self)
 	local got = { self.exchange:dispatch(jid, service, id, self.time, deadline, retries, stanza, wanted) };
 	expect.same({ expected[1], expected[2] }, got, "dispatch");
 	expect.equal(2, #got + (got[1] and 0 or 2 - #got), "dispatch: number of what is returned");
-	local code = expected[1] and "ok" or expected[2];
-	self.codes[code] = (self.codes[code] or 0) + 1;
+	self:count("dispatch", expected[1] and "ok" or expected[2]);
 	if expected[1] then
 		table.insert(self.tokens, expected[2]:match("/(.*)"));
 	end
@@ -409,8 +482,47 @@ function steps_of.count_error(self)
 	self.exchange:count_error(seconds);
 end
 
+function pair:admit(backend)
+	local is_new = self.twin:add(backend);
+	expect.equal(is_new, self.exchange:admit(backend), "admit");
+	local token, all, name = self.pool:token(backend), self.all_backend_tokens, #self.keys.." "..backend;
+	if is_new then
+		expect.that(is_backend_token(token), "%q, the token of %s", token, backend);
+		expect.equal(all[name] or token, token, "token of %s, as before", backend);
+		all[name] = token;
+		self.backend_tokens[backend] = token;
+	end
+	expect.equal(self.backend_tokens[backend], token, "token of %s", backend);
+end
+
 function steps_of.come(self)
-	self:both_pools("add", random.element(BACKENDS));
+	self:admit(random.element(BACKENDS));
+end
+
+function steps_of.backend(self)
+	local _, token = next(self.all_backend_tokens, random.element { next(self.all_backend_tokens), nil });
+	token = random.element { token or "b", self.backend_tokens[random.element(BACKENDS)] or "", random.element(self.jids) };
+	if math.random(4) == 1 then
+		token = token:sub(1, -2);
+	end
+	local expected;
+	for backend, each in pairs(self.backend_tokens) do
+		expected = each == token and backend or expected;
+	end
+	local backend, looks = self.exchange:backend(token);
+	expect.equal(expected, backend, "whose backend token that is");
+	expect.equal(not expected and is_backend_token(token) or nil, looks or nil, "whether it looks like one");
+end
+
+function steps_of.address(self)
+	local wanted = math.random(3) == 1 and random.element(BACKENDS) or nil;
+	local jid, service = random.element(self.jids), random.element(SERVICES);
+	local expected = { self.slow:address(jid, service, wanted) };
+	expect.same(expected, { self.exchange:address(jid, service, wanted) }, "address");
+	self:count("address", expected[1] and "ok" or expected[2]);
+	if expected[1] then
+		table.insert(self.tokens, expected[2]:match("/(.*)"));
+	end
 end
 
 -- A backend goes: what it has is abandoned, and taken out.
@@ -420,7 +532,7 @@ function steps_of.go(self)
 		return;
 	end
 	self:both_pools("remove", backend);
-	self.slow.formats[backend] = nil;
+	self.slow.formats[backend], self.backend_tokens[backend] = nil, nil;
 	self.pending:abandon(backend);
 	while self.pending:has_abandoned() do
 		local taken = { self.pending:take_abandoned() };
@@ -496,22 +608,37 @@ function steps_of.coincide(self)
 	end
 end
 
-function steps_of.resolve(self)
+-- -> who sends something, to which resource
+local function some_address(self)
 	-- one that was made lately, as older ones are of formats and keys that have gone
 	local recent = self.tokens[#self.tokens - math.random(0, math.min(#self.tokens, 20))];
 	local token = math.random(3) > 1 and recent or random.element(self.jids);
 	local sender = math.random(2) == 1 and random.element(BACKENDS) or random.element(self.jids);
-	local expected = { self.slow:resolve(sender, token or "") };
-	local got = { self.exchange:resolve(sender, token or "") };
+	return sender, token or "";
+end
+
+function steps_of.resolve(self)
+	local sender, token = some_address(self);
+	local expected = { self.slow:resolve(sender, token) };
+	local got = { self.exchange:resolve(sender, token) };
 	expect.equal(expected[1], got[1], "resolve");
 	expect.equal(expected[2], got[2], "resolve: why not");
-	local what = expected[2] or "resolved";
-	self.codes[what] = (self.codes[what] or 0) + 1;
+	self:count("resolve", expected[2] or "ok");
+end
+
+function steps_of.reach(self)
+	local sender, token = some_address(self);
+	local jid, code, how = self.slow:reach(sender, token);
+	local got = { self.exchange:reach(sender, token) };
+	expect.equal(jid, got[1], "reach");
+	expect.equal(code, got[2], "reach: why not");
+	self:count("reach", code or how);
 end
 
 local STEPS = {
 	"dispatch", "dispatch", "dispatch", "dispatch", "settle", "settle", "take", "count_error", "come", "go", "set_state";
-	"set_format", "set_limits", "set_max", "renew_key", "renew_format", "coincide", "resolve", "resolve";
+	"set_format", "set_limits", "set_max", "renew_key", "renew_format", "coincide", "resolve", "resolve", "address";
+	"address", "reach", "reach", "reach", "backend";
 };
 
 function pair:compare()
@@ -531,7 +658,7 @@ local function run_sequence(jids, strategy, steps, codes)
 	local subject, step, name = pair.new(jids, strategy), 0, nil;
 	subject.codes = codes;
 	for _, backend in ipairs(BACKENDS) do
-		subject:both_pools("add", backend);
+		subject:admit(backend);
 	end
 	local succeeded, failure = pcall(function ()
 		while step < steps do
@@ -585,11 +712,15 @@ describe("core.exchange", function ()
 		end
 
 		it("in all that can come of it", function ()
-			for _, code in ipairs {
-				"ok", "no-backend", "bad-address", "full", "requester-full", "conflict", "bad-id";
-				"resolved", "short", "digest", "plain", "bad-token";
+			for step, possible in pairs {
+				dispatch = { "ok", "no-backend", "bad-address", "full", "requester-full", "conflict", "bad-id" };
+				resolve = { "ok", "short", "digest", "plain", "bad-token", "unknown-key", "forged" };
+				address = { "ok", "no-backend", "bad-address", "full" };
+				reach = { "a name", "a JID", "a plain token", "a JID of nobody in the book", "short", "digest", "plain", "bad-token" };
 			} do
-				expect.that(codes[code], "%s: never", code);
+				for _, code in ipairs(possible) do
+					expect.that(codes[step..": "..code], "%s, %s: never", step, code);
+				end
 			end
 		end);
 	end);
