@@ -928,6 +928,248 @@ describe("core.exchange", function ()
 		assert.equal("user3@h", (exchange:settle(BACKENDS[1], addresses[3], "1234", 1)));
 	end);
 
+	describe("admit", function ()
+		it("makes a backend with a token of its own, which stays as long as the backend", function ()
+			assert.is_true(exchange:admit(BACKENDS[2]));
+			local token = pool:token(BACKENDS[2]);
+			assert.truthy(token:find("^b[%w_-]+$"));
+			assert.equal(13, #token);
+			assert.is_false(exchange:admit(BACKENDS[2]));
+			jat:add_key(2, ("l"):rep(core.JAT_KEYBYTES));
+			assert.is_false(exchange:admit(BACKENDS[2]));
+			assert.equal(token, pool:token(BACKENDS[2]));
+			assert.equal(BACKENDS[2], exchange:backend(token));
+			pool:remove(BACKENDS[2]);
+			assert.same({ nil, true }, { exchange:backend(token) });
+			exchange:admit(BACKENDS[2]);
+			assert.not_equal(token, pool:token(BACKENDS[2])); -- of another key
+		end);
+
+		it("makes the same token in every format, which is nobody's as a requester", function ()
+			local token;
+			for _, format in ipairs(core.FORMATS) do
+				book:new_generation();
+				new_exchange(format);
+				assert.is_true(exchange:admit(BACKENDS[2]));
+				token = token or pool:token(BACKENDS[2]);
+				assert.equal(token, pool:token(BACKENDS[2]));
+				assert.is_nil(exchange:resolve(BACKENDS[1], token));
+				assert.is_nil(exchange:reach(BACKENDS[1], token));
+				ask(BACKENDS[2], nil, format);
+				assert.not_equal(token:sub(2), jat:encode(BACKENDS[2]):sub(2));
+				assert.is_nil(exchange:reach(BACKENDS[1], token));
+				pool:remove(BACKENDS[2]);
+			end
+		end);
+
+		it("makes one of a JID that no codec takes, and gives it no token", function ()
+			for _, jid in ipairs { "", ("j"):rep(JID_MAX + 1) } do
+				assert.is_true(exchange:admit(jid));
+				assert.equal("", pool:token(jid));
+			end
+			assert.same({ nil, false }, { exchange:backend("") });
+			assert.is_true(exchange:admit(("j"):rep(JID_MAX)));
+			assert.equal(13, #pool:token(("j"):rep(JID_MAX)));
+		end);
+
+		it("gives a second token where one is taken", function ()
+			exchange:admit(BACKENDS[2]);
+			local token = pool:token(BACKENDS[2]);
+			pool:remove(BACKENDS[2]);
+			assert.is_true(pool:add("other", token));
+			assert.is_true(exchange:admit(BACKENDS[2]));
+			assert.equal(33, #pool:token(BACKENDS[2]));
+			assert.equal("other", exchange:backend(token));
+			assert.equal(BACKENDS[2], exchange:backend(pool:token(BACKENDS[2])));
+		end);
+	end);
+
+	it("tells backends' tokens by their form", function ()
+		local twelve = ("A"):rep(12);
+		for _, looks in ipairs { "b"..twelve, "b"..("A"):rep(32), "b"..("-_"):rep(6) } do
+			assert.same({ nil, true }, { exchange:backend(looks) });
+		end
+		for _, not_one in ipairs { "", "b", "B"..twelve, "q"..twelve, "d"..("A"):rep(32), "b"..twelve.."A", "b"..("A"):rep(11), "b"..twelve.."\0",
+			"b"..("A"):rep(11).."=", "b"..("A"):rep(11).."+", "b"..("A"):rep(11).."\255", "b"..("A"):rep(16), ("b"):rep(4000) } do
+			assert.same({ nil, false }, { exchange:backend(not_one) });
+		end
+	end);
+
+	describe("address", function ()
+		it("records nothing, and takes the requester into the book", function ()
+			assert.same({ BACKENDS[1], PROXY.."/"..jat:encode(REQUESTER) }, { exchange:address(REQUESTER, PROXY.."/r") });
+			assert.equal(0, #pending);
+			assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], jat:encode(REQUESTER)));
+			expect_code("no-backend", exchange:address(BACKENDS[1], PROXY));
+		end);
+
+		it("is at the backend that is wanted, whatever its state", function ()
+			exchange:admit(BACKENDS[2]);
+			for _, state in ipairs { "suspended", "away", "ready" } do
+				pool:set_state(BACKENDS[2], state);
+				assert.equal(BACKENDS[2], (exchange:address(REQUESTER, PROXY, BACKENDS[2])));
+			end
+			expect_code("no-backend", exchange:address(REQUESTER, PROXY, BACKENDS[3]));
+		end);
+
+		it("is at the same backend again and again, whatever the strategy, and is no turn", function ()
+			for number = 2, 4 do
+				exchange:admit(BACKENDS[number]);
+			end
+			for _, strategy in ipairs(core.STRATEGIES) do
+				pool:set_strategy(strategy, ("k"):rep(core.POOL_KEYBYTES));
+				local first = exchange:address(REQUESTER, PROXY);
+				for number = 1, 20 do
+					ask(nil, nil, strategy..number);
+					assert.equal(first, (exchange:address(REQUESTER, PROXY)));
+				end
+			end
+		end);
+
+		it("says what is wrong", function ()
+			expect_code("bad-address", exchange:address("", PROXY));
+			expect_code("bad-address", exchange:address(REQUESTER, ("s"):rep(BARE_MAX + 1)));
+			book:set_max(1);
+			ask();
+			expect_code("full", exchange:address("other@h", PROXY));
+			pool:remove(BACKENDS[1]);
+			expect_code("no-backend", exchange:address(REQUESTER, PROXY));
+		end);
+	end);
+
+	it("has who was addressed or reached for the last one to be forgotten", function ()
+		for _, how in ipairs {
+			function (jid) return exchange:address(jid, PROXY) and jid; end;
+			function (jid) return exchange:reach(BACKENDS[1], jat:encode(jid)); end;
+		} do
+			new_exchange();
+			book:new_generation();
+			book:set_max(3);
+			for number = 1, 3 do
+				exchange:address("user"..number.."@h", PROXY);
+			end
+			assert.equal("user1@h", how("user1@h"));
+			exchange:address("user4@h", PROXY);
+			assert.same({ true, false, true }, { book:knows("user1@h"), book:knows("user2@h"), book:knows("user3@h") });
+			local _, address = ask("user1@h"); -- and who has something pending is not idle
+			assert.equal("user1@h", how("user1@h"));
+			exchange:address("user5@h", PROXY);
+			exchange:address("user6@h", PROXY);
+			assert.is_true(book:knows("user1@h"));
+			assert.equal("user1@h", (exchange:settle(BACKENDS[1], address, "1234", 1)));
+		end
+	end);
+
+	describe("reach", function ()
+		local function token_in(format)
+			local codec = core.jat(PROXY, format);
+			codec:add_key(1, ("k"):rep(core.JAT_KEYBYTES));
+			return codec:encode(REQUESTER);
+		end
+
+		for _, format in ipairs(core.FORMATS) do
+			for _, own in ipairs { false, "sealed", "signed", "plain" } do
+				it(("in the format %s, by one that sees %s tokens"):format(format, own or "the same"), function ()
+					local seen = own or format;
+					local needs_book = seen == "short" or seen == "plain";
+					new_exchange(format);
+					pool:set_format(BACKENDS[1], own or nil);
+					local token = token_in(seen);
+					if needs_book then
+						expect_code(seen, exchange:reach(BACKENDS[1], token));
+						assert.equal(0, #book);
+						exchange:address(REQUESTER, PROXY);
+					end
+					assert.equal(REQUESTER, exchange:reach(BACKENDS[1], token));
+					assert.is_true(book:knows(REQUESTER));
+					book:new_generation();
+					assert.equal(REQUESTER, exchange:reach(BACKENDS[1], token));
+					book:new_generation();
+					if needs_book then
+						expect_code(seen, exchange:reach(BACKENDS[1], token));
+					end
+					assert.equal(not needs_book, exchange:reach(BACKENDS[1], token) == REQUESTER);
+					for _, forged in ipairs { token.."A", token:sub(2), token:sub(1, -5).."AAAA" } do
+						assert.is_nil(exchange:reach(BACKENDS[1], forged));
+					end
+				end);
+			end
+		end
+
+		it("is by digests, too, in every format", function ()
+			local long, unprintable = "l@h/"..("r"):rep(1020), "l@h/\u{FC}";
+			for _, format in ipairs(core.FORMATS) do
+				book:new_generation();
+				new_exchange(format);
+				for _, jid in ipairs { long, unprintable } do
+					local _, address = exchange:address(jid, PROXY);
+					local token = address:sub(#PROXY + 2);
+					assert.equal(jid, exchange:reach(BACKENDS[1], token));
+					book:new_generation();
+					assert.equal(jid, exchange:reach(BACKENDS[1], token));
+				end
+			end
+		end);
+
+		-- So does a Jicofo, where nobody asks for a format
+		it("is by the name in the book, where a backend that sees another format would see a digest", function ()
+			for _, own in ipairs { "plain", "signed", "sealed" } do
+				pool:set_format(BACKENDS[1], own);
+				for number, jid in ipairs { "l@h/"..("r"):rep(1020), "l@h/\u{FC}"..own, "d"..("A"):rep(32) } do
+					local _, address = ask(jid, nil, own..number);
+					local token = address:sub(#PROXY + 2);
+					assert.equal(jid, exchange:resolve(BACKENDS[1], token));
+					assert.equal(jid, exchange:reach(BACKENDS[1], token));
+					assert.is_true(#token <= 1023);
+					assert.equal(jid, (exchange:settle(BACKENDS[1], address, own..number, 1)));
+				end
+			end
+		end);
+
+		it("takes a plain token for a name only if that is in the book", function ()
+			local looks = "qAAAAAAAAAAAA"; -- can be the JID of a host
+			pool:set_format(BACKENDS[1], "plain");
+			expect_code("bad-token", exchange:reach(BACKENDS[1], looks));
+			exchange:address(looks, PROXY);
+			assert.equal(looks, exchange:reach(BACKENDS[1], looks));
+		end);
+
+		it("finds plain tokens of whoever is in the book, without a node and with any bytes", function ()
+			new_exchange("plain");
+			for _, jid in ipairs { "h", "h/r@s", "l@h", "l@h/\u{FC}", ("j"):rep(1023) } do
+				assert.is_nil(exchange:reach(BACKENDS[1], jid));
+				exchange:address(jid, PROXY);
+				assert.equal(jid, exchange:reach(BACKENDS[1], jid));
+			end
+			exchange:address(("j"):rep(1024), PROXY);
+			expect_code("bad-token", exchange:reach(BACKENDS[1], ("j"):rep(1024)));
+			assert.is_nil(exchange:reach(BACKENDS[1], ""));
+			assert.is_nil(exchange:reach(BACKENDS[1], BACKENDS[1]));
+		end);
+
+		it("uses the one whose token it is, where the last key's is there, too", function ()
+			local old = jat:encode(REQUESTER);
+			exchange:address(REQUESTER, PROXY);
+			jat:add_key(2, ("l"):rep(core.JAT_KEYBYTES));
+			book:new_generation();
+			exchange:address(REQUESTER, PROXY);
+			exchange:address("other@h", PROXY);
+			book:set_max(3);
+			assert.equal(REQUESTER, exchange:reach(BACKENDS[1], old));
+			exchange:address("another@h", PROXY);
+			assert.is_nil(book:find(REQUESTER));
+			assert.equal(REQUESTER, exchange:reach(BACKENDS[1], old));
+		end);
+
+		it("is as good where the book is full", function ()
+			new_exchange("sealed");
+			book:set_max(1);
+			ask("other@h");
+			assert.equal(REQUESTER, exchange:reach(BACKENDS[1], token_in("sealed")));
+			assert.is_false(book:knows(REQUESTER));
+		end);
+	end);
+
 	describe("keeps a stanza", function ()
 		local stanzas;
 
@@ -1090,9 +1332,19 @@ describe("core.exchange", function ()
 			end
 			for _, wrong in ipairs { false, {} } do
 				expect.raises("number expected", exchange.count_error, exchange, wrong);
-				expect.raises("string expected", exchange.resolve, exchange, wrong, "q");
-				expect.raises("string expected", exchange.resolve, exchange, REQUESTER, wrong);
+				for _, method in ipairs { "resolve", "reach", "address" } do
+					expect.raises("string expected", exchange[method], exchange, wrong, "q");
+					expect.raises("string expected", exchange[method], exchange, REQUESTER, wrong);
+				end
+				expect.raises("string expected", exchange.address, exchange, REQUESTER, PROXY, wrong);
+				expect.raises("string expected", exchange.admit, exchange, wrong);
+				expect.raises("string expected", exchange.backend, exchange, wrong);
 			end
+			for _, method in ipairs { "reach", "address" } do
+				expect.raises("string expected", exchange[method], exchange, REQUESTER);
+			end
+			expect.raises("string expected", exchange.admit, exchange);
+			expect.raises("string expected", exchange.backend, exchange);
 			expect.raises("number expected", exchange.count_error, exchange);
 			expect.raises("string expected", exchange.resolve, exchange, REQUESTER);
 		end);
@@ -1135,7 +1387,7 @@ describe("core.exchange", function ()
 		end);
 
 		it("an object that is no exchange", function ()
-			local methods = { "dispatch", "settle", "count_error", "counts", "resolve" };
+			local methods = { "dispatch", "settle", "count_error", "counts", "resolve", "admit", "backend", "address", "reach" };
 			for _, method in ipairs(methods) do
 				for _, other in ipairs { pool, pending, io.stdout, {}, "s" } do
 					expect.raises("mod_client_proxy.exchange expected", exchange[method], other, 1, 2, 3, 4, 5);
@@ -1153,7 +1405,9 @@ describe("core.exchange", function ()
 			expect.raises("already collected", exchange.settle, exchange, "a", "b", "c", 1);
 			expect.raises("already collected", exchange.count_error, exchange, 1);
 			expect.raises("already collected", exchange.counts, exchange);
-			expect.raises("already collected", exchange.resolve, exchange, "a", "b");
+			for _, method in ipairs { "resolve", "admit", "backend", "address", "reach" } do
+				expect.raises("already collected", exchange[method], exchange, "a", "b");
+			end
 		end);
 	end);
 end);
