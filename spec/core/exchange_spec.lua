@@ -714,7 +714,7 @@ describe("core.exchange", function ()
 		it("in all that can come of it", function ()
 			for step, possible in pairs {
 				dispatch = { "ok", "no-backend", "bad-address", "full", "requester-full", "conflict", "bad-id" };
-				resolve = { "ok", "short", "digest", "plain", "bad-token", "unknown-key", "forged" };
+				resolve = { "ok", "short", "digest", "plain", "bad-token" };
 				address = { "ok", "no-backend", "bad-address", "full" };
 				reach = { "a name", "a JID", "a plain token", "a JID of nobody in the book", "short", "digest", "plain", "bad-token" };
 			} do
