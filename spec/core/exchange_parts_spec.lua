@@ -84,6 +84,10 @@ describe("an exchange", function ()
 					exchange:admit(vector.jid);
 					assert.equal(vector.token, pool:token(vector.jid));
 					assert.equal(vector.jid, exchange:backend(vector.token));
+					for _, token in ipairs { vector.token, vector.second } do -- which are no requester's
+						assert.same({ nil, "bad-token" }, { codec:decode(token) });
+						assert.same({ nil, "bad-token" }, { exchange:reach(vector.jid, token) });
+					end
 					pool:remove(vector.jid);
 					assert.is_true(pool:add("another", vector.token));
 					exchange:admit(vector.jid);
