@@ -118,12 +118,16 @@ static enum jat_format format_of(const struct exchange *exchange, const struct p
 	return (enum jat_format)pool_format(backend);
 }
 
-/* Writes the token of that format by which a requester is known, and its length. */
+/*
+ * Writes the token of that format by which a requester is known, and its length. Where that format has but a digest for
+ * it, that is its name in the book, by which it is found again.
+ */
 static enum exchange_status write_token(const struct exchange *exchange, const struct requester *requester,
                                         enum jat_format format, char token[JAT_TOKEN_MAX], size_t *token_len)
 {
 	uint8_t name[REQUESTERS_TOKEN_MAX];
-	size_t name_len = format == jat_format(exchange->jat) ? requester_token(requester, name) : 0;
+	int is_name = format == jat_format(exchange->jat) || jat_needs_digest(format, requester_jid(requester));
+	size_t name_len = is_name ? requester_token(requester, name) : 0;
 	enum jat_status status = JAT_OK;
 
 	if (name_len > 0) {
@@ -303,57 +307,78 @@ const struct exchange_counts *exchange_counts(const struct exchange *exchange)
 	return &exchange->counts;
 }
 
+static void write_jid(const struct requester *requester, char jid[JAT_JID_MAX], size_t *jid_len)
+{
+	struct text found = requester_jid(requester);
+
+	*jid_len = found.length;
+	memcpy(jid, found.bytes, found.length);
+}
+
+/*
+ * Whom a resource stands for, sent by one who sees that format. If it is a name in the book, `requester` becomes whose
+ * it is, and else NULL. Short ones are names for everybody if they are for the book: see write_token.
+ */
+static enum jat_status resolve(const struct exchange *exchange, enum jat_format format, struct text resource,
+                               char jid[JAT_JID_MAX], size_t *jid_len, struct requester **requester)
+{
+	enum jat_format named = jat_format(exchange->jat) == JAT_SHORT ? JAT_SHORT : format;
+	uint8_t name[JAT_NAME_MAX];
+	size_t name_len = jat_read_name(resource, named, name);
+	enum jat_kind kind;
+
+	*requester = requesters_resolve(exchange->book, (struct text){(const char *)name, name_len});
+	/* One with a longer JID was added by somebody else who has the book. */
+	if (*requester == NULL || requester_jid(*requester).length > JAT_JID_MAX) {
+		*requester = NULL;
+		return jat_decode(exchange->jat, format, resource, &kind, jid, jid_len);
+	}
+	write_jid(*requester, jid, jid_len);
+	return JAT_OK;
+}
+
 enum jat_status exchange_resolve(const struct exchange *exchange, struct text sender, struct text resource,
                                  char jid[JAT_JID_MAX], size_t *jid_len)
 {
 	enum jat_format format = format_of(exchange, pool_find(exchange->pool, sender));
-	uint8_t name[JAT_NAME_MAX];
-	size_t name_len = jat_read_name(resource, format, name);
-	const struct requester *requester;
-	enum jat_kind kind;
+	struct requester *requester;
 
-	if (name_len == 0) {
-		return jat_decode(exchange->jat, format, resource, &kind, jid, jid_len);
-	}
-	requester = requesters_resolve(exchange->book, (struct text){(const char *)name, name_len});
-	/* One with a longer JID was added by somebody else who has the book. */
-	if (requester == NULL || requester_jid(requester).length > JAT_JID_MAX) {
-		return name_len == JAT_SHORTBYTES ? JAT_SHORT_TOKEN : JAT_DIGEST;
-	}
-	*jid_len = requester_jid(requester).length;
-	memcpy(jid, requester_jid(requester).bytes, *jid_len);
-	return JAT_OK;
+	return resolve(exchange, format, resource, jid, jid_len, &requester);
 }
 
-/* Whether a resource that says this to a backend may be a plain token */
-static int may_be_plain(const struct exchange *exchange, struct text sender, struct text resource,
-                        enum jat_status status)
+/* The requester in the book whose plain token that is, or NULL */
+static struct requester *find_plain(const struct exchange *exchange, struct text token)
 {
-	return (status == JAT_PLAIN_TOKEN || status == JAT_BAD_TOKEN) && resource.length <= JAT_TOKEN_MAX &&
-	       format_of(exchange, pool_find(exchange->pool, sender)) == JAT_PLAIN;
+	return token.length > JAT_TOKEN_MAX ? NULL : requesters_find_either(exchange->book, token);
+}
+
+/* Whoever has that JID has been used; it was found by its name, or is NULL. */
+static void use_requester(struct exchange *exchange, struct text jid, struct requester *requester)
+{
+	if (requester == NULL) {
+		requester = requesters_find_either(exchange->book, jid);
+	}
+	if (requester != NULL || add_requester(exchange, jid, &requester) == EXCHANGE_OK) {
+		requesters_use(exchange->book, requester);
+	}
 }
 
 enum jat_status exchange_reach(struct exchange *exchange, struct text sender, struct text resource,
                                char jid[JAT_JID_MAX], size_t *jid_len)
 {
-	enum jat_status status = exchange_resolve(exchange, sender, resource, jid, jid_len);
-	struct requester *requester = NULL;
+	enum jat_format format = format_of(exchange, pool_find(exchange->pool, sender));
+	struct requester *requester;
+	enum jat_status status = resolve(exchange, format, resource, jid, jid_len, &requester);
 
-	if (may_be_plain(exchange, sender, resource, status)) {
-		requester = requesters_find_either(exchange->book, resource);
-		if (requester == NULL) {
-			return status;
+	if (format == JAT_PLAIN && (status == JAT_PLAIN_TOKEN || status == JAT_BAD_TOKEN)) {
+		requester = find_plain(exchange, resource);
+		if (requester != NULL) {
+			write_jid(requester, jid, jid_len);
+			status = JAT_OK;
 		}
-		*jid_len = resource.length;
-		memcpy(jid, resource.bytes, *jid_len);
-	} else if (status != JAT_OK) {
-		return status;
 	}
-	if (requester == NULL) {
-		requester = requesters_find_either(exchange->book, (struct text){jid, *jid_len});
+	if (status == JAT_OK) {
+		use_requester(exchange, (struct text){jid, *jid_len}, requester);
 	}
-	if (requester != NULL || add_requester(exchange, (struct text){jid, *jid_len}, &requester) == EXCHANGE_OK) {
-		requesters_use(exchange->book, requester);
-	}
-	return JAT_OK;
+	return status;
 }

@@ -133,7 +133,8 @@ const struct exchange_counts *exchange_counts(const struct exchange *exchange);
 /*
  * Whom a resource, which `sender` has sent something to, stands for, and JAT_OK. All else writes nothing: as
  * jat_decode says. What looks like a short token or a digest is one of somebody in the book, or else
- * JAT_SHORT_TOKEN or JAT_DIGEST. A backend sends to tokens of the format that it sees.
+ * JAT_SHORT_TOKEN or JAT_DIGEST. A backend sends to tokens of the format that it sees; where tokens are short for all
+ * others, it sees a short one, too, in the place of a digest.
  */
 enum jat_status exchange_resolve(const struct exchange *exchange, struct text sender, struct text resource,
                                  char jid[JAT_JID_MAX], size_t *jid_len);

@@ -225,7 +225,7 @@ static int looks_like_digest(struct text token)
 	return read_name(token, 'd', name, JAT_DIGESTBYTES);
 }
 
-static int needs_digest(enum jat_format format, struct text jid)
+int jat_needs_digest(enum jat_format format, struct text jid)
 {
 	switch (format) {
 	case JAT_SHORT:
@@ -261,7 +261,7 @@ static void compute_short(const struct jat *jat, enum jat_kind kind, struct text
 static size_t compute_name(const struct jat *jat, enum jat_format format, enum jat_kind kind, struct text jid,
                            uint8_t name[JAT_NAME_MAX])
 {
-	if (needs_digest(format, jid)) {
+	if (jat_needs_digest(format, jid)) {
 		compute_digest(jat, kind, jid, name);
 		return JAT_DIGESTBYTES;
 	}

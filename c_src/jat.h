@@ -128,6 +128,9 @@ size_t jat_write_name(enum jat_kind kind, const uint8_t *name, size_t name_len, 
 /* Whether it is a backend's token by its form, whoever made it. */
 int jat_is_backend_token(struct text token);
 
+/* Whether the token of that format is a digest for `jid`. */
+int jat_needs_digest(enum jat_format format, struct text jid);
+
 /*
  * Writes the name that a requester's short token or digest consists of, and returns how many bytes that has; 0
  * if `token` is neither. Only digests are looked for unless `format` is JAT_SHORT.

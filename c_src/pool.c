@@ -278,21 +278,16 @@ int pool_set_format(struct pool *pool, struct text jid, int8_t format)
 	return 1;
 }
 
-static int prepare_orders_of(struct pool *pool, const struct strategy *strategy)
+static int init_orders(struct pool *pool)
 {
 	enum pool_state state;
 
-	for (state = POOL_READY; strategy->prepare != NULL && state < POOL_AWAY; state++) {
-		if (strategy->prepare(&pool->chooser, &pool->orders[state]) != 0) {
+	for (state = POOL_READY; state < POOL_AWAY; state++) {
+		if (order_init(&pool->orders[state]) != 0) {
 			return -1;
 		}
 	}
 	return 0;
-}
-
-static int prepare_orders(struct pool *pool, const struct strategy *strategy)
-{
-	return prepare_orders_of(pool, strategy) == 0 && prepare_orders_of(pool, lasting(strategy)) == 0 ? 0 : -1;
 }
 
 struct pool *pool_new(const uint8_t seed[POOL_SEEDBYTES])
@@ -303,13 +298,22 @@ struct pool *pool_new(const uint8_t seed[POOL_SEEDBYTES])
 		return NULL;
 	}
 	if (hashtable_init(&pool->by_jid, seed) != 0 || hashtable_init(&pool->by_token, seed) != 0 ||
-	    prepare_orders(pool, &strategy_random) != 0) {
+	    init_orders(pool) != 0) {
 		pool_free(pool);
 		return NULL;
 	}
 	pool->strategy = &strategy_random;
 	memcpy(&pool->chooser.random_state, seed + HASHTABLE_SEEDBYTES, sizeof pool->chooser.random_state);
 	return pool;
+}
+
+static void prepare_orders(struct pool *pool, const struct strategy *strategy)
+{
+	enum pool_state state;
+
+	for (state = POOL_READY; strategy->prepare != NULL && state < POOL_AWAY; state++) {
+		strategy->prepare(&pool->chooser, &pool->orders[state]);
+	}
 }
 
 static void for_each(struct pool *pool, void (*call)(struct pool *, struct pool_backend *))
@@ -321,19 +325,18 @@ static void for_each(struct pool *pool, void (*call)(struct pool *, struct pool_
 	}
 }
 
-int pool_set_strategy(struct pool *pool, const struct strategy *strategy, const uint8_t key[POOL_KEYBYTES])
+void pool_set_strategy(struct pool *pool, const struct strategy *strategy, const uint8_t key[POOL_KEYBYTES])
 {
 	if (pool->strategy == strategy && sodium_memcmp(pool->chooser.key, key, POOL_KEYBYTES) == 0) {
-		return 0;
-	}
-	if (pool->strategy != strategy && prepare_orders(pool, strategy) != 0) {
-		return -1;
+		return;
 	}
 	for_each(pool, leave_order);
+	if (pool->strategy != strategy) {
+		prepare_orders(pool, strategy);
+	}
 	pool->strategy = strategy;
 	memcpy(pool->chooser.key, key, POOL_KEYBYTES);
 	for_each(pool, enter_order);
-	return 0;
 }
 
 const struct strategy *pool_strategy(const struct pool *pool)

@@ -73,9 +73,8 @@ int pool_set_format(struct pool *pool, struct text jid, int8_t format);
  * Chooses by `strategy` from now on; nothing happens if that and `key` (copied) are as
  * before. By a strategy that chooses consistently, who gets what follows from the key
  * and from which backends are ready (or suspended), and from nothing else.
- * 0, or -1 if there is no memory: then all is as before.
  */
-int pool_set_strategy(struct pool *pool, const struct strategy *strategy, const uint8_t key[POOL_KEYBYTES]);
+void pool_set_strategy(struct pool *pool, const struct strategy *strategy, const uint8_t key[POOL_KEYBYTES]);
 
 /* What it chooses by. */
 const struct strategy *pool_strategy(const struct pool *pool);

@@ -9,7 +9,7 @@ int ring_init(struct ring *ring)
 {
 	static const uint8_t no_seed[HASHTABLE_SEEDBYTES]; /* the table computes no hashes: they are made here */
 
-	return ring->points.bucket_count > 0 ? 0 : hashtable_init(&ring->points, no_seed);
+	return hashtable_init(&ring->points, no_seed);
 }
 
 void ring_free(struct ring *ring)

@@ -49,7 +49,7 @@ struct ring {
 	struct hashtable points;
 };
 
-/* Makes `ring` ready for use, unless it is already. 0, or -1 if there is no memory. */
+/* Makes `ring` ready for use. 0, or -1 if there is no memory. */
 int ring_init(struct ring *ring);
 
 /* Frees the ring's memory; the members are the caller's. Harmless if the ring was never made ready. */

@@ -23,7 +23,7 @@ enum {
 };
 
 /* A kind that decoders do not know: they refuse tokens of it, even those made with the right key. */
-static const enum jat_kind OTHER_KIND = (enum jat_kind)(JAT_REQUESTER + 1);
+static const enum jat_kind OTHER_KIND = (enum jat_kind)(JAT_BACKEND + 1);
 
 static const struct text HOST_NAMES[HOSTS] = {{"proxy", 5}, {"prox", 4}};
 static const char ALPHABET[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -122,6 +122,12 @@ static int is_digest(const char *text, size_t len)
 static int is_short(const char *text, size_t len)
 {
 	return len == 13 && text[0] == 'q' && is_base64url_of(text + 1, 12, JAT_SHORTBYTES);
+}
+
+static int is_backend_token(const char *text, size_t len)
+{
+	return (len == 13 && text[0] == 'b' && is_base64url_of(text + 1, 12, JAT_SHORTBYTES)) ||
+	       (len == 33 && text[0] == 'b' && is_base64url_of(text + 1, 32, SIVBYTES));
 }
 
 static int is_printable(const char *text, size_t len)
@@ -366,6 +372,44 @@ static void expect_name(const struct made *one)
 	}
 }
 
+/* The token of a backend with that JID, made of a name of that length */
+static struct token backend_token(const struct made *one, size_t name_len)
+{
+	const struct jat *jat = one->codec->jat;
+	uint8_t name[JAT_NAME_MAX];
+	struct token token;
+	size_t len;
+
+	if (name_len == JAT_SHORTBYTES) {
+		assert(jat_name(jat, JAT_SHORT, JAT_BACKEND, jid_of(one), name, &len) == JAT_OK && len == name_len);
+	} else {
+		assert(jat_digest(jat, JAT_BACKEND, jid_of(one), name) == JAT_OK);
+	}
+	token.len = jat_write_name(JAT_BACKEND, name, name_len, token.bytes);
+	assert(token.len == (name_len == JAT_SHORTBYTES ? 13 : 33));
+	assert(is_backend_token(token.bytes, token.len) && jat_is_backend_token(text_of(&token)));
+	return token;
+}
+
+/* A backend's token is another one than that of a backend with another JID, or of a requester with the same. */
+static void expect_backend_token(const struct made *one, size_t name_len)
+{
+	struct token token = backend_token(one, name_len);
+	size_t i;
+
+	for (i = 0; i < made_count; i++) {
+		const struct made *other = &made[i];
+		struct token theirs = backend_token(other, name_len);
+
+		if (is_same_codec(one->codec, other->codec)) {
+			assert(is_same_token(&token, &theirs) == text_is_equal(jid_of(one), jid_of(other)));
+		}
+	}
+	if (one->token.len == token.len) {
+		assert(memcmp(one->token.bytes + 1, token.bytes + 1, token.len - 1) != 0);
+	}
+}
+
 /* If the key of a token that was decoded is still the current one, encoding makes the same token again. */
 static void expect_again(const struct codec *codec, const struct made *one)
 {
@@ -389,6 +433,8 @@ static void decode(const struct codec *codec, const struct token *token)
 	assert(jid != NULL);
 	memcpy(jid, untouched, sizeof untouched);
 	assert(jat_decode(codec->jat, codec->format, copy, &kind, jid, &jid_len) == verdict.status);
+	assert(jat_is_backend_token(copy) == is_backend_token(token->bytes, token->len));
+	assert(jat_needs_digest(codec->format, copy) == !fits(codec->format, token->bytes, token->len));
 	if (verdict.status == JAT_OK) {
 		assert(kind == JAT_REQUESTER);
 		assert(text_is_equal((struct text){jid, jid_len}, jid_of(verdict.made)));
@@ -487,6 +533,8 @@ static void do_encode(struct input *input)
 		expect_form(one);
 		expect_name(one);
 		expect_own(one);
+		expect_backend_token(one, JAT_SHORTBYTES);
+		expect_backend_token(one, JAT_DIGESTBYTES);
 		made_count++;
 		decode(codec, &one->token);
 	}

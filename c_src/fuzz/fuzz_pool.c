@@ -14,6 +14,7 @@ enum {
 	BACKENDS = 64, /* JIDs that can be backends; a set of them is 64 bits */
 	JIDS = 128,    /* JIDs of requesters and services; the first are those of backends */
 	KEYS = 2,
+	TOKENS = 16,       /* backends' tokens; number 0 is none */
 	NOBODY = BACKENDS, /* the number of no backend; as a requester or service, there is none */
 	JID_SIZE = 32,
 };
@@ -22,6 +23,7 @@ struct backend {
 	int8_t priority;
 	unsigned since; /* when it got its state */
 	unsigned turn;  /* who has the lowest is next; of several with the same, any may be */
+	unsigned token;
 };
 
 struct model {
@@ -74,6 +76,17 @@ static struct text text_of(unsigned number)
 	return text_copy((struct text){jids[number], strlen(jids[number])});
 }
 
+/* A backend's token as an argument of a call: it has so many letters, or is a JID. The caller frees it. */
+static struct text token_of(unsigned number)
+{
+	static const char letters[] = "tokentokentoken";
+
+	if (number % 2 == 0) {
+		return text_copy((struct text){letters, number});
+	}
+	return text_of(number);
+}
+
 /* The number of a backend, whose JID the pool has returned. */
 static unsigned number_of(struct text jid)
 {
@@ -114,6 +127,17 @@ static enum pool_state state_of(unsigned number)
 		state++;
 	}
 	return state;
+}
+
+/* The backend that has the token, or NOBODY */
+static unsigned owner_of(unsigned token)
+{
+	unsigned i = 0;
+
+	while (i < BACKENDS && (token == 0 || state_of(i) == POOL_STATES || model.backends[i].token != token)) {
+		i++;
+	}
+	return i;
 }
 
 /* The set of backends that may be chosen when `excepted` may not. */
@@ -259,7 +283,22 @@ static void compare_backend(unsigned number)
 	struct text jid = text_of(number);
 
 	assert(pool_state(pool, jid) == state_of(number));
+	if (state_of(number) != POOL_STATES) {
+		struct text token = token_of(model.backends[number].token);
+
+		assert(text_is_equal(pool_token(pool_find(pool, jid)), token));
+		free_text(token);
+	}
 	free_text(jid);
+}
+
+static void compare_token(unsigned number)
+{
+	struct text token = token_of(number);
+	const struct pool_backend *backend = pool_resolve(pool, token);
+
+	assert((backend == NULL ? NOBODY : number_of(pool_jid(backend))) == owner_of(number));
+	free_text(token);
 }
 
 static void compare(void)
@@ -272,15 +311,19 @@ static void compare(void)
 	assert(pool_strategy(pool) == model.strategy);
 }
 
-static void add(unsigned number)
+/* Without a token, if that is another one's */
+static void add(unsigned number, unsigned token_number)
 {
-	struct text jid = text_of(number);
+	unsigned given = owner_of(token_number) == NOBODY ? token_number : 0;
+	struct text jid = text_of(number), token = token_of(given);
 	int is_new = state_of(number) == POOL_STATES;
 
-	assert(pool_add(pool, jid, (struct text){NULL, 0}) == is_new);
+	assert(pool_add(pool, jid, token) == is_new);
 	free_text(jid);
+	free_text(token);
 	if (is_new) {
 		model.backends[number].priority = 0;
+		model.backends[number].token = given;
 		set_state(number, POOL_READY);
 	}
 }
@@ -340,6 +383,18 @@ static void expect_choice(uint64_t set, unsigned picked, unsigned requester, uns
 	}
 }
 
+/* The texts are theirs; NOBODY has none. */
+static void write_addresses(struct request *request, unsigned requester, struct text from, unsigned service,
+                            struct text to)
+{
+	if (requester != NOBODY) {
+		request->requester = from;
+	}
+	if (service != NOBODY) {
+		request->service = to;
+	}
+}
+
 static void pick(unsigned requester, unsigned service, unsigned avoided)
 {
 	struct text from = text_of(requester), to = text_of(service), other = text_of(avoided);
@@ -347,12 +402,7 @@ static void pick(unsigned requester, unsigned service, unsigned avoided)
 	int is_avoided = avoided < BACKENDS && state_of(avoided) != POOL_STATES;
 	unsigned picked;
 
-	if (requester != NOBODY) {
-		request.requester = from;
-	}
-	if (service != NOBODY) {
-		request.service = to;
-	}
+	write_addresses(&request, requester, from, service, to);
 	asked = 0;
 	picked = pick_number(&request, avoided == NOBODY ? (struct text){NULL, 0} : other);
 	expect_choice(choices(is_avoided ? avoided : requester), picked, requester, service);
@@ -361,13 +411,43 @@ static void pick(unsigned requester, unsigned service, unsigned avoided)
 	free_text(other);
 }
 
+/* For what belongs together, there is no load; where the strategy chooses otherwise time and again, sender does. */
+static void expect_lasting(uint64_t set, unsigned picked, unsigned requester, unsigned service)
+{
+	if (model.strategy->lasting == NULL) {
+		expect_picked(set, picked, requester, service);
+		return;
+	}
+	assert(is_in(set, picked));
+	expect_preferred(model.preferred[0][model.key][bare[requester]], set, picked);
+}
+
+static void pick_lasting(unsigned requester, unsigned service)
+{
+	struct text from = text_of(requester), to = text_of(service);
+	struct request request = {.load = NULL};
+	const struct pool_backend *picked;
+	uint64_t set = choices(requester);
+
+	write_addresses(&request, requester, from, service, to);
+	picked = pool_pick_lasting(pool, &request);
+	assert((picked == NULL) == (set == 0));
+	if (picked != NULL) {
+		expect_lasting(set, number_of(pool_jid(picked)), requester, service);
+	}
+	free_text(from);
+	free_text(to);
+}
+
 /*
  * The operations
  */
 
 static void do_add(struct input *input)
 {
-	add(read_below(input, BACKENDS));
+	unsigned number = read_below(input, BACKENDS);
+
+	add(number, read_below(input, TOKENS));
 }
 
 static void do_add_many(struct input *input)
@@ -375,7 +455,8 @@ static void do_add_many(struct input *input)
 	unsigned number = read_below(input, BACKENDS), count = read_below(input, BACKENDS);
 
 	for (; count > 0; count--) {
-		add(number++ % BACKENDS);
+		add(number % BACKENDS, number % TOKENS);
+		number++;
 	}
 }
 
@@ -431,7 +512,7 @@ static void do_set_strategy(struct input *input)
 	unsigned number = read_below(input, KEYS);
 	const uint8_t key[POOL_KEYBYTES] = {[POOL_KEYBYTES - 1] = (uint8_t)number};
 
-	assert(pool_set_strategy(pool, strategy, key) == 0);
+	pool_set_strategy(pool, strategy, key);
 	if (strategy != model.strategy || number != model.key) {
 		model.strategy = strategy;
 		model.key = number;
@@ -471,6 +552,21 @@ static void do_pick_avoiding(struct input *input)
 	pick(requester, service, read_below(input, JIDS));
 }
 
+static void do_pick_lasting(struct input *input)
+{
+	unsigned requester = read_below(input, JIDS), service = read_below(input, JIDS);
+	unsigned count = read_below(input, BACKENDS + 1);
+
+	for (; count > 0; count--) {
+		pick_lasting(requester++ % JIDS, service++ % JIDS);
+	}
+}
+
+static void do_resolve(struct input *input)
+{
+	compare_token(read_below(input, TOKENS));
+}
+
 /* clang-format off */
 static void (*const operations[])(struct input *) = {
 	do_add,
@@ -484,6 +580,8 @@ static void (*const operations[])(struct input *) = {
 	do_pick,
 	do_pick_many,
 	do_pick_avoiding,
+	do_pick_lasting,
+	do_resolve,
 };
 /* clang-format on */
 
@@ -519,6 +617,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	for (i = 0; i < BACKENDS; i++) {
 		compare_backend(i);
+	}
+	for (i = 0; i < TOKENS; i++) {
+		compare_token(i);
 	}
 	pool_free(pool);
 	return 0;

@@ -31,6 +31,7 @@ struct model {
 	struct expected list[REQUESTERS_MAX];
 	size_t count, max;
 	uint16_t generation;
+	int counts_each;
 };
 
 static struct model model;
@@ -39,6 +40,12 @@ static struct requesters *book;
 static unsigned bare_of(unsigned jid)
 {
 	return jid % BARES;
+}
+
+/* Those that have the same count together. */
+static unsigned account_of(unsigned jid)
+{
+	return model.counts_each ? jid : bare_of(jid);
 }
 
 /* The JID with that number. With one of the lengths, a requester is larger than any cell. */
@@ -82,6 +89,18 @@ static size_t find_jid(unsigned jid)
 		i++;
 	}
 	return i;
+}
+
+static size_t find_either(unsigned jid)
+{
+	size_t i, found = find_jid(jid);
+
+	for (i = 0; i < model.count && found == model.count; i++) {
+		if (model.list[i].jid == jid && (uint16_t)(model.generation - model.list[i].generation) == 1) {
+			found = i;
+		}
+	}
+	return found;
 }
 
 static size_t find_token(unsigned token)
@@ -153,14 +172,14 @@ static int make_room(size_t bytes)
 	return forgotten > 0 || has_room(bytes);
 }
 
-/* What all with that bare JID have pending; how many bytes that holds is written. */
-static size_t pending_of(unsigned bare, uint64_t *bytes)
+/* What all of that account have pending; how many bytes that holds is written. */
+static size_t pending_of(unsigned account, uint64_t *bytes)
 {
 	size_t i, count = 0;
 
 	*bytes = 0;
 	for (i = 0; i < model.count; i++) {
-		if (bare_of(model.list[i].jid) == bare) {
+		if (account_of(model.list[i].jid) == account) {
 			count += model.list[i].count;
 			*bytes += model.list[i].bytes;
 		}
@@ -199,6 +218,7 @@ static size_t find(unsigned number)
 	size_t position = find_jid(number);
 
 	expect_at(requesters_find(book, jid), position);
+	expect_at(requesters_find_either(book, jid), find_either(number));
 	free_text(jid);
 	return position;
 }
@@ -216,13 +236,13 @@ static size_t resolve(unsigned number)
 static void expect_pending(const struct expected *expected)
 {
 	uint64_t bytes;
-	size_t got, count = pending_of(bare_of(expected->jid), &bytes);
+	size_t got, count = pending_of(account_of(expected->jid), &bytes);
 
 	assert(requesters_pending(book, expected->requester, &got) == count);
 	assert(got == bytes);
 }
 
-/* All that are found by JID or by token, and one of each bare JID that has requesters. */
+/* All that are found by JID or by token, and the account of one of each bare JID that has requesters. */
 static void compare(void)
 {
 	int seen[BARES] = {0};
@@ -280,11 +300,22 @@ static void hold_at(size_t position, size_t bytes)
 	if (position == model.count) {
 		return;
 	}
-	pending_of(bare_of(expected->jid), &held);
+	pending_of(account_of(expected->jid), &held);
 	if (held + bytes <= REQUESTERS_BYTES_MAX) {
 		assert(requesters_hold(book, expected->requester, bytes) == 0);
 		expected->count++;
 		expected->bytes += bytes;
+	}
+}
+
+static void use_at(size_t position)
+{
+	if (position == model.count) {
+		return;
+	}
+	requesters_use(book, model.list[position].requester);
+	if (model.list[position].count == 0) {
+		move_to_end(position);
 	}
 }
 
@@ -403,6 +434,20 @@ static void do_release_many(struct input *input)
 	}
 }
 
+static void do_use(struct input *input)
+{
+	use_at(find(read_byte(input)));
+}
+
+static void do_use_many(struct input *input)
+{
+	size_t position = read_byte(input), step = 1 + read_below(input, 8);
+
+	for (; position < model.count; position += step) {
+		use_at(position);
+	}
+}
+
 static void do_set_max(struct input *input)
 {
 	unsigned number = read_byte(input);
@@ -432,6 +477,8 @@ static void (*const operations[])(struct input *) = {
 	do_release_many,
 	do_set_max,
 	do_new_generation,
+	do_use,
+	do_use_many,
 };
 /* clang-format on */
 
@@ -449,7 +496,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	book = requesters_new(seed);
 	assert(book != NULL);
-	model = (struct model){.max = SIZE_MAX};
+	model = (struct model){.max = SIZE_MAX, .counts_each = seed[0] >= 128};
+	if (model.counts_each) {
+		requesters_count_each(book);
+	}
 	while (input.len > 0) {
 		operations[read_below(&input, sizeof operations / sizeof *operations)](&input);
 		compare();

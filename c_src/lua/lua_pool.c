@@ -147,7 +147,7 @@ static const struct strategy *check_strategy(lua_State *L, int arg)
 }
 
 /*
- * pool:set_strategy(name, key) -> true | nil, "no-memory": how pick() chooses from now on
+ * pool:set_strategy(name, key) -> true: how pick() chooses from now on
  * name: one of core.STRATEGIES
  * key: POOL_KEYBYTES bytes, with which a strategy that is consistent chooses: another key, another choice
  */
@@ -156,9 +156,7 @@ static int l_pool_set_strategy(lua_State *L)
 	struct pool *pool = check_object(L, POOL_TYPE);
 	const struct strategy *strategy = check_strategy(L, 2);
 
-	if (pool_set_strategy(pool, strategy, check_bytes(L, 3, POOL_KEYBYTES)) != 0) {
-		return no_memory(L);
-	}
+	pool_set_strategy(pool, strategy, check_bytes(L, 3, POOL_KEYBYTES));
 	lua_pushboolean(L, 1);
 	return 1;
 }

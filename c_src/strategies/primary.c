@@ -5,10 +5,9 @@
  */
 #include "strategies/strategy.h"
 
-static int prepare(struct chooser *chooser, struct order *order)
+static void prepare(struct chooser *chooser, struct order *order)
 {
 	tree_init(&order->ranks, splitmix64(&chooser->random_state));
-	return 0;
 }
 
 static void add(struct order *order, struct candidate *candidate)

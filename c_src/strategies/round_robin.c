@@ -23,11 +23,10 @@ static void take_out(struct turn *turn)
 	turn->after->before = turn->before;
 }
 
-static int prepare(struct chooser *chooser, struct order *order)
+static void prepare(struct chooser *chooser, struct order *order)
 {
 	(void)chooser;
 	order->turns.before = order->turns.after = &order->turns;
-	return 0;
 }
 
 /* Whether nobody has had a turn since this candidate had one, be it in this order or in the other one. */

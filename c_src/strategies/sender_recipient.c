@@ -7,12 +7,6 @@
 #include "jid.h"
 #include "strategies/strategy.h"
 
-static int prepare(struct chooser *chooser, struct order *order)
-{
-	(void)chooser;
-	return ring_init(&order->ring);
-}
-
 static void enter(struct chooser *chooser, struct order *order, struct candidate *candidate)
 {
 	ring_add(&order->ring, &candidate->points, chooser->key, candidate->jid);
@@ -45,7 +39,6 @@ static struct candidate *pick_by_recipient(struct chooser *chooser, const struct
 
 const struct strategy strategy_sender = {
 	.name = "sender",
-	.prepare = prepare,
 	.enter = enter,
 	.leave = leave,
 	.pick = pick_by_sender,
@@ -53,7 +46,6 @@ const struct strategy strategy_sender = {
 
 const struct strategy strategy_recipient = {
 	.name = "recipient",
-	.prepare = prepare,
 	.enter = enter,
 	.leave = leave,
 	.pick = pick_by_recipient,

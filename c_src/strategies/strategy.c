@@ -10,6 +10,11 @@ const struct strategy *const strategies[] = {
 	NULL,
 };
 
+int order_init(struct order *order)
+{
+	return ring_init(&order->ring);
+}
+
 void order_free(struct order *order)
 {
 	ring_free(&order->ring);

@@ -84,14 +84,11 @@ struct strategy {
 	/*
 	 * The strategy that chooses for what belongs together, and has to come to the same candidate time and again: a
 	 * conversation, an exchange of several stages. NULL: this one, as it always comes to the same. Otherwise the
-	 * two use different parts of candidates and orders.
+	 * two use different parts of candidates and orders, and that one has nothing to prepare.
 	 */
 	const struct strategy *lasting;
-	/*
-	 * Makes the order ready for use by this strategy, before it takes another one's place: what the order has
-	 * for the other one stays as it is. 0, or -1 if there is no memory.
-	 */
-	int (*prepare)(struct chooser *chooser, struct order *order);
+	/* Makes the order, which nobody is in, ready for use by this strategy, which takes another one's place. */
+	void (*prepare)(struct chooser *chooser, struct order *order);
 	/* The candidate, whose fields are set, becomes one of the order's. */
 	void (*enter)(struct chooser *chooser, struct order *order, struct candidate *candidate);
 	/* The candidate, which is one of the order's, is that no longer. */
@@ -111,6 +108,9 @@ extern const struct strategy strategy_recipient;
 
 /* All of these; behind the last one is a NULL. */
 extern const struct strategy *const strategies[];
+
+/* Makes an order that nobody is in of one that is all zero. 0, or -1 if there is no memory; either can be freed. */
+int order_init(struct order *order);
 
 /* Frees what any strategy has made of an order, which nobody is in. */
 void order_free(struct order *order);

@@ -35,6 +35,17 @@ for what, pair in pairs(PAIRS) do
 			assert.equal("away", pool:state(b));
 		end);
 
+		it("a pool knows one token from the other", function ()
+			local pool = core.pool(POOL_SEED);
+			assert.is_true(pool:add("backend of a", a));
+			assert.is_nil(pool:resolve(b));
+			assert.is_true(pool:add("backend of b", b));
+			assert.same({ "backend of a", "backend of b" }, { pool:resolve(a), pool:resolve(b) });
+			pool:remove("backend of b");
+			assert.equal("backend of a", pool:resolve(a));
+			assert.is_nil(pool:resolve(b));
+		end);
+
 		it("a pending table knows one backend's requests from the other's", function ()
 			local pending = new_pending(PENDING_SEED);
 			pending:add(a, "to", "id", "requester-a", "service", 0, 1, 1, {});
@@ -109,6 +120,7 @@ for what, pair in pairs(PAIRS) do
 			assert.is_true(book:add(b, "token of b"));
 			assert.equal("token of a", book:find(a));
 			assert.equal("token of b", book:find(b));
+			assert.same({ true, true, false }, { book:knows(a), book:knows(b), book:knows(a..b) });
 			book:hold(a, 1); -- b alone can be forgotten
 			book:set_max(1);
 			assert.is_true(book:add("another", ""));
@@ -122,6 +134,14 @@ for what, pair in pairs(PAIRS) do
 			book:hold(a.."/r", 5);
 			assert.same({ 1, 5, 0 }, { book:pending(b.."/r") });
 			assert.same({ 0, 0, 0 }, { book:pending(a..b.."/r") });
+		end);
+
+		it("full JIDs count together in a book that counts each", function ()
+			local book = core.requesters(REQUESTERS_SEED, "full");
+			assert.is_true(book:add(a, "") and book:add(b, "") and book:add(a..b, ""));
+			book:hold(a, 5);
+			assert.same({ 1, 5, 0 }, { book:pending(b) });
+			assert.same({ 0, 0, 0 }, { book:pending(a..b) });
 		end);
 
 		it("requesters share a limit, by which it can be seen that they do collide", function ()

@@ -49,6 +49,57 @@ describe("an exchange", function ()
 		assert.equal(1, (exchange:counts()));
 	end);
 
+	it("gives backends the tokens of the codec that it uses, and those that they have stay", function ()
+		local exchange, sealed = core.exchange(jat, book, pool, pending), core.jat(PROXY, "sealed");
+		exchange:admit("first");
+		local first = pool:token("first");
+		sealed:add_key(2, ("l"):rep(core.JAT_KEYBYTES));
+		exchange:use(sealed, pool);
+		assert.is_false(exchange:admit("first"));
+		assert.equal(first, pool:token("first"));
+		exchange:admit("second");
+		assert.same({ "first", "second" }, { exchange:backend(first), exchange:backend(pool:token("second")) });
+
+		local other_pool = core.pool(("t"):rep(core.POOL_SEEDBYTES));
+		exchange:use(jat, other_pool);
+		assert.same({ nil, true }, { exchange:backend(first) });
+		exchange:admit("first");
+		assert.equal(first, other_pool:token("first"));
+	end);
+
+	it("gives backends no tokens without a key", function ()
+		local exchange = core.exchange(core.jat(PROXY, "short"), book, pool, pending);
+		assert.is_true(exchange:admit("first"));
+		assert.equal("", pool:token("first"));
+	end);
+
+	describe("knows what is known of backends' tokens:", function ()
+		for number, vector in ipairs(dofile("spec/vectors/jat.lua").backends) do
+			it("number "..number, function ()
+				for format_number, format in ipairs(core.FORMATS) do
+					local codec = core.jat(vector.host, format);
+					codec:add_key(format_number, vector.key);
+					pool:remove(BACKEND);
+					local exchange = core.exchange(codec, book, pool, pending);
+					exchange:admit(vector.jid);
+					assert.equal(vector.token, pool:token(vector.jid));
+					assert.equal(vector.jid, exchange:backend(vector.token));
+					for _, token in ipairs { vector.token, vector.second } do -- which are no requester's
+						assert.same({ nil, "bad-token" }, { codec:decode(token) });
+						assert.same({ nil, "bad-token" }, { exchange:reach(vector.jid, token) });
+					end
+					pool:remove(vector.jid);
+					assert.is_true(pool:add("another", vector.token));
+					exchange:admit(vector.jid);
+					assert.equal(vector.second, pool:token(vector.jid));
+					assert.equal(vector.jid, exchange:backend(vector.second));
+					pool:remove(vector.jid);
+					pool:remove("another");
+				end
+			end);
+		end
+	end);
+
 	it("uses nothing but a codec and a pool", function ()
 		local exchange = core.exchange(jat, book, pool, pending);
 		for _, wrong in ipairs { false, {}, book } do

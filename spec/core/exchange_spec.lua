@@ -52,6 +52,10 @@ local function is_digest(token)
 	return #token == 33 and token:find("^d[%w_-]+$") ~= nil;
 end
 
+local function is_backend_token(token)
+	return (#token == 13 or #token == 33) and token:find("^b[%w_-]+$") ~= nil;
+end
+
 local function backend_jid(resource)
 	return TARGET.."/"..resource;
 end
@@ -108,16 +112,37 @@ function oracle:first(wanted)
 	end
 end
 
+-- (wanted) -> the requester of this generation, or else of the last one, for which that is true
+function oracle:latest(wanted)
+	local latest;
+	for _, requester in ipairs(self.requesters) do
+		if requester.generation >= (latest or { generation = self.generation - 1 }).generation and wanted(requester) then
+			latest = requester;
+		end
+	end
+	return latest;
+end
+
 function oracle:named(name)
-	return (self:first(function (requester)
-		return requester.name == name and requester.generation >= self.generation - 1;
-	end));
+	return self:latest(function (requester) return requester.name == name; end);
+end
+
+function oracle:find_either(jid)
+	return self:latest(function (requester) return requester.jid == jid; end);
 end
 
 function oracle:find(jid)
 	return (self:first(function (requester)
 		return requester.jid == jid and requester.generation == self.generation;
 	end));
+end
+
+-- If it is idle, it is the last one to be forgotten.
+function oracle:use(requester)
+	local _, place = self:first(function (other) return other == requester; end);
+	if requester.held == 0 then
+		table.insert(self.requesters, table.remove(self.requesters, place));
+	end
 end
 
 function oracle:forget_one()
@@ -153,11 +178,7 @@ function oracle:add_requester(jid, name)
 end
 
 -- -> requester | nil, "bad-address" | "full"
-function oracle:find_requester(jid)
-	local requester = self:find(jid);
-	if requester then
-		return requester;
-	end
+function oracle:take_in(jid)
 	local token = self.codecs[self.format]:encode(jid);
 	if not token then
 		return nil, "bad-address";
@@ -167,6 +188,21 @@ function oracle:find_requester(jid)
 		token = self:digest(jid);
 	end
 	return self:add_requester(jid, (is_short(token) or is_digest(token)) and token or "");
+end
+
+function oracle:find_requester(jid)
+	local requester = self:find(jid);
+	if requester then
+		return requester;
+	end
+	return self:take_in(jid);
+end
+
+-- (requester, format) -> what a backend that sees that format sees
+function oracle:token(requester, format)
+	local token = self.codecs[format]:encode(requester.jid);
+	local is_named = requester.name ~= "" and (format == self.format or is_digest(token));
+	return is_named and requester.name or token;
 end
 
 function oracle:format_of(sender)
@@ -199,9 +235,7 @@ function oracle:dispatch_to(backend, jid, service, id, time, deadline, retries, 
 	elseif #bare(service) > BARE_MAX then
 		return nil, "bad-address", backend;
 	end
-	local format = self:format_of(backend);
-	local token = format == self.format and requester.name ~= "" and requester.name or self.codecs[format]:encode(jid);
-	local address = bare(service).."/"..token;
+	local address = bare(service).."/"..self:token(requester, self:format_of(backend));
 	local other = self:request(backend, address, id);
 	if id:find("[\0-\31]") then
 		return nil, "bad-id", backend;
@@ -239,15 +273,27 @@ function oracle:dispatch(jid, service, id, time, deadline, retries, stanza, want
 	return chosen, address;
 end
 
+-- -> backend, address | nil, code
+function oracle:address(jid, service, wanted)
+	local backend = not wanted and self.pool:pick_lasting(jid, service) or wanted and self.pool:state(wanted) and wanted;
+	if not backend then
+		return nil, "no-backend";
+	end
+	local requester, failure = self:find_requester(jid);
+	if not requester then
+		return nil, failure;
+	elseif #bare(service) > BARE_MAX then
+		return nil, "bad-address";
+	end
+	self:use(requester);
+	return backend, bare(service).."/"..self:token(requester, self:format_of(backend));
+end
+
 -- (place in `requests`) -> the request, which is pending no longer
 function oracle:remove(place)
 	local request = table.remove(self.requests, place);
-	local requester = request.requester;
-	requester.held = requester.held - 1;
-	if requester.held == 0 then
-		local _, at = self:first(function (other) return other == requester; end);
-		table.insert(self.requesters, table.remove(self.requesters, at));
-	end
+	request.requester.held = request.requester.held - 1;
+	self:use(request.requester);
 	return request;
 end
 
@@ -280,16 +326,36 @@ function oracle:counts()
 	return self.results, self.errors, self.seconds, table.unpack(self.times);
 end
 
+-- -> jid, nil, the requester whose name it is, if it is one | nil, why not
 function oracle:resolve(sender, resource)
 	local format = self:format_of(sender);
-	if is_digest(resource) or format == "short" and is_short(resource) then
-		local requester = self:named(resource);
-		if requester then
-			return requester.jid;
-		end
-		return nil, is_digest(resource) and "digest" or "short";
+	local is_name = is_digest(resource) or is_short(resource) and (format == "short" or self.format == "short");
+	local requester = is_name and self:named(resource);
+	if requester then
+		return requester.jid, nil, requester;
 	end
 	return self.codecs[format]:decode(resource);
+end
+
+-- -> jid, nil, how | nil, why not
+function oracle:reach(sender, resource)
+	local jid, code, requester = self:resolve(sender, resource);
+	local how = requester and "a name" or "a JID";
+	if not jid and self:format_of(sender) == "plain" and (code == "plain" or code == "bad-token") and #resource <= 1023 then
+		requester = self:find_either(resource);
+		jid, how = requester and resource, "a plain token";
+	end
+	if not jid then
+		return nil, code;
+	end
+	requester = requester or self:find_either(jid);
+	if not requester then
+		requester, how = self:take_in(jid), "a JID of nobody in the book";
+	end
+	if requester then
+		self:use(requester);
+	end
+	return jid, nil, how;
 end
 
 local BACKENDS = {};
@@ -320,6 +386,8 @@ pair.__index = pair;
 
 function pair.new(jids, strategy)
 	local self = setmetatable({ jids = jids, time = 0, dispatched = 0, tokens = {}, codes = {} }, pair);
+	self.backend_tokens = {}; -- by backend, of those that are there
+	self.all_backend_tokens = {}; -- by the number of the key and the backend
 	local seed, key = random.bytes(core.POOL_SEEDBYTES), random.bytes(core.JAT_KEYBYTES);
 	self.pool, self.twin = core.pool(seed), core.pool(seed);
 	self:both_pools("set_strategy", strategy, ("k"):rep(core.POOL_KEYBYTES));
@@ -344,6 +412,12 @@ function pair:begin()
 	self.exchange = core.exchange(self.jat, self.book, self.pool, self.pending);
 end
 
+-- What has come of a step
+function pair:count(step, code)
+	local what = step..": "..code;
+	self.codes[what] = (self.codes[what] or 0) + 1;
+end
+
 local steps_of = {};
 
 function steps_of.dispatch(self)
@@ -360,8 +434,7 @@ function steps_of.dispatch(self)
 	local got = { self.exchange:dispatch(jid, service, id, self.time, deadline, retries, stanza, wanted) };
 	expect.same({ expected[1], expected[2] }, got, "dispatch");
 	expect.equal(2, #got + (got[1] and 0 or 2 - #got), "dispatch: number of what is returned");
-	local code = expected[1] and "ok" or expected[2];
-	self.codes[code] = (self.codes[code] or 0) + 1;
+	self:count("dispatch", expected[1] and "ok" or expected[2]);
 	if expected[1] then
 		table.insert(self.tokens, expected[2]:match("/(.*)"));
 	end
@@ -409,8 +482,47 @@ function steps_of.count_error(self)
 	self.exchange:count_error(seconds);
 end
 
+function pair:admit(backend)
+	local is_new = self.twin:add(backend);
+	expect.equal(is_new, self.exchange:admit(backend), "admit");
+	local token, all, name = self.pool:token(backend), self.all_backend_tokens, #self.keys.." "..backend;
+	if is_new then
+		expect.that(is_backend_token(token), "%q, the token of %s", token, backend);
+		expect.equal(all[name] or token, token, "token of %s, as before", backend);
+		all[name] = token;
+		self.backend_tokens[backend] = token;
+	end
+	expect.equal(self.backend_tokens[backend], token, "token of %s", backend);
+end
+
 function steps_of.come(self)
-	self:both_pools("add", random.element(BACKENDS));
+	self:admit(random.element(BACKENDS));
+end
+
+function steps_of.backend(self)
+	local _, token = next(self.all_backend_tokens, random.element { next(self.all_backend_tokens), nil });
+	token = random.element { token or "b", self.backend_tokens[random.element(BACKENDS)] or "", random.element(self.jids) };
+	if math.random(4) == 1 then
+		token = token:sub(1, -2);
+	end
+	local expected;
+	for backend, each in pairs(self.backend_tokens) do
+		expected = each == token and backend or expected;
+	end
+	local backend, looks = self.exchange:backend(token);
+	expect.equal(expected, backend, "whose backend token that is");
+	expect.equal(not expected and is_backend_token(token) or nil, looks or nil, "whether it looks like one");
+end
+
+function steps_of.address(self)
+	local wanted = math.random(3) == 1 and random.element(BACKENDS) or nil;
+	local jid, service = random.element(self.jids), random.element(SERVICES);
+	local expected = { self.slow:address(jid, service, wanted) };
+	expect.same(expected, { self.exchange:address(jid, service, wanted) }, "address");
+	self:count("address", expected[1] and "ok" or expected[2]);
+	if expected[1] then
+		table.insert(self.tokens, expected[2]:match("/(.*)"));
+	end
 end
 
 -- A backend goes: what it has is abandoned, and taken out.
@@ -420,7 +532,7 @@ function steps_of.go(self)
 		return;
 	end
 	self:both_pools("remove", backend);
-	self.slow.formats[backend] = nil;
+	self.slow.formats[backend], self.backend_tokens[backend] = nil, nil;
 	self.pending:abandon(backend);
 	while self.pending:has_abandoned() do
 		local taken = { self.pending:take_abandoned() };
@@ -496,22 +608,37 @@ function steps_of.coincide(self)
 	end
 end
 
-function steps_of.resolve(self)
+-- -> who sends something, to which resource
+local function some_address(self)
 	-- one that was made lately, as older ones are of formats and keys that have gone
 	local recent = self.tokens[#self.tokens - math.random(0, math.min(#self.tokens, 20))];
 	local token = math.random(3) > 1 and recent or random.element(self.jids);
 	local sender = math.random(2) == 1 and random.element(BACKENDS) or random.element(self.jids);
-	local expected = { self.slow:resolve(sender, token or "") };
-	local got = { self.exchange:resolve(sender, token or "") };
+	return sender, token or "";
+end
+
+function steps_of.resolve(self)
+	local sender, token = some_address(self);
+	local expected = { self.slow:resolve(sender, token) };
+	local got = { self.exchange:resolve(sender, token) };
 	expect.equal(expected[1], got[1], "resolve");
 	expect.equal(expected[2], got[2], "resolve: why not");
-	local what = expected[2] or "resolved";
-	self.codes[what] = (self.codes[what] or 0) + 1;
+	self:count("resolve", expected[2] or "ok");
+end
+
+function steps_of.reach(self)
+	local sender, token = some_address(self);
+	local jid, code, how = self.slow:reach(sender, token);
+	local got = { self.exchange:reach(sender, token) };
+	expect.equal(jid, got[1], "reach");
+	expect.equal(code, got[2], "reach: why not");
+	self:count("reach", code or how);
 end
 
 local STEPS = {
 	"dispatch", "dispatch", "dispatch", "dispatch", "settle", "settle", "take", "count_error", "come", "go", "set_state";
-	"set_format", "set_limits", "set_max", "renew_key", "renew_format", "coincide", "resolve", "resolve";
+	"set_format", "set_limits", "set_max", "renew_key", "renew_format", "coincide", "resolve", "resolve", "address";
+	"address", "reach", "reach", "reach", "backend";
 };
 
 function pair:compare()
@@ -531,7 +658,7 @@ local function run_sequence(jids, strategy, steps, codes)
 	local subject, step, name = pair.new(jids, strategy), 0, nil;
 	subject.codes = codes;
 	for _, backend in ipairs(BACKENDS) do
-		subject:both_pools("add", backend);
+		subject:admit(backend);
 	end
 	local succeeded, failure = pcall(function ()
 		while step < steps do
@@ -585,11 +712,15 @@ describe("core.exchange", function ()
 		end
 
 		it("in all that can come of it", function ()
-			for _, code in ipairs {
-				"ok", "no-backend", "bad-address", "full", "requester-full", "conflict", "bad-id";
-				"resolved", "short", "digest", "plain", "bad-token";
+			for step, possible in pairs {
+				dispatch = { "ok", "no-backend", "bad-address", "full", "requester-full", "conflict", "bad-id" };
+				resolve = { "ok", "short", "digest", "plain", "bad-token" };
+				address = { "ok", "no-backend", "bad-address", "full" };
+				reach = { "a name", "a JID", "a plain token", "a JID of nobody in the book", "short", "digest", "plain", "bad-token" };
 			} do
-				expect.that(codes[code], "%s: never", code);
+				for _, code in ipairs(possible) do
+					expect.that(codes[step..": "..code], "%s, %s: never", step, code);
+				end
 			end
 		end);
 	end);
@@ -797,6 +928,248 @@ describe("core.exchange", function ()
 		assert.equal("user3@h", (exchange:settle(BACKENDS[1], addresses[3], "1234", 1)));
 	end);
 
+	describe("admit", function ()
+		it("makes a backend with a token of its own, which stays as long as the backend", function ()
+			assert.is_true(exchange:admit(BACKENDS[2]));
+			local token = pool:token(BACKENDS[2]);
+			assert.truthy(token:find("^b[%w_-]+$"));
+			assert.equal(13, #token);
+			assert.is_false(exchange:admit(BACKENDS[2]));
+			jat:add_key(2, ("l"):rep(core.JAT_KEYBYTES));
+			assert.is_false(exchange:admit(BACKENDS[2]));
+			assert.equal(token, pool:token(BACKENDS[2]));
+			assert.equal(BACKENDS[2], exchange:backend(token));
+			pool:remove(BACKENDS[2]);
+			assert.same({ nil, true }, { exchange:backend(token) });
+			exchange:admit(BACKENDS[2]);
+			assert.not_equal(token, pool:token(BACKENDS[2])); -- of another key
+		end);
+
+		it("makes the same token in every format, which is nobody's as a requester", function ()
+			local token;
+			for _, format in ipairs(core.FORMATS) do
+				book:new_generation();
+				new_exchange(format);
+				assert.is_true(exchange:admit(BACKENDS[2]));
+				token = token or pool:token(BACKENDS[2]);
+				assert.equal(token, pool:token(BACKENDS[2]));
+				assert.is_nil(exchange:resolve(BACKENDS[1], token));
+				assert.is_nil(exchange:reach(BACKENDS[1], token));
+				ask(BACKENDS[2], nil, format);
+				assert.not_equal(token:sub(2), jat:encode(BACKENDS[2]):sub(2));
+				assert.is_nil(exchange:reach(BACKENDS[1], token));
+				pool:remove(BACKENDS[2]);
+			end
+		end);
+
+		it("makes one of a JID that no codec takes, and gives it no token", function ()
+			for _, jid in ipairs { "", ("j"):rep(JID_MAX + 1) } do
+				assert.is_true(exchange:admit(jid));
+				assert.equal("", pool:token(jid));
+			end
+			assert.same({ nil, false }, { exchange:backend("") });
+			assert.is_true(exchange:admit(("j"):rep(JID_MAX)));
+			assert.equal(13, #pool:token(("j"):rep(JID_MAX)));
+		end);
+
+		it("gives a second token where one is taken", function ()
+			exchange:admit(BACKENDS[2]);
+			local token = pool:token(BACKENDS[2]);
+			pool:remove(BACKENDS[2]);
+			assert.is_true(pool:add("other", token));
+			assert.is_true(exchange:admit(BACKENDS[2]));
+			assert.equal(33, #pool:token(BACKENDS[2]));
+			assert.equal("other", exchange:backend(token));
+			assert.equal(BACKENDS[2], exchange:backend(pool:token(BACKENDS[2])));
+		end);
+	end);
+
+	it("tells backends' tokens by their form", function ()
+		local twelve = ("A"):rep(12);
+		for _, looks in ipairs { "b"..twelve, "b"..("A"):rep(32), "b"..("-_"):rep(6) } do
+			assert.same({ nil, true }, { exchange:backend(looks) });
+		end
+		for _, not_one in ipairs { "", "b", "B"..twelve, "q"..twelve, "d"..("A"):rep(32), "b"..twelve.."A", "b"..("A"):rep(11), "b"..twelve.."\0",
+			"b"..("A"):rep(11).."=", "b"..("A"):rep(11).."+", "b"..("A"):rep(11).."\255", "b"..("A"):rep(16), ("b"):rep(4000) } do
+			assert.same({ nil, false }, { exchange:backend(not_one) });
+		end
+	end);
+
+	describe("address", function ()
+		it("records nothing, and takes the requester into the book", function ()
+			assert.same({ BACKENDS[1], PROXY.."/"..jat:encode(REQUESTER) }, { exchange:address(REQUESTER, PROXY.."/r") });
+			assert.equal(0, #pending);
+			assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], jat:encode(REQUESTER)));
+			expect_code("no-backend", exchange:address(BACKENDS[1], PROXY));
+		end);
+
+		it("is at the backend that is wanted, whatever its state", function ()
+			exchange:admit(BACKENDS[2]);
+			for _, state in ipairs { "suspended", "away", "ready" } do
+				pool:set_state(BACKENDS[2], state);
+				assert.equal(BACKENDS[2], (exchange:address(REQUESTER, PROXY, BACKENDS[2])));
+			end
+			expect_code("no-backend", exchange:address(REQUESTER, PROXY, BACKENDS[3]));
+		end);
+
+		it("is at the same backend again and again, whatever the strategy, and is no turn", function ()
+			for number = 2, 4 do
+				exchange:admit(BACKENDS[number]);
+			end
+			for _, strategy in ipairs(core.STRATEGIES) do
+				pool:set_strategy(strategy, ("k"):rep(core.POOL_KEYBYTES));
+				local first = exchange:address(REQUESTER, PROXY);
+				for number = 1, 20 do
+					ask(nil, nil, strategy..number);
+					assert.equal(first, (exchange:address(REQUESTER, PROXY)));
+				end
+			end
+		end);
+
+		it("says what is wrong", function ()
+			expect_code("bad-address", exchange:address("", PROXY));
+			expect_code("bad-address", exchange:address(REQUESTER, ("s"):rep(BARE_MAX + 1)));
+			book:set_max(1);
+			ask();
+			expect_code("full", exchange:address("other@h", PROXY));
+			pool:remove(BACKENDS[1]);
+			expect_code("no-backend", exchange:address(REQUESTER, PROXY));
+		end);
+	end);
+
+	it("has who was addressed or reached for the last one to be forgotten", function ()
+		for _, how in ipairs {
+			function (jid) return exchange:address(jid, PROXY) and jid; end;
+			function (jid) return exchange:reach(BACKENDS[1], jat:encode(jid)); end;
+		} do
+			new_exchange();
+			book:new_generation();
+			book:set_max(3);
+			for number = 1, 3 do
+				exchange:address("user"..number.."@h", PROXY);
+			end
+			assert.equal("user1@h", how("user1@h"));
+			exchange:address("user4@h", PROXY);
+			assert.same({ true, false, true }, { book:knows("user1@h"), book:knows("user2@h"), book:knows("user3@h") });
+			local _, address = ask("user1@h"); -- and who has something pending is not idle
+			assert.equal("user1@h", how("user1@h"));
+			exchange:address("user5@h", PROXY);
+			exchange:address("user6@h", PROXY);
+			assert.is_true(book:knows("user1@h"));
+			assert.equal("user1@h", (exchange:settle(BACKENDS[1], address, "1234", 1)));
+		end
+	end);
+
+	describe("reach", function ()
+		local function token_in(format)
+			local codec = core.jat(PROXY, format);
+			codec:add_key(1, ("k"):rep(core.JAT_KEYBYTES));
+			return codec:encode(REQUESTER);
+		end
+
+		for _, format in ipairs(core.FORMATS) do
+			for _, own in ipairs { false, "sealed", "signed", "plain" } do
+				it(("in the format %s, by one that sees %s tokens"):format(format, own or "the same"), function ()
+					local seen = own or format;
+					local needs_book = seen == "short" or seen == "plain";
+					new_exchange(format);
+					pool:set_format(BACKENDS[1], own or nil);
+					local token = token_in(seen);
+					if needs_book then
+						expect_code(seen, exchange:reach(BACKENDS[1], token));
+						assert.equal(0, #book);
+						exchange:address(REQUESTER, PROXY);
+					end
+					assert.equal(REQUESTER, exchange:reach(BACKENDS[1], token));
+					assert.is_true(book:knows(REQUESTER));
+					book:new_generation();
+					assert.equal(REQUESTER, exchange:reach(BACKENDS[1], token));
+					book:new_generation();
+					if needs_book then
+						expect_code(seen, exchange:reach(BACKENDS[1], token));
+					end
+					assert.equal(not needs_book, exchange:reach(BACKENDS[1], token) == REQUESTER);
+					for _, forged in ipairs { token.."A", token:sub(2), token:sub(1, -5).."AAAA" } do
+						assert.is_nil(exchange:reach(BACKENDS[1], forged));
+					end
+				end);
+			end
+		end
+
+		it("is by digests, too, in every format", function ()
+			local long, unprintable = "l@h/"..("r"):rep(1020), "l@h/\u{FC}";
+			for _, format in ipairs(core.FORMATS) do
+				book:new_generation();
+				new_exchange(format);
+				for _, jid in ipairs { long, unprintable } do
+					local _, address = exchange:address(jid, PROXY);
+					local token = address:sub(#PROXY + 2);
+					assert.equal(jid, exchange:reach(BACKENDS[1], token));
+					book:new_generation();
+					assert.equal(jid, exchange:reach(BACKENDS[1], token));
+				end
+			end
+		end);
+
+		-- So does a Jicofo, where nobody asks for a format
+		it("is by the name in the book, where a backend that sees another format would see a digest", function ()
+			for _, own in ipairs { "plain", "signed", "sealed" } do
+				pool:set_format(BACKENDS[1], own);
+				for number, jid in ipairs { "l@h/"..("r"):rep(1020), "l@h/\u{FC}"..own, "d"..("A"):rep(32) } do
+					local _, address = ask(jid, nil, own..number);
+					local token = address:sub(#PROXY + 2);
+					assert.equal(jid, exchange:resolve(BACKENDS[1], token));
+					assert.equal(jid, exchange:reach(BACKENDS[1], token));
+					assert.is_true(#token <= 1023);
+					assert.equal(jid, (exchange:settle(BACKENDS[1], address, own..number, 1)));
+				end
+			end
+		end);
+
+		it("takes a plain token for a name only if that is in the book", function ()
+			local looks = "qAAAAAAAAAAAA"; -- can be the JID of a host
+			pool:set_format(BACKENDS[1], "plain");
+			expect_code("bad-token", exchange:reach(BACKENDS[1], looks));
+			exchange:address(looks, PROXY);
+			assert.equal(looks, exchange:reach(BACKENDS[1], looks));
+		end);
+
+		it("finds plain tokens of whoever is in the book, without a node and with any bytes", function ()
+			new_exchange("plain");
+			for _, jid in ipairs { "h", "h/r@s", "l@h", "l@h/\u{FC}", ("j"):rep(1023) } do
+				assert.is_nil(exchange:reach(BACKENDS[1], jid));
+				exchange:address(jid, PROXY);
+				assert.equal(jid, exchange:reach(BACKENDS[1], jid));
+			end
+			exchange:address(("j"):rep(1024), PROXY);
+			expect_code("bad-token", exchange:reach(BACKENDS[1], ("j"):rep(1024)));
+			assert.is_nil(exchange:reach(BACKENDS[1], ""));
+			assert.is_nil(exchange:reach(BACKENDS[1], BACKENDS[1]));
+		end);
+
+		it("uses the one whose token it is, where the last key's is there, too", function ()
+			local old = jat:encode(REQUESTER);
+			exchange:address(REQUESTER, PROXY);
+			jat:add_key(2, ("l"):rep(core.JAT_KEYBYTES));
+			book:new_generation();
+			exchange:address(REQUESTER, PROXY);
+			exchange:address("other@h", PROXY);
+			book:set_max(3);
+			assert.equal(REQUESTER, exchange:reach(BACKENDS[1], old));
+			exchange:address("another@h", PROXY);
+			assert.is_nil(book:find(REQUESTER));
+			assert.equal(REQUESTER, exchange:reach(BACKENDS[1], old));
+		end);
+
+		it("is as good where the book is full", function ()
+			new_exchange("sealed");
+			book:set_max(1);
+			ask("other@h");
+			assert.equal(REQUESTER, exchange:reach(BACKENDS[1], token_in("sealed")));
+			assert.is_false(book:knows(REQUESTER));
+		end);
+	end);
+
 	describe("keeps a stanza", function ()
 		local stanzas;
 
@@ -959,9 +1332,19 @@ describe("core.exchange", function ()
 			end
 			for _, wrong in ipairs { false, {} } do
 				expect.raises("number expected", exchange.count_error, exchange, wrong);
-				expect.raises("string expected", exchange.resolve, exchange, wrong, "q");
-				expect.raises("string expected", exchange.resolve, exchange, REQUESTER, wrong);
+				for _, method in ipairs { "resolve", "reach", "address" } do
+					expect.raises("string expected", exchange[method], exchange, wrong, "q");
+					expect.raises("string expected", exchange[method], exchange, REQUESTER, wrong);
+				end
+				expect.raises("string expected", exchange.address, exchange, REQUESTER, PROXY, wrong);
+				expect.raises("string expected", exchange.admit, exchange, wrong);
+				expect.raises("string expected", exchange.backend, exchange, wrong);
 			end
+			for _, method in ipairs { "reach", "address" } do
+				expect.raises("string expected", exchange[method], exchange, REQUESTER);
+			end
+			expect.raises("string expected", exchange.admit, exchange);
+			expect.raises("string expected", exchange.backend, exchange);
 			expect.raises("number expected", exchange.count_error, exchange);
 			expect.raises("string expected", exchange.resolve, exchange, REQUESTER);
 		end);
@@ -1004,7 +1387,7 @@ describe("core.exchange", function ()
 		end);
 
 		it("an object that is no exchange", function ()
-			local methods = { "dispatch", "settle", "count_error", "counts", "resolve" };
+			local methods = { "dispatch", "settle", "count_error", "counts", "resolve", "admit", "backend", "address", "reach" };
 			for _, method in ipairs(methods) do
 				for _, other in ipairs { pool, pending, io.stdout, {}, "s" } do
 					expect.raises("mod_client_proxy.exchange expected", exchange[method], other, 1, 2, 3, 4, 5);
@@ -1022,7 +1405,9 @@ describe("core.exchange", function ()
 			expect.raises("already collected", exchange.settle, exchange, "a", "b", "c", 1);
 			expect.raises("already collected", exchange.count_error, exchange, 1);
 			expect.raises("already collected", exchange.counts, exchange);
-			expect.raises("already collected", exchange.resolve, exchange, "a", "b");
+			for _, method in ipairs { "resolve", "admit", "backend", "address", "reach" } do
+				expect.raises("already collected", exchange[method], exchange, "a", "b");
+			end
 		end);
 	end);
 end);

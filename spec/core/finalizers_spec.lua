@@ -103,6 +103,47 @@ describe("while a finalizer calls the core,", function ()
 		end
 	end
 
+	it("what is addressed goes where it was to go, though the requester and the backend have gone", function ()
+		book:set_max(1);
+		for round = 1, ROUNDS do
+			local other = ("%s%060d"):format(BACKEND, round);
+			local requester = ("user@host/%060d"):format(round);
+			local alike = ("%s%060d"):format(BACKEND, round + ROUNDS); -- which gets the same memory
+			pool:add(other);
+			pool:remove(BACKEND);
+			local to, address = call_with(function ()
+				book:add("mine@host/"..round, "");
+				pool:remove(other);
+				pool:add(alike);
+			end, exchange.address, exchange, requester, PROXY);
+			assert.equal(other, to);
+			pool:remove(alike);
+			assert.truthy(address:find("^proxy%.domain%.example/q[%w_-]+$"));
+			assert.is_nil(book:find(requester));
+		end
+	end);
+
+	it("whom a backend reaches is told though it is forgotten, and so is a backend's JID and token", function ()
+		book:set_max(1);
+		pool:remove(BACKEND);
+		for round = 1, ROUNDS do
+			local requester, backend = ("user@host/%060d"):format(round), ("%s%060d"):format(BACKEND, round);
+			exchange:admit(backend);
+			local token = select(2, exchange:address(requester, PROXY)):sub(#PROXY + 2);
+			assert.equal(requester, (call_with(function ()
+				book:add("mine@host/"..round, "");
+			end, exchange.reach, exchange, backend, token)));
+			local its_token = pool:token(backend);
+			assert.equal(backend, (call_with(function ()
+				pool:remove(backend);
+			end, exchange.backend, exchange, its_token)));
+			exchange:admit(backend);
+			assert.equal(backend, (call_with(function ()
+				pool:remove(backend);
+			end, pool.pick_lasting, pool, "user@host", PROXY)));
+		end
+	end);
+
 	it("what is added is that of its requester, who was forgotten", function ()
 		book:set_max(1);
 		for round = 1, ROUNDS do

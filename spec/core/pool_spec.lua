@@ -34,7 +34,7 @@ local oracle = {};
 oracle.__index = oracle;
 
 function oracle.new()
-	return setmetatable({ backends = {}, states = {} }, oracle);
+	return setmetatable({ backends = {}, states = {}, tokens = {} }, oracle);
 end
 
 function oracle:find(jid)
@@ -45,12 +45,24 @@ function oracle:find(jid)
 	end
 end
 
-function oracle:add(jid)
+-- (token) -> the backend that has it
+function oracle:resolve(token)
+	for jid, other in pairs(self.tokens) do
+		if other == token and token ~= "" then
+			return jid;
+		end
+	end
+end
+
+-- -> boolean | nil, "taken"
+function oracle:add(jid, token)
 	if self:find(jid) then
 		return false;
+	elseif self:resolve(token) then
+		return nil, "taken";
 	end
 	table.insert(self.backends, jid);
-	self.states[jid] = "ready";
+	self.states[jid], self.tokens[jid] = "ready", token or "";
 	return true;
 end
 
@@ -59,12 +71,12 @@ function oracle:remove(jid)
 	if position then
 		table.remove(self.backends, position);
 	end
-	self.states[jid] = nil;
+	self.states[jid], self.tokens[jid] = nil, nil;
 	return position ~= nil;
 end
 
 function oracle:clear()
-	self.backends, self.states = {}, {};
+	self.backends, self.states, self.tokens = {}, {}, {};
 end
 
 function oracle:set_state(jid, state)
@@ -131,9 +143,9 @@ local function run_sequence(universe, steps, add_weight)
 	for step = 1, steps do
 		local jid, chance = random.element(universe), math.random();
 		if chance < add_weight then
-			local added = slow:add(jid);
-			expect.equal(added, pool:add(jid), "step %d, add", step);
-			twin:add(jid);
+			local token = random.element { random.element(universe), "", false } or nil; -- any texts will do
+			expect.same({ slow:add(jid, token) }, { pool:add(jid, token) }, "step %d, add", step);
+			twin:add(jid, token);
 		elseif chance < 0.7 then
 			local removed = slow:remove(jid);
 			expect.equal(removed, pool:remove(jid), "step %d, remove", step);
@@ -154,6 +166,8 @@ local function run_sequence(universe, steps, add_weight)
 			expect.equal(picked, twin:pick(except, nil, nil, avoided), "step %d, the twin's pick", step);
 		end
 		expect.equal(slow.states[jid], pool:state(jid), "step %d, state", step);
+		expect.equal(slow.tokens[jid], pool:token(jid), "step %d, token", step);
+		expect.equal(slow:resolve(jid), pool:resolve(jid), "step %d, whose token", step);
 		expect.equal(#slow.backends, #pool, "step %d, number", step);
 		expect.equal(slow:is_ready(), pool:is_ready(), "step %d, is ready", step);
 	end
@@ -217,6 +231,51 @@ describe("core.pool", function ()
 				assert.is_true(pool:remove(jid));
 			end
 			assert.equal(0, #pool);
+		end);
+	end);
+
+	describe("a token", function ()
+		it("is any bytes, and the backend's as long as that is there", function ()
+			local pool = core.pool(SEED);
+			for number, token in ipairs(STRANGE_JIDS) do
+				assert.is_nil(pool:resolve(token));
+				assert.is_true(pool:add(name(number), token));
+				assert.equal(token, pool:token(name(number)));
+				assert.equal(token ~= "" and name(number) or nil, pool:resolve(token));
+			end
+			for number, token in ipairs(STRANGE_JIDS) do
+				assert.is_true(pool:remove(name(number)));
+				assert.is_nil(pool:token(name(number)));
+				assert.is_nil(pool:resolve(token));
+			end
+		end);
+
+		it("is that of one backend, which keeps it", function ()
+			local pool = core.pool(SEED);
+			assert.is_true(pool:add("a", "token"));
+			assert.same({ nil, "taken" }, { pool:add("b", "token") });
+			assert.is_nil(pool:state("b"));
+			assert.is_false(pool:add("a", "another"));
+			assert.is_false(pool:add("a"));
+			assert.equal("token", pool:token("a"));
+			assert.is_nil(pool:resolve("another"));
+			pool:set_state("a", "away");
+			pool:set_priority("a", 7);
+			pool:set_format("a", "plain");
+			pool:set_strategy("sender", ("k"):rep(core.POOL_KEYBYTES));
+			assert.equal("a", pool:resolve("token"));
+			pool:remove("a");
+			assert.is_true(pool:add("b", "token"));
+			assert.is_true(pool:add("a", "another"));
+			assert.same({ "b", "a" }, { pool:resolve("token"), pool:resolve("another") });
+		end);
+
+		it("is none where none was given, and many may have none", function ()
+			local pool = core.pool(SEED);
+			assert.is_true(pool:add("a") and pool:add("b", "") and pool:add("c", nil));
+			assert.same({ "", "", "" }, { pool:token("a"), pool:token("b"), pool:token("c") });
+			assert.is_nil(pool:resolve(""));
+			assert.is_nil(pool:token("d"));
 		end);
 	end);
 
@@ -414,12 +473,21 @@ describe("core.pool", function ()
 			for _, wrong in ipairs { false, true, {}, print, pool } do
 				expect.raises("string expected", core.pool, wrong);
 				expect.raises("string expected", pool.add, pool, wrong);
+				expect.raises("string expected", pool.add, pool, "a", wrong);
+				expect.raises("string expected", pool.token, pool, wrong);
+				expect.raises("string expected", pool.resolve, pool, wrong);
+				expect.raises("string expected", pool.pick_lasting, pool, wrong, "b");
+				expect.raises("string expected", pool.pick_lasting, pool, "a", wrong);
 				expect.raises("string expected", pool.remove, pool, wrong);
 				expect.raises("string expected", pool.pick, pool, wrong);
 			end
 			expect.raises("string expected", core.pool);
 			expect.raises("string expected", pool.add, pool);
 			expect.raises("string expected", pool.remove, pool);
+			expect.raises("string expected", pool.token, pool);
+			expect.raises("string expected", pool.resolve, pool);
+			expect.raises("string expected", pool.pick_lasting, pool, "a");
+			assert.equal(0, #pool);
 		end);
 
 		it("an object that is no pool", function ()
@@ -427,7 +495,7 @@ describe("core.pool", function ()
 			local meta = getmetatable(pool);
 			local others = { core.jat("h", "sealed"), new_pending(("s"):rep(core.PENDING_SEEDBYTES)), io.stdout, {}, "s" };
 			for _, method in ipairs { pool.add, pool.remove, pool.set_state, pool.state, pool.set_priority, pool.set_strategy,
-				pool.serves, pool.is_ready, pool.pick, meta.__len, meta.__gc } do
+				pool.serves, pool.is_ready, pool.pick, pool.pick_lasting, pool.token, pool.resolve, pool.set_format, meta.__len, meta.__gc } do
 				for _, other in ipairs(others) do
 					expect.raises("mod_client_proxy.pool expected", method, other, "a");
 				end
@@ -441,7 +509,7 @@ describe("core.pool", function ()
 			meta.__gc(pool);
 			meta.__gc(pool);
 			for _, method in ipairs { pool.add, pool.remove, pool.set_state, pool.state, pool.set_priority, pool.set_strategy,
-				pool.serves, pool.is_ready, pool.pick, meta.__len } do
+				pool.serves, pool.is_ready, pool.pick, pool.pick_lasting, pool.token, pool.resolve, pool.set_format, meta.__len } do
 				expect.raises("already collected", method, pool, "a");
 			end
 		end);

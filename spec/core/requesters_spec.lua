@@ -9,8 +9,8 @@ local BYTES_MAX = (1 << 40) - 1;
 
 random.announce("requesters_spec");
 
-local function new_book()
-	return core.requesters(random.bytes(core.REQUESTERS_SEEDBYTES));
+local function new_book(counted)
+	return core.requesters(random.bytes(core.REQUESTERS_SEEDBYTES), counted);
 end
 
 local function bare(jid)
@@ -22,8 +22,10 @@ end
 local oracle = {};
 oracle.__index = oracle;
 
-function oracle.new()
-	return setmetatable({ requesters = {}, generation = 0, max = math.huge }, oracle);
+-- (counted): as for core.requesters()
+function oracle.new(counted)
+	local account_of = counted == "full" and function (jid) return jid; end or bare;
+	return setmetatable({ requesters = {}, generation = 0, max = math.huge, account_of = account_of }, oracle);
 end
 
 -- (wanted) -> the first requester for which `wanted` is true, its place
@@ -60,6 +62,20 @@ end
 function oracle:resolve(token)
 	local requester = self:by_token(token);
 	return requester and requester.jid;
+end
+
+function oracle:knows(jid)
+	return self:first(function (requester)
+		return requester.jid == jid and requester.generation >= self.generation - 1;
+	end) ~= nil;
+end
+
+function oracle:use(jid, token)
+	local requester = self:named(jid, token);
+	local _, place = self:first(function (other) return other == requester; end);
+	if #requester.held == 0 then
+		table.insert(self.requesters, table.remove(self.requesters, place));
+	end
 end
 
 -- The longest idle is the first one in the list, as whoever becomes idle goes to its end.
@@ -122,7 +138,7 @@ function oracle:pending(jid, token)
 	end
 	local count, bytes = 0, 0;
 	for _, other in ipairs(self.requesters) do
-		if bare(other.jid) == bare(jid) then
+		if self.account_of(other.jid) == self.account_of(jid) then
 			for _, each in ipairs(other.held) do
 				count, bytes = count + 1, bytes + each;
 			end
@@ -185,6 +201,16 @@ function steps_of.hold(slow, book, jids, tokens)
 	end
 end
 
+function steps_of.use(slow, book, jids, tokens)
+	local jid, token = somebody(slow, jids, tokens);
+	if slow:named(jid, token) then
+		slow:use(jid, token);
+		expect.equal(0, select("#", book:use(jid, token)), "use");
+	else
+		expect.raises("no such requester", book.use, book, jid, token);
+	end
+end
+
 -- (slow, jid, token) -> place of one thing that the requester has pending, its bytes; nil if it has none
 local function some_thing(slow, jid, token)
 	local requester = slow:named(jid, token);
@@ -236,11 +262,12 @@ function steps_of.set_max(slow, book)
 	end
 end
 
-local STEPS = { "add", "add", "add", "hold", "release", "lighten", "new_generation", "set_max" };
+local STEPS = { "add", "add", "add", "hold", "release", "lighten", "new_generation", "set_max", "use" };
 
 local function compare(slow, book, jid, token)
 	expect.equal(#slow.requesters, #book, "number");
 	expect.equal(slow:find(jid), book:find(jid), "find");
+	expect.equal(slow:knows(jid), book:knows(jid), "knows");
 	expect.equal(slow:resolve(token), book:resolve(token), "resolve");
 	expect.same({ slow:pending(jid) }, { book:pending(jid) }, "pending");
 	expect.same({ slow:pending(jid, token) }, { book:pending(jid, token) }, "pending by the token");
@@ -260,7 +287,8 @@ end
 
 -- (jids, tokens, steps, limited, codes): `codes` counts what came of add()
 local function run_sequence(jids, tokens, steps, limited, codes)
-	local slow, book, step = oracle.new(), new_book(), 0;
+	local counted = random.element { "bare", "full", false } or nil;
+	local slow, book, step = oracle.new(counted), new_book(counted), 0;
 	local succeeded, failure = pcall(function ()
 		while step < steps do
 			step = step + 1;
@@ -452,6 +480,72 @@ describe("core.requesters", function ()
 		end);
 	end);
 
+	it("knows those of this and of the last generation", function ()
+		add(book, 1);
+		assert.same({ true, false, false }, { book:knows("jid1/r"), book:knows("jid1"), book:knows("jid2/r") });
+		book:new_generation();
+		assert.is_true(book:knows("jid1/r"));
+		book:new_generation();
+		assert.is_false(book:knows("jid1/r"));
+		assert.is_nil(book:find("jid1/r"));
+	end);
+
+	it("takes who is used for idle since then", function ()
+		add(book, 1, 4);
+		book:set_max(4);
+		book:use("jid1/r");
+		book:use("jid3/r", token(3));
+		book:use("jid3/r");
+		book:hold("jid2/r", 1);
+		book:use("jid2/r"); -- which is not idle
+		add(book, 5);
+		assert.same({ 1, 2, 3, 5 }, numbers(book, 1, 5));
+		add(book, 6);
+		assert.same({ 2, 3, 5, 6 }, numbers(book, 1, 6));
+		book:release("jid2/r", 1);
+		add(book, 7, 9);
+		assert.same({ 2, 7, 8, 9 }, numbers(book, 1, 9));
+		for number = 7, 9 do
+			book:use(("jid%d/r"):format(number));
+		end
+		add(book, 10);
+		assert.same({ 7, 8, 9, 10 }, numbers(book, 1, 10));
+	end);
+
+	it("uses one of the last generation by its token", function ()
+		add(book, 1, 2);
+		book:new_generation();
+		assert.is_true(book:add("jid1/r", token(3)));
+		book:set_max(3);
+		book:use("jid1/r", token(1));
+		assert.is_true(book:add("jid4/r", token(4)));
+		assert.same({ "jid1/r", "jid1/r" }, { book:resolve(token(1)), book:resolve(token(3)) });
+		assert.is_nil(book:resolve(token(2)));
+	end);
+
+	it("counts what is pending of each full JID, where it is to", function ()
+		local full = new_book("full");
+		assert.is_true(full:add("a@b/r", token(1)) and full:add("a@b/s", token(2)) and full:add("a@b", token(3)));
+		full:hold("a@b/r", 5);
+		full:hold("a@b/r", 7);
+		assert.same({ 2, 12, 2 }, { full:pending("a@b/r") });
+		assert.same({ 0, 0, 0 }, { full:pending("a@b/s") });
+		assert.same({ 0, 0, 0 }, { full:pending("a@b") });
+		full:new_generation();
+		assert.is_true(full:add("a@b/r", token(4)));
+		assert.same({ 2, 12, 0 }, { full:pending("a@b/r") });
+		full:release("a@b/r", 5, token(1));
+		assert.same({ 1, 7, 0 }, { full:pending("a@b/r") });
+	end);
+
+	it("limits what is pending of each full JID, where it counts that", function ()
+		local pending = core.pending(("s"):rep(core.PENDING_SEEDBYTES), new_book("full"));
+		pending:set_limits(10, 1);
+		assert.truthy(pending:add("backend", "to", "1", "a@b/r", "service", 0, 1));
+		assert.truthy(pending:add("backend", "to", "2", "a@b/s", "service", 0, 1));
+		assert.same({ nil, "requester-full" }, { pending:add("backend", "to", "3", "a@b/s", "service", 0, 1) });
+	end);
+
 	it("finds those of this generation by JID, and of the last one by token", function ()
 		add(book, 1);
 		book:hold("jid1/r", 7);
@@ -571,7 +665,7 @@ describe("core.requesters", function ()
 	end);
 
 	describe("mistakes raise:", function ()
-		local METHODS = { "set_max", "new_generation", "find", "resolve", "add", "hold", "lighten", "release", "pending" };
+		local METHODS = { "set_max", "new_generation", "find", "knows", "use", "resolve", "add", "hold", "lighten", "release", "pending" };
 
 		it("a seed of another length", function ()
 			for _, length in ipairs { 0, 15, 17, 32 } do
@@ -585,6 +679,20 @@ describe("core.requesters", function ()
 			expect.raises("too short", book.add, book, "j", ("t"):rep(7));
 			expect.raises("too long", book.add, book, "j", ("t"):rep(256));
 			assert.equal(0, #book);
+		end);
+
+		it("to count what nobody is", function ()
+			for _, wrong in ipairs { "", "Full", "each" } do
+				expect.raises("invalid option", core.requesters, ("s"):rep(core.REQUESTERS_SEEDBYTES), wrong);
+			end
+		end);
+
+		it("the use of nobody", function ()
+			add(book, 1);
+			expect.raises("no such requester", book.use, book, "jid2/r");
+			expect.raises("no such requester", book.use, book, "jid1/r", token(2));
+			book:new_generation();
+			expect.raises("no such requester", book.use, book, "jid1/r");
 		end);
 
 		it("a bound of none", function ()
@@ -621,7 +729,9 @@ describe("core.requesters", function ()
 			book:hold("jid1/r", 1);
 			for _, wrong in ipairs { false, true, {}, print, book } do
 				expect.raises("string expected", core.requesters, wrong);
-				for _, method in ipairs { "find", "resolve", "add", "hold", "lighten", "release", "pending" } do
+				expect.raises("string expected", core.requesters, ("s"):rep(core.REQUESTERS_SEEDBYTES), wrong);
+				expect.raises("string expected", book.use, book, "jid1/r", wrong);
+				for _, method in ipairs { "find", "knows", "use", "resolve", "add", "hold", "lighten", "release", "pending" } do
 					expect.raises("string expected", book[method], book, wrong, 0);
 				end
 				for _, method in ipairs { "hold", "lighten", "release" } do

@@ -232,6 +232,69 @@ local function run_sequence(strategy, universe, steps, add_weight)
 	end
 end
 
+-- The strategies that choose by chance, turn or load, and so otherwise for what belongs together
+local HAS_ANOTHER = { random = true, round_robin = true, least_pending = true };
+
+-- Two pools with the same backends: all picks of one are compared with those of the other, which never picks for what
+-- belongs together; and what the first one picks for that, with what a pool by the strategy `sender` does.
+local trio = {};
+trio.__index = trio;
+
+function trio.new()
+	local seed = random.bytes(core.POOL_SEEDBYTES);
+	local self = setmetatable({ pool = core.pool(seed), twin = core.pool(seed), by_sender = core.pool(SEED), key = KEY }, trio);
+	self:set_strategy(random.element(core.STRATEGIES), KEY);
+	return self;
+end
+
+function trio:all(method, ...)
+	for _, pool in ipairs { self.pool, self.twin, self.by_sender } do
+		pool[method](pool, ...);
+	end
+end
+
+function trio:set_strategy(strategy, key)
+	self.strategy, self.key = strategy, key;
+	self.pool:set_strategy(strategy, key);
+	self.twin:set_strategy(strategy, key);
+	self.by_sender:set_strategy("sender", key);
+end
+
+function trio:compare(requester, service)
+	local lasting = self.pool:pick_lasting(requester, service);
+	local slow = HAS_ANOTHER[self.strategy] and self.by_sender or self.twin;
+	expect.equal(slow:pick(requester, service), lasting, "%s, for what belongs together", self.strategy);
+	expect.equal(lasting, self.pool:pick_lasting(requester, service), "%s, the same again", self.strategy);
+	expect.that(lasting ~= requester, "%s: %q is given itself", self.strategy, requester);
+	if math.random(2) == 1 then
+		local avoided = random.element { requester, "nobody", false } or nil;
+		local picked = self.pool:pick(requester, service, NO_REQUESTS, avoided);
+		expect.equal(self.twin:pick(requester, service, NO_REQUESTS, avoided), picked, "%s, for a request", self.strategy);
+	end
+end
+
+local function run_lasting(universe, steps, add_weight)
+	local three = trio.new();
+	for step = 1, steps do
+		local jid, chance = random.element(universe), math.random();
+		if chance < add_weight then
+			three:all("add", jid);
+		elseif chance < 0.4 then
+			three:all("remove", jid);
+		elseif chance < 0.6 then
+			three:all("set_state", jid, random.element(STATES));
+		elseif chance < 0.65 then
+			three:all("set_priority", jid, math.random(-2, 2));
+		elseif chance < 0.7 then
+			three:set_strategy(random.element(core.STRATEGIES), random.element { KEY, three.key, random.bytes(core.POOL_KEYBYTES) });
+		else
+			local requester = random.element { jid, ("user-%d@h/r"):format(math.random(1000)), "" };
+			local succeeded, problem = pcall(three.compare, three, requester, random.element { "", "proxy.domain.example", jid });
+			expect.that(succeeded, "step %d: %s", step, problem);
+		end
+	end
+end
+
 -- Whoever has how many of `turns` picks
 local function count_picks(pool, turns, ...)
 	local counts = {};
@@ -390,6 +453,67 @@ describe("core.pool, by strategy", function ()
 			end);
 		end);
 	end
+
+	describe("for what belongs together", function ()
+		for _, case in ipairs {
+			{ "with few backends", names(3), 400, 300 };
+			{ "with some backends", names(30), 100, 400 };
+			{ "with strange JIDs", { "", "\0", "a", "a\0b", "\255", "/", "a/", ("j"):rep(3071) }, 100, 300 };
+		} do
+			local what, universe, sequences, steps = table.unpack(case);
+			it("does what a pool by sender does, or by its own strategy, and requests see nothing of it, "..what, function ()
+				for _ = 1, process.turns(sequences, 2) do
+					run_lasting(universe, steps, 0.2 + 0.2 * math.random());
+				end
+			end);
+		end
+
+		for _, strategy in ipairs(core.STRATEGIES) do
+			it("is chosen by what is known of "..(HAS_ANOTHER[strategy] and "sender" or strategy).." under "..strategy, function ()
+				for _, vector in ipairs(vectors) do
+					local pool = new_pool(strategy, vector.members, vector.key);
+					for _, case in ipairs(vector.texts) do
+						local text, expected = case[1], vector.members[case[2]];
+						if HAS_ANOTHER[strategy] or strategy == "sender" then
+							expect.equal(expected, pool:pick_lasting(text.."/r", "other"), "%q", text);
+						elseif strategy == "recipient" then
+							expect.equal(expected, pool:pick_lasting("requester", text.."/r"), "%q", text);
+						else
+							expect.equal(vector.members[1], pool:pick_lasting(text.."/r", "other"), "%q", text);
+						end
+					end
+				end
+			end);
+
+			it("is never given to the backend that asks, under "..strategy, function ()
+				local pool = new_pool(strategy, names(5));
+				for number = 1, 5 do
+					local picked = pool:pick_lasting(name(number), "service");
+					assert.is_true(picked ~= nil and picked ~= name(number));
+				end
+				for number = 2, 5 do
+					pool:remove(name(number));
+				end
+				assert.is_nil(pool:pick_lasting(name(1), "service"));
+				assert.equal(1, select("#", pool:pick_lasting(name(1), "service")));
+				assert.equal(name(1), pool:pick_lasting(name(2), "service"));
+			end);
+		end
+
+		it("moves little when a backend leaves, whatever the strategy for requests", function ()
+			local pool, before = new_pool("random", names(10)), {};
+			local keys = random_keys(1000);
+			for i, key in ipairs(keys) do
+				before[i] = pool:pick_lasting(key, "");
+			end
+			pool:remove(name(3));
+			for i, key in ipairs(keys) do
+				local picked = pool:pick_lasting(key, "");
+				expect.that(picked == before[i] or before[i] == name(3), "%s moves", key);
+				expect.that(picked ~= name(3), "%s is with one that has left", key);
+			end
+		end);
+	end);
 
 	it("is random where nothing else is said", function ()
 		local seed = random.bytes(core.POOL_SEEDBYTES);

@@ -106,6 +106,18 @@ def short(master, key_id, host, jid):
     return b"q" + base64url(name)
 
 
+def backend(master, host, jid):
+    name = hashlib.blake2b(host + b"\0\x02" + jid, digest_size=16, key=kdf(master, 4)).digest()[:9]
+    return b"b" + base64url(name)
+
+
+def second_backend(master, host, jid):
+    """That of a backend whose token another one has"""
+    padded = jid + b"\x80"
+    padded = b"\x02" + padded + bytes(-len(padded) % 32)
+    return b"b" + base64url(hashlib.blake2b(host + b"\0" + padded, digest_size=24, key=kdf(master, 2)).digest())
+
+
 def digest(master, host, jid):
     return b"d" + base64url(siv(master, host, jid))
 
@@ -190,10 +202,37 @@ CASES = [
     (short, bytes(32), 7, b"p", b"n" * 1023 + b"@" + b"h" * 1023 + b"/" + b"r" * 1023),
 ]
 
+BACKENDS = [
+    (bytes(range(32)), b"proxy.domain.example", b"some-user@some-domain.example/a"),
+    (bytes(range(32)), b"proxy.domain.example", b"user@some-domain.example/abc"),
+    (bytes(range(32)), b"other.domain.example", b"some-user@some-domain.example/a"),
+    (b"\xff" * 32, b"proxy.domain.example", b"some-user@some-domain.example/a"),
+    (bytes(32), b"p", "\u05d0\u05d1@example/\u05d2".encode()),
+    (bytes(32), b"p", b"a@" + b"x" * 28),
+    (bytes(32), b"p", b"a@" + b"x" * 29),
+    (bytes(32), b"p", b"nul\0 and \xff\xfe bytes\\\""),
+    (bytes(32), b"p", b"n" * 1023 + b"@" + b"h" * 1023 + b"/" + b"r" * 1023),
+]
+
+
+def print_backends():
+    print("\tbackends = {")
+    for master, host, jid in BACKENDS:
+        print("\t\t{")
+        print("\t\t\tkey = %s," % lua_string(master))
+        print("\t\t\thost = %s," % lua_string(host))
+        print("\t\t\tjid = %s," % lua_string(jid))
+        print("\t\t\ttoken = %s," % lua_string(backend(master, host, jid)))
+        print("\t\t\tsecond = %s," % lua_string(second_backend(master, host, jid)))
+        print("\t\t},")
+    print("\t},")
+
+
 if __name__ == "__main__":
     self_check()
     print("-- Made by jat.py beside this file, an implementation of its own.")
     print("return {")
+    print_backends()
     for encode, master, key_id, host, jid in CASES:
         made = token(encode, master, key_id, host, jid)
         print("\t{")

@@ -1,4 +1,4 @@
--- Two requesters whose short tokens would be the same. In the life of a server, that does not happen; in this core.so,
+-- Two requesters, or two backends, whose short tokens would be the same. In the life of a server, that does not happen; in this core.so,
 -- the hash that such a token is made of has one byte, so that there are 256 of them.
 
 local core = require "mod_client_proxy.core";
@@ -71,6 +71,18 @@ describe("With short tokens that collide,", function ()
 		return other;
 	end
 
+	-- -> how many different short tokens the requesters would have: most often all that there are
+	local function count_tokens()
+		local count, is_there = 0, {};
+		for number = 1, REQUESTERS do
+			local token = jat:encode(jid_of(number));
+			count = count + (is_there[token] and 0 or 1);
+			is_there[token] = true;
+		end
+		assert.is_true(count <= HASHES);
+		return count;
+	end
+
 	-- Asks once for each requester. -> their addresses by number
 	local function ask_all()
 		local addresses, number_of, digests = {}, {}, 0;
@@ -87,7 +99,7 @@ describe("With short tokens that collide,", function ()
 				expect.that(address:find(DIGEST), "%s", address);
 			end
 		end
-		assert.equal(REQUESTERS - HASHES, digests);
+		assert.equal(REQUESTERS - count_tokens(), digests);
 		return addresses;
 	end
 
@@ -189,5 +201,69 @@ describe("With short tokens that collide,", function ()
 		for address, number in pairs(owners) do
 			expect_resolved(number, address);
 		end
+	end);
+
+	it("whom a backend writes to is whose token that is", function ()
+		local addresses = ask_all();
+		for number = 1, REQUESTERS do
+			expect.equal(jid_of(number), exchange:reach(BACKEND, addresses[number]:sub(#PROXY + 2)), "whom %s reaches", addresses[number]);
+		end
+	end);
+
+	describe("backends", function ()
+		local BACKENDS = 600;
+
+		local function backend_of(number)
+			return ("some-user@some-domain.example/%d"):format(number);
+		end
+
+		-- Nobody has another one's token, and each is found by its own.
+		local function check_all(tokens)
+			local owners = {};
+			for backend, token in pairs(tokens) do
+				expect.equal(nil, owners[token], "who else than %s has %s", backend, token);
+				owners[token] = backend;
+				expect.equal(token, pool:token(backend), "token of %s", backend);
+				expect.equal(backend, exchange:backend(token), "whose %s is", token);
+			end
+		end
+
+		it("never have the same token, and the second one of each two has a longer one", function ()
+			local tokens, is_taken, longer = {}, {}, 0;
+			for number = 1, BACKENDS do
+				assert.is_true(exchange:admit(backend_of(number)));
+				local token = pool:token(backend_of(number));
+				tokens[backend_of(number)] = token;
+				expect.that(not is_taken[token] and token:find("^b[%w_-]+$"), "%s of %d", token, number);
+				is_taken[token] = true;
+				longer = longer + (#token == 33 and 1 or 0);
+				expect.that(#token == 13 or #token == 33, "%s of %d", token, number);
+			end
+			check_all(tokens);
+			expect.that(longer >= BACKENDS - HASHES, "%d have a longer one", longer);
+		end);
+
+		it("never have the same token, whoever comes and goes, and whenever the key is renewed", function ()
+			local tokens, longer = {}, 0;
+			for step = 1, 3000 do
+				local backend = backend_of(math.random(BACKENDS));
+				if tokens[backend] and math.random(2) == 1 then
+					assert.is_true(pool:remove(backend));
+					expect.equal(nil, exchange:backend(tokens[backend]), "step %d: whose the token of one that has gone is", step);
+					tokens[backend] = nil;
+				else
+					expect.equal(not tokens[backend], exchange:admit(backend), "step %d: whether it is new", step);
+					tokens[backend] = tokens[backend] or pool:token(backend);
+					longer = longer + (#tokens[backend] == 33 and 1 or 0);
+				end
+				if step % 500 == 0 then
+					jat:add_key(step // 500, random.bytes(core.JAT_KEYBYTES));
+				end
+				if step % 100 == 0 then
+					check_all(tokens);
+				end
+			end
+			assert.is_true(longer > 0);
+		end);
 	end);
 end);

@@ -20,6 +20,7 @@ local PENDING_SEED = ("s"):rep(core.PENDING_SEEDBYTES);
 local REQUESTERS_SEED = ("s"):rep(core.REQUESTERS_SEEDBYTES);
 local JID = long("user@some.domain.example/");
 local BACKENDS = { long("a@"), long("b@"), long("c@") };
+local BACKEND_TOKENS = { long("token of a"), long("token of b"), long("token of c") };
 
 local function key(number)
 	return ("%d"):format(number):rep(core.JAT_KEYBYTES);
@@ -39,8 +40,8 @@ local function new_pool_by(strategy)
 	return function ()
 		local pool = core.pool(POOL_SEED);
 		pool:set_strategy(strategy, POOL_KEY);
-		for _, jid in ipairs(BACKENDS) do
-			pool:add(jid);
+		for number, jid in ipairs(BACKENDS) do
+			pool:add(jid, BACKEND_TOKENS[number]);
 		end
 		return pool;
 	end;
@@ -116,6 +117,24 @@ local function new_exchange()
 	return exchange;
 end
 
+-- (format) -> function that makes one that knows nobody
+local function new_exchange_in(format)
+	return function ()
+		local jat, pending, book = core.jat("proxy.domain.example", format), new_table(PENDING_SEED);
+		jat:add_key(1, NAMES_KEY);
+		return core.exchange(jat, book, new_pool(), pending);
+	end;
+end
+
+local function new_exchange_with_token()
+	local exchange = new_exchange();
+	assert(exchange:admit(long("known@")));
+	return exchange;
+end
+
+local SEALED = select(2, new_exchange_in("sealed")():address(JID, "service")):match("/(.*)");
+local ITS_BACKEND_TOKEN = debug.getuservalue(new_exchange_with_token(), 3):token(long("known@"));
+
 local BACKEND, ADDRESS = new_exchange():dispatch(JID, long("service"), "id", 0, 2);
 local NAME = ADDRESS:match("/(.*)");
 
@@ -134,15 +153,16 @@ function read.pool(pool)
 		picked[turn] = pool:pick("") or "nobody";
 	end
 	table.sort(picked);
-	local states, removed = {}, {};
+	local states, tokens, removed = {}, {}, {};
 	for number, jid in ipairs(BACKENDS) do
 		states[number] = pool:state(jid) or "none";
+		tokens[number] = { pool:token(jid) or "none", pool:resolve(BACKEND_TOKENS[number]) or "nobody" };
 	end
 	local count = #pool;
 	for number, jid in ipairs(BACKENDS) do
 		removed[number] = pool:remove(jid);
 	end
-	return { count, picked, states, removed, #pool };
+	return { count, picked, states, tokens, removed, #pool };
 end
 
 -- How many stanzas its user value holds
@@ -169,8 +189,11 @@ end
 
 -- Not of its book, which may know one requester more
 function read.exchange(exchange)
-	local pending = debug.getuservalue(exchange, 4);
-	return { { exchange:counts() }, exchange:resolve(JID, NAME) or "nobody", read.pending(pending) };
+	local pool, pending = debug.getuservalue(exchange, 3), debug.getuservalue(exchange, 4);
+	return {
+		{ exchange:counts() }, exchange:resolve(JID, NAME) or "nobody", read.pending(pending);
+		#pool, pool:state(long("d@")) or "none", exchange:backend(ITS_BACKEND_TOKEN) or "nobody";
+	};
 end
 
 function read.requesters(book)
@@ -282,18 +305,26 @@ describe("without memory for Lua, either,", function ()
 	covers("jat:decode", 1, new_jat, TOKEN);
 	covers("jat:__gc", 0, new_jat);
 
-	covers("core.pool", 4, nil, POOL_SEED);
+	covers("core.pool", 9, nil, POOL_SEED);
 	covers("pool:add", 1, new_pool, long("d@"));
+	covers("pool:add", 1, new_pool, long("d@"), long("token of d"));
+	covers("pool:add", 0, new_pool, long("d@"), BACKEND_TOKENS[1]);
+	covers("pool:add", 1, new_pool, long("d@"), 1234567);
 	covers("pool:add", 1, new_pool, 1234567); -- which Lua makes a string of
 	covers("pool:remove", 0, new_pool, BACKENDS[2]);
 	covers("pool:set_state", 0, new_pool, BACKENDS[1], "suspended");
 	covers("pool:state", 0, new_pool, BACKENDS[1]);
 	covers("pool:set_priority", 0, new_pool, BACKENDS[3], 1);
-	covers("pool:set_strategy", 3, new_pool, "sender", POOL_KEY);
+	covers("pool:token", 1, new_pool, BACKENDS[1]);
+	covers("pool:resolve", 1, new_pool, BACKEND_TOKENS[1]);
+	for _, strategy in ipairs(core.STRATEGIES) do
+		covers("pool:set_strategy", 0, new_pool, strategy, POOL_KEY);
+	end
 	covers("pool:serves", 0, new_pool);
 	covers("pool:is_ready", 0, new_pool);
 	for _, strategy in ipairs { "round_robin", "primary", "sender", "recipient" } do
 		covers("pool:pick", 1, new_pool_by(strategy), JID, JID);
+		covers("pool:pick_lasting", 1, new_pool_by(strategy), JID, JID);
 	end
 	covers("pool:__len", 0, new_pool);
 	covers("pool:__gc", 0, new_pool);
@@ -330,6 +361,10 @@ describe("without memory for Lua, either,", function ()
 	covers("pending:__gc", 0, new_pending);
 
 	covers("core.requesters", 7, nil, REQUESTERS_SEED);
+	covers("core.requesters", 7, nil, REQUESTERS_SEED, "full");
+	covers("requesters:knows", 0, new_book, JID);
+	covers("requesters:use", 0, new_book, JID);
+	covers("requesters:use", 0, new_book, JID, ITS_TOKEN);
 	covers("requesters:set_max", 0, new_book, 1);
 	covers("requesters:new_generation", 0, new_book);
 	covers("requesters:find", 1, new_book, JID);
@@ -362,6 +397,18 @@ describe("without memory for Lua, either,", function ()
 	covers("exchange:count_error", 0, new_exchange, 1);
 	covers("exchange:counts", 0, new_exchange);
 	covers("exchange:resolve", 1, new_exchange, JID, NAME);
+	covers("exchange:admit", 1, new_exchange, long("d@"));
+	covers("exchange:admit", 0, new_exchange, BACKENDS[1]);
+	covers("exchange:backend", 1, new_exchange_with_token, ITS_BACKEND_TOKEN);
+	covers("exchange:backend", 0, new_exchange, ITS_BACKEND_TOKEN);
+	covers("exchange:address", 2, new_exchange, JID, long("service"));
+	covers("exchange:address", 2, new_exchange, long("nobody yet"), long("service"), BACKENDS[2]);
+	covers("exchange:reach", 1, new_exchange, BACKENDS[1], NAME);
+	it("exchange:reach takes in who is to be reached, or not, and reaches it all the same", function ()
+		local _, raised_times = fail_each(functions["exchange:reach"], new_exchange_in("sealed"), BACKENDS[1], SEALED);
+		assert.is_true(raised_times > 0);
+	end);
+	covers("exchange:reach", 1, new_exchange_in("sealed"), BACKENDS[1], SEALED);
 	covers("exchange:__gc", 0, new_exchange);
 	covers("pool:set_format", 0, new_pool, BACKENDS[1], "plain");
 
