@@ -20,11 +20,13 @@ local send = delivery.send;
 -- an error about it can come from there
 local REMEMBERED = 1000;
 
--- What tells the backend's server to give a message to that backend alone, and to keep it nowhere
+-- What tells the backend's server to give a message to that backend alone, and to keep it nowhere. All messages have these
+-- same elements in them, as those have that are cloned by Prosody without their children: to make new ones, or clones,
+-- would take more than all else that is done for a message. Nobody may change what is in a stanza that others have, too.
 local HINTS = {
-	{ name = "private", xmlns = "urn:xmpp:carbons:2" }; -- XEP-0280 section 6.1
-	{ name = "no-copy", xmlns = "urn:xmpp:hints" }; -- XEP-0334 section 4
-	{ name = "no-store", xmlns = "urn:xmpp:hints" };
+	st.stanza("private", { xmlns = "urn:xmpp:carbons:2" }); -- XEP-0280 section 6.1
+	st.stanza("no-copy", { xmlns = "urn:xmpp:hints" }); -- XEP-0334 section 4
+	st.stanza("no-store", { xmlns = "urn:xmpp:hints" });
 };
 
 local messages = {};
@@ -68,8 +70,8 @@ end
 
 local function add_hints(stanza)
 	for _, hint in ipairs(HINTS) do
-		if not stanza:get_child(hint.name, hint.xmlns) then
-			stanza:add_direct_child(st.stanza(hint.name, { xmlns = hint.xmlns }));
+		if not stanza:get_child(hint.name, hint.attr.xmlns) then
+			stanza:add_direct_child(hint);
 		end
 	end
 end
