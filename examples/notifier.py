@@ -7,13 +7,14 @@ it as often as you like; each copy gets all lines, and tells those who have subs
 Users write "subscribe news" to the service address, or execute its command (XEP-0050). What to know when you copy it:
 
 * All it knows of a user is an address, proxy.domain.example/TOKEN, which stands for one client of the user's, for as long
-  as the proxy remembers it: until Prosody restarts, or later with client_proxy_address_format = "sealed" or "signed",
+  as the proxy remembers it: until Prosody restarts, or longer with client_proxy_address_format = "sealed" or "signed",
   which is what you need if you store addresses. This one stores none: its subscriptions end with it.
 * Whatever comes from one account goes to the same copy, and replies to the copy that has written. When copies come or go,
   some accounts go to another one, which knows nothing of them, while the first goes on to tell them what they subscribed to.
 * Each message is given to one copy at most: what comes to one that is just going may be lost, or come back to its sender.
-* No other client of the account gets what the proxy gives to one, as it adds <private xmlns='urn:xmpp:carbons:2'/>. Of
-  what a copy sends, those get copies that have turned on carbons (XEP-0280), unless it adds the same.
+* If any client of the account has carbons on (XEP-0280), as people's clients have, it also gets what the others send, unless
+  that has <private xmlns='urn:xmpp:carbons:2'/> in it, which keeps it from the user's other clients as well. What the others
+  get has this already: the proxy adds it.
 * No two copies can have the same resource. The server gives each copy one of its own, unless the address has one.
 """
 import asyncio
@@ -110,7 +111,7 @@ class Notifier(ClientXMPP):
         if self.round is None or self.round.done():
             self.round = self.wrap(self.ask_all())
 
-    async def ask_all(self):  # whether they are still there, one after the other
+    async def ask_all(self):  # as not all who go say so, and not all messages bounce
         for user in list(self.topics):
             try:
                 await self["xep_0199"].ping(user)

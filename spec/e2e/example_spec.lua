@@ -43,14 +43,13 @@ describe("an example", function ()
 
 	-- Debian's Python is the one with slixmpp. The alarm ends one that would not end.
 	local function run(example, jid, environment)
-		local pipe = os.tmpname();
-		assert(os.remove(pipe));
+		local pipe = server.dir.."/input";
 		assert(os.execute("mkfifo "..pipe));
 		local command = ("exec <%s; echo $$; exec env PYTHONPATH=spec/support/python PYTHONDONTWRITEBYTECODE=1 XMPP_PORT=%d %s "
 			.."perl -e 'alarm 60; exec @ARGV' /usr/bin/python3 examples/%s %s 2>&1"):format(pipe, server.c2s_port, environment, example, jid);
 		local copy = { output = assert(io.popen(command)), input = assert(io.open(pipe, "w")) };
 		copy.pid = tonumber(copy.output:read());
-		os.remove(pipe);
+		assert(os.remove(pipe));
 		copies[copy] = true;
 		return copy;
 	end
@@ -242,7 +241,7 @@ describe("an example", function ()
 			end
 		end
 
-		-- Two copies, and two users of each: users[copy] = { { user, another }, from: its address as they see it }
+		-- Two copies, and two users of each. users[copy]: { user, another, from (the copy's address, as they see it) }
 		before_each(function ()
 			first = start("notifier.py", TARGET.."/first");
 			local _, address = talk(requester, "help");
@@ -356,7 +355,7 @@ describe("an example", function ()
 			assert_silent(component);
 		end);
 
-		-- Here by the copy's own address
+		-- By the copy's own address, as the proxy passes on no presence
 		it("forgets a user who says good-bye, and is seen to go itself", function ()
 			local user, another = users[first][1], users[first][2];
 			for _, each in ipairs { user, another } do
