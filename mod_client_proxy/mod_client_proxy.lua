@@ -73,7 +73,7 @@ local jat = must(core.jat(module.host, own_format));
 local keeps_target = saved.target == options.target;
 local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
 -- The key never changes, so that sender and recipient make the same choices after a restart.
-must(pool:set_strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES)));
+pool:set_strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES));
 local formats = address_formats.new {
 	address_format = options.address_format;
 	pool = pool;

@@ -254,13 +254,18 @@ function oracle:dispatch_to(backend, jid, service, id, time, deadline, retries, 
 	return backend, address;
 end
 
+-- Why there is no backend
+function oracle:none(wanted)
+	return not wanted and #self.pool > 0 and not self.pool:serves() and "none-ready" or "no-backend";
+end
+
 function oracle:dispatch(jid, service, id, time, deadline, retries, stanza, wanted)
 	local backend = wanted;
 	if wanted and not self.pool:state(wanted) or not wanted then
 		backend = not wanted and self.pool:pick(jid, service, self.pending) or nil;
 	end
 	if not backend then
-		return nil, "no-backend";
+		return nil, self:none(wanted);
 	end
 	local chosen, address = self:dispatch_to(backend, jid, service, id, time, deadline, retries, stanza);
 	if not chosen and address == "conflict" and not wanted then
@@ -277,7 +282,7 @@ end
 function oracle:address(jid, service, wanted)
 	local backend = not wanted and self.pool:pick_lasting(jid, service) or wanted and self.pool:state(wanted) and wanted;
 	if not backend then
-		return nil, "no-backend";
+		return nil, self:none(wanted);
 	end
 	local requester, failure = self:find_requester(jid);
 	if not requester then
@@ -713,9 +718,9 @@ describe("core.exchange", function ()
 
 		it("in all that can come of it", function ()
 			for step, possible in pairs {
-				dispatch = { "ok", "no-backend", "bad-address", "full", "requester-full", "conflict", "bad-id" };
+				dispatch = { "ok", "no-backend", "none-ready", "bad-address", "full", "requester-full", "conflict", "bad-id" };
 				resolve = { "ok", "short", "digest", "plain", "bad-token" };
-				address = { "ok", "no-backend", "bad-address", "full" };
+				address = { "ok", "no-backend", "none-ready", "bad-address", "full" };
 				reach = { "a name", "a JID", "a plain token", "a JID of nobody in the book", "short", "digest", "plain", "bad-token" };
 			} do
 				for _, code in ipairs(possible) do
@@ -726,9 +731,11 @@ describe("core.exchange", function ()
 	end);
 
 	describe("refuses, and says", function ()
-		it("no-backend: there is none to choose, or not the one that is wanted", function ()
+		it("no-backend: there is none to choose, or not the one that is wanted; none-ready: all there are are away", function ()
 			pool:set_state(BACKENDS[1], "away");
-			expect_code("no-backend", ask());
+			expect_code("none-ready", ask());
+			expect_code("none-ready", exchange:address(REQUESTER, PROXY));
+			expect_code("none-ready", ask(BACKENDS[1]));
 			assert.equal(BACKENDS[1], (ask(nil, nil, nil, 0, nil, BACKENDS[1])));
 			expect_code("no-backend", ask(nil, nil, nil, 0, nil, BACKENDS[2]));
 			expect_code("no-backend", ask(nil, nil, nil, 0, nil, ""));

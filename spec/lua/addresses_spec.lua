@@ -146,7 +146,7 @@ describe("an address", function ()
 		assert_kind({ BACKEND }, REQUESTER, "requester", REQUESTER);
 		assert_kind({ BACKEND }, "somebody@else.example/x", "no-requester");
 		assert_kind({ OTHER_BACKEND, TARGET }, REQUESTER, "service");
-		assert_kind({ BACKEND }, (run.jat:encode(REQUESTER)), "service");
+		assert_kind({ BACKEND }, (run.jat:encode(REQUESTER)), "requester", REQUESTER); -- by which the book knows it
 	end);
 
 	it("from which a backend's stanzas come has its token, at the service that it wrote to", function ()
