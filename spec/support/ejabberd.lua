@@ -24,7 +24,7 @@ acme: { auto: false }
 s2s_max_retry_delay: $RETRY_DELAY # seconds that it may wait after it could not reach a server, 300 if nobody says so
 net_ticktime: $TICK
 shaper_rules: { max_user_sessions: infinity, max_s2s_connections: $STREAMS }
-modules: { mod_roster: {}, mod_s2s_dialback: {} }
+modules: { mod_roster: {}, mod_s2s_dialback: {}$MODULES }
 ]];
 
 -- Erlang. There is no DNS, but where the other server's domains are is in its resolver's cache.
@@ -87,13 +87,19 @@ end
 --          streams, how many all nodes together may have to another server at a time, 1 if nil
 --          arguments, what else Erlang is to be started with, in the shell's words, none if nil
 --          environment, what is to be in its environment, likewise
+--          modules, names of more modules, none if nil
 --          join, Erlang that is run once it is up, ending in a comma, none if nil
 function ejabberd.new(options)
 	local self = throwaway.new(ejabberd);
 	self.connections = {}; -- the open ones of spec/support/xmpp.lua
 	self.c2s_port, self.control_port = throwaway.free_port(), throwaway.free_port();
 	self.arguments, self.environment = options.arguments or "", options.environment or "";
+	local modules = {};
+	for index, name in ipairs(options.modules or {}) do
+		modules[index] = (", %s: {}"):format(name);
+	end
 	self.values = {
+		MODULES = table.concat(modules);
 		HOST = options.host, ACCOUNTS = erlang_list('<<"%s">>', options.accounts), JOIN = options.join or "",
 		C2S_PORT = self.c2s_port, S2S_PORT = options.s2s.port, CONTROL_PORT = self.control_port,
 		PEER_PORT = options.s2s.peer_port, PEER_DOMAINS = erlang_list('"%s"', options.s2s.peer_domains),
