@@ -1,4 +1,5 @@
--- make demo: one request on its way to a backend and back, then a few more.
+-- make demo: one request on its way to a backend and back, then a few more; messages, a backend's own request, and
+-- presence.
 
 require "spec.support.paths";
 local prosody = require "spec.support.prosody";
@@ -28,6 +29,65 @@ local function four_stanzas(requester, backend)
 	show("component -> user:", without_stream_language(requester:receive(xmpp.is_iq)));
 end
 
+-- A message to the service, a backend's answer, and a reply, which finds the same backend. -> that backend, the address by
+-- which it knows the requester
+local function converse(requester, backends)
+	local question = st.message({ to = service.proxy, type = "chat", from = requester.jid }, "Is anybody there?");
+	show("user -> component:", question);
+	requester:send(question);
+	requester:sync();
+	for _, backend in ipairs(backends) do
+		backend:sync();
+		local received = backend:take(xmpp.is_message);
+		if received then
+			show("component -> backend:", without_stream_language(received));
+			local answer = st.message({ to = received.attr.from, type = "chat", from = backend.jid }, "Yes, I am.");
+			show("backend -> component:", answer);
+			backend:send(answer);
+			local answered = without_stream_language(requester:receive(xmpp.is_message));
+			show("component -> user:", answered);
+			requester:send(st.message({ to = answered.attr.from, type = "chat" }, "And still?"));
+			assert(backend:receive(xmpp.is_message):get_child_text("body") == "And still?", "a reply went elsewhere");
+			print("What the user sends there, the same backend gets.");
+			return backend, received.attr.from;
+		end
+	end
+	error("no backend has got the message");
+end
+
+-- The backend asks for the time at the requester.
+local function backends_request(requester, backend, token)
+	local request = st.iq({ type = "get", id = "5678", to = token, from = backend.jid }):tag("time", { xmlns = "urn:xmpp:time" });
+	show("backend -> component:", request);
+	backend:send(request);
+	local received = without_stream_language(requester:receive(xmpp.is_iq));
+	show("component -> user:", received);
+	local answer = st.reply(received):tag("time", { xmlns = "urn:xmpp:time" }):text_tag("utc", os.date("!%Y-%m-%dT%H:%M:%SZ"));
+	show("user -> component:", answer);
+	requester:send(answer);
+	show("component -> backend:", without_stream_language(backend:receive(xmpp.is_iq)));
+end
+
+-- The requester subscribes to the service's presence, and shows its own to a backend.
+local function presence(requester, backend)
+	local function is_of_service(stanza)
+		return stanza.name == "presence" and stanza.attr.from == service.proxy;
+	end
+	requester:send(st.presence());
+	requester:sync();
+	local subscribe = st.presence({ to = service.proxy, type = "subscribe" });
+	show("user -> component:", subscribe);
+	requester:send(subscribe);
+	show("component -> user:", without_stream_language(requester:receive(is_of_service)));
+	show("component -> user:", without_stream_language(requester:receive(is_of_service)));
+	local here = st.presence({ to = service.proxy }):text_tag("status", "at my desk");
+	show("user -> component:", here);
+	requester:send(here);
+	show("component -> backend:", without_stream_language(backend:receive(function (stanza)
+		return stanza.name == "presence" and stanza.attr.from:find("^"..service.proxy:gsub("%p", "%%%0").."/") ~= nil;
+	end)));
+end
+
 -- Sends requests, lets the backends answer, and says who answered how many
 local function share_out(requester, backends, count)
 	for number = 1, count do
@@ -54,6 +114,13 @@ local function demo(server)
 
 	local b = service.backend(server, "b");
 	share_out(requester, { a, b }, 20);
+	print "\nMessages:\n";
+	local partner, token = converse(requester, { a, b });
+	print "\nA request of a backend:\n";
+	backends_request(requester, partner, token);
+	print "\nPresence:\n";
+	presence(requester, partner);
+	print();
 	a:close();
 	print(a.jid.." has left");
 	share_out(requester, { b }, 20);
