@@ -37,6 +37,8 @@ function metrics.new(setup)
 		counters = new_counters(setup.outcomes);
 		pending = module:metric("gauge", "pending", "", "Requests that wait for an answer", {}):with_labels();
 		backends = module:metric("gauge", "backends", "", "Backends by state", { "state" });
+		watchers = module:metric("gauge", "watchers", "",
+			"Subscriptions to the service's presence, by account and service address", {}):with_labels();
 		source = nil, wants_samples = false; -- see set_source()
 	}, metrics);
 	-- Where Prosody keeps no statistics, it gives something in place of a metric whose every field is a table.
@@ -143,8 +145,8 @@ function metrics:retire()
 	self.count = count_at_once;
 end
 
--- (pending, states): how many requests there are now, and how many backends, by state
-function metrics:set_gauges(pending, states)
+-- (pending, states, watchers): how many requests there are now, how many backends, by state, and how many watchers
+function metrics:set_gauges(pending, states, watchers)
 	if not self.has_readers then
 		return;
 	end
@@ -152,6 +154,7 @@ function metrics:set_gauges(pending, states)
 		self.backends:with_labels(state):set(states[state] or 0);
 	end
 	self.pending:set(pending);
+	self.watchers:set(watchers);
 end
 
 return metrics;

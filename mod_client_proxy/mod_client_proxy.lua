@@ -24,7 +24,7 @@ local addresses = module:require "addresses";
 local failures = module:require "failures";
 
 -- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, exchange, keys,
--- totals }
+-- totals, watchers }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -44,7 +44,10 @@ local refusal_mt = {
 local function refuse_to_load(message)
 	if saved.pending then
 		answers:give_up(saved.pending, "unloaded");
-		metrics:set_gauges(0, {});
+		metrics:set_gauges(0, {}, 0);
+	end
+	if saved.watchers then
+		module:require "watchers".give_up(saved.watchers);
 	end
 	module:require "limits".release();
 	metrics:retire();
@@ -148,6 +151,13 @@ local requests = module:require "requests".new {
 	backends = backends;
 	events = events;
 };
+local watchers = module:require "watchers".new {
+	target = options.target;
+	pool = pool;
+	events = events;
+	max = options.max_requesters;
+	saved = saved.watchers;
+};
 local shell = module:require "shell";
 shell.start {
 	target = options.target;
@@ -156,6 +166,7 @@ shell.start {
 	pending = pending;
 	backends = backends;
 	subscription = subscription;
+	watchers = watchers;
 	diagnosis = diagnosis;
 	metrics = metrics;
 };
@@ -166,14 +177,15 @@ for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("iq/"..address, requests.on_iq_first, 10);
 	module:hook("iq/"..address, requests.on_iq_last, -10);
 	module:hook("message/"..address, requests.on_message, -10);
-	module:hook("presence/"..address, backends.on_presence);
+	module:hook("presence/"..address, backends.on_presence); -- what the target says; all else is
+	module:hook("presence/"..address, watchers.on_presence, -1); -- for those who watch the service
 end
 
 -- Answers to its pings, which are none of what is pending
 module:hook("iq/host", backends.on_iq, 5);
 
 local function update_statistics()
-	metrics:set_gauges(#pending, backends:count_states());
+	metrics:set_gauges(#pending, backends:count_states(), #watchers);
 	metrics:publish();
 end
 
@@ -183,6 +195,7 @@ module:require "metrics_page".hook(update_statistics);
 local function start()
 	limits:start();
 	backends:start();
+	watchers:start();
 end
 
 events.fire_event("changed");
@@ -207,6 +220,7 @@ function module.save()
 	return {
 		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
 		book = book; book_of = book_of; pending = pending; exchange = exchange; keys = keys.save(); totals = metrics:publish();
+		watchers = watchers:save();
 	};
 end
 
@@ -215,6 +229,7 @@ local function stop()
 	backends:stop();
 	limits.release();
 	metrics:publish();
+	watchers:stop();
 end
 
 function module.unload()
@@ -225,9 +240,10 @@ function module.unload()
 	limits:retire();
 	diagnosis:retire();
 	shell.stop();
+	watchers:retire();
 	if not module.reloading then
 		stop();
-		metrics:set_gauges(0, {});
+		metrics:set_gauges(0, {}, 0);
 	end
 	metrics:retire();
 end

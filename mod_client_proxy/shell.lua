@@ -90,6 +90,7 @@ function commands.status(proxy, session)
 	session.print(("Subscription:   %s"):format((proxy.subscription:state())));
 	session.print(("Address format: %s"):format(proxy.formats:describe()));
 	session.print(("Strategy:       %s"):format(proxy.strategy));
+	session.print(("Watchers:       %d"):format(#proxy.watchers));
 	local limit = proxy.diagnosis:limit();
 	if limit then
 		session.print(("Limit:          %s"):format(limit));
@@ -139,7 +140,7 @@ function commands.resync(proxy)
 end
 
 -- (setup): adds the commands of this proxy.
--- setup: { target, formats, strategy, pending, backends, subscription, diagnosis, metrics }
+-- setup: { target, formats, strategy, pending, backends, subscription, watchers, diagnosis, metrics }
 function shell.start(setup)
 	local bound = {};
 	for name, command in pairs(commands) do

@@ -228,6 +228,7 @@ describe("the metrics", function ()
 		assert.same({
 			requests = "counter ", retries = "counter ", unmatched_answers = "counter ",
 			answer_time_seconds = "histogram seconds", pending = "gauge ", backends = "gauge ",
+			watchers = "gauge ",
 		}, types);
 	end);
 
@@ -257,6 +258,7 @@ describe("the metrics", function ()
 		local all = table.concat(expressions, "\n");
 		for _, name in ipairs {
 			"requests_total", "retries_total", "unmatched_answers_total", "answer_time_seconds_bucket", "pending", "backends",
+			"watchers",
 		} do
 			assert.truthy(all:find(PREFIX..name.."{", 1, true), name);
 		end

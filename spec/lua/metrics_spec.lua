@@ -177,10 +177,12 @@ describe("metrics", function ()
 			end
 			return values;
 		end
-		metrics:set_gauges(7, { ready = 2, draining = 1 });
+		metrics:set_gauges(7, { ready = 2, draining = 1 }, 3);
 		assert.same({ 7, 2, 0, 0, 1 }, gauges());
-		metrics:set_gauges(0, { suspended = 1, hibernating = 1 });
+		assert.equal(3, value "watchers");
+		metrics:set_gauges(0, { suspended = 1, hibernating = 1 }, 0);
 		assert.same({ 0, 0, 1, 1, 0 }, gauges());
+		assert.equal(0, value "watchers");
 	end);
 
 	it("goes on counting after a reload", function ()
@@ -428,7 +430,7 @@ describe("metrics where Prosody keeps no statistics", function ()
 		count_answer("answered", 0.25);
 		local totals = metrics:publish();
 		assert.same({ 1, 1 }, { totals.timeout, totals.answered });
-		metrics:set_gauges(1, {});
+		metrics:set_gauges(1, {}, 1);
 		metrics:retire();
 		metrics:count "timeout";
 		assert.equal(2, totals.timeout);
