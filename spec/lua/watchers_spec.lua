@@ -598,6 +598,126 @@ describe("watchers", function ()
 		end);
 	end);
 
+	-- Against a model: who watches what, and what each has been told last
+	describe("in any order of events", function ()
+		local ADDRESSES = { PROXY, NODE, "n@"..PROXY };
+		local watched, beliefs; -- by account, by address: true; "available" or "unavailable"
+		local refused; -- the account that is not allowed
+		local answered; -- the account that is being answered, which may be told the same again
+
+		local function set(map, who, address, value)
+			map[who] = map[who] or {};
+			map[who][address] = value;
+		end
+
+		local function get(map, who, address)
+			return map[who] and map[who][address];
+		end
+
+		local function hear(attr)
+			local type, who, address = attr.type or "available", attr.to, attr.from;
+			if type == "available" or type == "unavailable" then
+				assert(who == answered or get(beliefs, who, address) ~= type, "told twice: "..type.." to "..who);
+				assert(get(watched, who, address) or who == answered, who.." is told, and does not watch");
+				set(beliefs, who, address, type);
+			elseif type == "unsubscribed" then
+				set(watched, who, address, nil);
+				set(beliefs, who, address, nil);
+			end
+		end
+
+		local function present(type)
+			local who, address = account(math.random(400)), random.element(ADDRESSES);
+			if type == "error" then
+				set(watched, who, address, nil);
+				set(beliefs, who, address, nil);
+			elseif type == "subscribe" and who ~= refused then
+				set(watched, who, address, true);
+			end
+			answered = who;
+			receive(type, who, address);
+			answered = nil;
+		end
+
+		local steps = {
+			function () present "subscribe"; end, function () present "subscribe"; end, function () present "subscribe"; end;
+			function () present "subscribe"; end, function () present "unsubscribe"; end;
+			function () present "probe"; end, function () present "error"; end;
+			function () set_serving(not serves); end, function () set_serving(not serves); end;
+			function () module:pass(0); end, function () module:pass(math.random() * 2 * GRACE); end;
+			function ()
+				for _, timer in ipairs(module:running_timers()) do
+					if timer.delay == 0 then
+						module:fire_slice();
+						break;
+					end
+				end
+			end;
+			function () reload(); end;
+			function ()
+				refused = account(math.random(400));
+				reload();
+			end;
+			function ()
+				if math.random(20) == 1 then
+					local has_crashed = math.random(2) == 1;
+					if has_crashed then
+						module:pass(2 * WRITE_AFTER);
+					end
+					restart(has_crashed);
+					beliefs = {};
+				end
+			end;
+			function ()
+				local who = math.random(400);
+				watched[account(who)], beliefs[account(who)] = nil, nil;
+				module.hooks["user-deleted"] { username = "user-"..who, host = "some-domain.example" };
+			end;
+		};
+
+		-- Nothing happens for so long that everybody has been told, and all is written.
+		local function check()
+			module:pass(2 * WRITE_AFTER);
+			local expected = {};
+			for who, addresses in pairs(watched) do
+				for address in pairs(addresses) do
+					table.insert(expected, who.." "..address);
+					assert.equal(serves and "available" or "unavailable", get(beliefs, who, address), who.." at "..address);
+				end
+			end
+			table.sort(expected);
+			assert.equal(#expected, #watchers);
+			assert.same(expected, stored());
+			assert.same({}, module:running_timers());
+		end
+
+		it("know at last what is the case, are told nothing twice, and are stored", function ()
+			random.restart();
+			watched, beliefs, refused = {}, {}, nil;
+			function is_allowed(jid) return jid ~= refused; end
+			function on_send(attr)
+				hear(attr);
+				if math.random(10) == 1 then
+					error("what another module's handler throws");
+				end
+			end
+			start();
+			for _ = 1, 600 do
+				present "subscribe";
+			end
+			for step = 1, os.getenv("SPEC_LIGHT") and 1000 or 4000 do
+				random.element(steps)();
+				if step % 100 == 0 then
+					check();
+				end
+			end
+			check();
+			for _, line in ipairs(logged "error") do
+				assert.truthy(line:find("what another module's handler throws", 1, true), line);
+			end
+		end);
+	end);
+
 	describe("in storage", function ()
 		local store;
 
