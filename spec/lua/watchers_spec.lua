@@ -435,6 +435,19 @@ describe("watchers", function ()
 			assert.same({}, sent());
 		end);
 
+		it("that it is unavailable, also whoever is just being told that it is available", function ()
+			start();
+			watch();
+			function on_send()
+				on_send = nil;
+				watchers:retire();
+				watchers:stop();
+			end
+			set_serving(true);
+			module:pass(0);
+			assert.same({ ("available from %s to %s"):format(PROXY, USER), ("unavailable from %s to %s"):format(PROXY, USER) }, sent());
+		end);
+
 		it("nothing more, if they know", function ()
 			start();
 			watch();
