@@ -766,7 +766,7 @@ describe("watchers", function ()
 		end);
 
 		it("are written one shard in a slice, and what changes meanwhile a minute later", function ()
-			for number = 1, 1000 do
+			for number = 1, 2000 do
 				watch(account(number));
 			end
 			module:pass(WRITE_AFTER - 1);
@@ -783,9 +783,9 @@ describe("watchers", function ()
 			assert.equal(64, #store.writes);
 			module:pass(1);
 			assert.is_true(#store.writes > 64);
-			assert.equal(1064, #stored());
+			assert.equal(2064, #stored());
 			restart(true);
-			assert.equal(1064, #watchers);
+			assert.equal(2064, #watchers);
 		end);
 
 		it("are spread over the shards, also if somebody chooses the accounts", function ()
@@ -846,9 +846,9 @@ describe("watchers", function ()
 			assert.same({}, logged "warn");
 		end);
 
-		-- (how, what, name): a shard is so; what says what comes of that, the others are there.
+		-- (damage, words): damage() does something to a shard. What comes of that is told, in these words, and the others are there.
 		local function is_lost(damage, words)
-			for number = 1, 200 do
+			for number = 1, 2000 do -- so many that there are some in each shard
 				watch(account(number));
 			end
 			watchers:stop();
@@ -856,19 +856,19 @@ describe("watchers", function ()
 			assert.is_true(#lost > 0);
 			damage();
 			restart(true);
-			assert.equal(200 - #lost, #watchers);
+			assert.equal(2000 - #lost, #watchers);
 			assert.equal(1, #logged "warn");
 			for _, word in ipairs { STORE, PROXY, words, "(7)", "1 of the 64" } do
 				assert.truthy(logged "warn"[1]:find(word, 1, true), logged "warn"[1]);
 			end
 			sent();
 			store.writes = {};
-			for number = 1, 400 do
+			for number = 1, 4000 do
 				assert.equal(2, #watch(account(number)));
 			end
 			reload();
 			module:pass(WRITE_AFTER);
-			assert.is_true(#store.writes > 50);
+			assert.is_true(#store.writes >= 63);
 			for _, key in ipairs(store.writes) do
 				assert.not_equal("7", key);
 			end
