@@ -196,7 +196,10 @@ describe("a service that is watched", function ()
 	it("forgets an account that is deleted, though it is not in its roster", function ()
 		ask "subscribe";
 		seen();
-		server:run_lua([[require "core.rostermanager".save_roster("user", "some-domain.example", { [false] = { version = 9 } }) or error()]]);
+		server:stop();
+		assert(os.remove(server.dir.."/data/some%2ddomain%2eexample/roster/user.dat"));
+		server:start();
+		assert.equal(1, count());
 		server:run_lua([[require "core.usermanager".delete_user("user", "some-domain.example")]]);
 		assert.equal(0, count());
 	end);
