@@ -24,7 +24,7 @@ local addresses = module:require "addresses";
 local failures = module:require "failures";
 
 -- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, exchange, asked,
--- keys, totals }
+-- keys, totals, watchers }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -47,6 +47,9 @@ local function refuse_to_load(message)
 		answers:give_up(saved.pending, "unloaded");
 		backend_request_failures:give_up(saved.asked, "unloaded");
 		metrics:set_gauges {};
+	end
+	if saved.watchers then
+		module:require "watchers".give_up(saved.watchers);
 	end
 	module:require "limits".release();
 	metrics:retire();
@@ -178,6 +181,14 @@ local requests = module:require "requests".new {
 	backend_requests = backend_requests;
 	events = events;
 };
+local watchers = module:require "watchers".new {
+	target = options.target;
+	pool = pool;
+	events = events;
+	max = options.max_requesters;
+	is_allowed = options.allow and is_allowed;
+	saved = saved.watchers;
+};
 local shell = module:require "shell";
 shell.start {
 	target = options.target;
@@ -189,6 +200,7 @@ shell.start {
 	asked = asked;
 	backends = backends;
 	subscription = subscription;
+	watchers = watchers;
 	diagnosis = diagnosis;
 	metrics = metrics;
 };
@@ -199,7 +211,8 @@ for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("iq/"..address, requests.on_iq_first, 10);
 	module:hook("iq/"..address, requests.on_iq_last, -10);
 	module:hook("message/"..address, messages.on_message, -10);
-	module:hook("presence/"..address, backends.on_presence);
+	module:hook("presence/"..address, backends.on_presence); -- what the target says; all else is
+	module:hook("presence/"..address, watchers.on_presence, -1); -- for those who watch the service
 end
 
 module:require "disco".start(requests.on_iq_last);
@@ -208,7 +221,9 @@ module:require "disco".start(requests.on_iq_last);
 module:hook("iq/host", backends.on_iq, 5);
 
 local function update_statistics()
-	metrics:set_gauges { pending = #pending + #asked, requesters = #book, backends = backends:count_states() };
+	metrics:set_gauges {
+		pending = #pending + #asked, requesters = #book, watchers = #watchers, backends = backends:count_states();
+	};
 	metrics:publish();
 end
 
@@ -218,6 +233,7 @@ module:require "metrics_page".hook(update_statistics);
 local function start()
 	limits:start();
 	backends:start();
+	watchers:start();
 end
 
 events.fire_event("changed");
@@ -242,6 +258,7 @@ function module.save()
 	return {
 		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
 		book = book; book_of = book_of; pending = pending; exchange = exchange; asked = asked; keys = keys.save(); totals = metrics:publish();
+		watchers = watchers:save();
 	};
 end
 
@@ -252,6 +269,7 @@ local function stop()
 	backends:stop();
 	limits.release();
 	metrics:publish();
+	watchers:stop();
 end
 
 function module.unload()
@@ -264,6 +282,7 @@ function module.unload()
 	limits:retire();
 	diagnosis:retire();
 	shell.stop();
+	watchers:retire();
 	if not module.reloading then
 		stop();
 		metrics:set_gauges {};

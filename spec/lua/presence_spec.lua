@@ -36,15 +36,29 @@ describe("a presence", function ()
 		assert.equal("ignored", kind("", TARGET.."/a", PROXY));
 	end);
 
-	it("is a stranger's, from anybody else, or to anything but the proxy host", function ()
+	it("is the same from the target to a resource of the proxy host, where that is about the target's subscription, else ignored", function ()
+		for _, from in ipairs { TARGET, TARGET.."/a" } do
+			for _, type in ipairs { "subscribe", "unsubscribe", "probe" } do
+				assert.equal(type, kind(type, from, PROXY.."/thing"));
+			end
+			for _, type in ipairs { false, "unavailable", "error", "subscribed", "unsubscribed", "something" } do
+				assert.equal("ignored", kind(type, from, PROXY.."/thing"));
+			end
+		end
+	end);
+
+	it("is a watcher's, from anybody else, or to any other service address", function ()
+		local kinds = { subscribe = "watch", unsubscribe = "unwatch", probe = "watcher-probe", error = "watcher-error" };
 		for _, addresses in ipairs {
 			{ "user@some-domain.example/a", PROXY }, { "some-domain.example", PROXY }, { TARGET..".example", PROXY },
-			{ TARGET.."/a", "node@"..PROXY }, { TARGET, PROXY.."/thing" },
+			{ "user@some-domain.example", PROXY.."/thing" }, { "user@some-domain.example", "node@"..PROXY.."/thing" },
+			{ TARGET.."/a", "node@"..PROXY }, { TARGET, "node@"..PROXY.."/thing" },
 		} do
-			local from, to = addresses[1], addresses[2];
-			assert.equal("request-of-stranger", kind("subscribe", from, to));
-			for _, type in ipairs { false, "unavailable", "error", "subscribed", "unsubscribed", "unsubscribe", "probe", "something" } do
-				assert.equal("ignored", kind(type, from, to));
+			for type, expected in pairs(kinds) do
+				assert.equal(expected, kind(type, addresses[1], addresses[2]));
+			end
+			for _, type in ipairs { false, "unavailable", "subscribed", "unsubscribed", "something" } do
+				assert.equal("ignored", kind(type, addresses[1], addresses[2]));
 			end
 		end
 	end);
