@@ -8,6 +8,8 @@ local OF_ACCOUNT = { available = "reachable", unavailable = "none-left", error =
 local OF_EITHER = {
 	subscribed = "subscribed", unsubscribed = "unsubscribed", subscribe = "subscribe", unsubscribe = "unsubscribe", probe = "probe",
 };
+-- From or to anybody else
+local OF_OTHERS = { available = "directed", unavailable = "directed", subscribe = "request-of-stranger" };
 
 local presence = {};
 
@@ -21,6 +23,8 @@ local presence = {};
 --   "probe"                       its server asks for the proxy's, as it does for those who are subscribed
 -- All that is from or to anybody else:
 --   "request-of-stranger"         somebody wants to see the presence of a service address
+--   "directed"                    of a requester to a backend, or of a backend to a requester: see presence.direction
+--   "recipient-unreachable"       a server cannot reach whom presence was sent to from an address with a resource
 --   "ignored"                     anything else
 -- target: the prepared bare JID
 function presence.kind(stanza, target)
@@ -33,7 +37,21 @@ function presence.kind(stanza, target)
 	elseif is_of_target then
 		return (addresses.resource(attr.from) and OF_RESOURCE or OF_ACCOUNT)[type] or "ignored";
 	end
-	return type == "subscribe" and "request-of-stranger" or "ignored";
+	return type == "error" and addresses.resource(attr.to) and "recipient-unreachable" or OF_OTHERS[type] or "ignored";
+end
+
+-- (stanza, addresses) -> where directed presence goes
+--   "to-backend", backend         to that backend, or if nil, to the one that this requester's messages go to
+--   "to-requester", requester     a backend's, for that requester, or if nil, for one who is not known any more
+--   nil                           to nobody
+function presence.direction(stanza, addresses_in_use)
+	local address, jid = addresses_in_use:kind(stanza.attr.from, stanza.attr.to);
+	if address == "requester" or address == "no-requester" then
+		return "to-requester", jid;
+	elseif address == "token" then
+		return nil;
+	end
+	return "to-backend", jid;
 end
 
 -- (stanza) -> its priority, -128 to 127 (RFC 6121 section 4.7.2.3)

@@ -43,11 +43,38 @@ describe("a presence", function ()
 		} do
 			local from, to = addresses[1], addresses[2];
 			assert.equal("request-of-stranger", kind("subscribe", from, to));
-			for _, type in ipairs { false, "unavailable", "error", "subscribed", "unsubscribed", "unsubscribe", "probe", "something" } do
+			assert.equal("directed", kind(false, from, to));
+			assert.equal("directed", kind("unavailable", from, to));
+			for _, type in ipairs { "subscribed", "unsubscribed", "unsubscribe", "probe", "something" } do
 				assert.equal("ignored", kind(type, from, to));
 			end
 		end
 	end);
+
+	it("is an error about what came from an address with a resource", function ()
+		assert.equal("recipient-unreachable", kind("error", "user@some-domain.example/a", PROXY.."/thing"));
+		assert.equal("recipient-unreachable", kind("error", TARGET.."/a", "node@"..PROXY.."/thing"));
+		assert.equal("ignored", kind("error", "user@some-domain.example/a", PROXY));
+		assert.equal("ignored", kind("error", "user@some-domain.example", "node@"..PROXY));
+	end);
+
+	for _, case in ipairs {
+		{ "service", nil, "to-backend" }, { "no-backend", nil, "to-backend" }, { "backend", "a backend", "to-backend" };
+		{ "requester", "a requester", "to-requester" }, { "no-requester", nil, "to-requester" };
+		{ "token", nil, nil };
+	} do
+		it("that is directed goes where its address says: "..case[1], function ()
+			local addresses = {
+				kind = function (_, from, to)
+					assert.same({ "from@here", "to@there" }, { from, to });
+					return case[1], case[2];
+				end;
+			};
+			local direction, whom = presence.direction(st.presence { from = "from@here", to = "to@there" }, addresses);
+			assert.equal(case[3], direction);
+			assert.equal(case[2], whom);
+		end);
+	end
 
 	it("has a priority, within its limits, 0 if it says nothing that can be read", function ()
 		for text, expected in pairs {
