@@ -32,13 +32,22 @@ local function copy(stanza, sighting)
 	return copied;
 end
 
--- The sighting has ended, which this stanza tells. If its `available` is being sent right now, that comes first.
-local function say_last(sighting, stanza)
-	if sighting.is_being_sent then
-		sighting.last_stanza = stanza;
-	else
+-- (being_sent, sighting, stanza): this is sent. While one is being sent from the same address to the same receiver, the last
+-- of those that come in between is sent after it, so that what has come last is what the receiver has last.
+local function say(being_sent, sighting, stanza)
+	local key = sighting.from.."\0"..sighting.to;
+	local current = being_sent[key];
+	if current then
+		current.following = stanza;
+		return;
+	end
+	current = { following = stanza };
+	being_sent[key] = current;
+	while current.following do
+		stanza, current.following = current.following, nil;
 		send(stanza);
 	end
+	being_sent[key] = nil;
 end
 
 local function unavailable(sighting)
@@ -46,21 +55,9 @@ local function unavailable(sighting)
 end
 
 -- The sighting ends, if it has not ended yet. stanza: what tells that, nil: one of our own
-local function finish(list, sighting, stanza)
+local function finish(being_sent, list, sighting, stanza)
 	if list:remove(sighting) then
-		say_last(sighting, stanza and copy(stanza, sighting) or unavailable(sighting));
-	end
-end
-
--- Sends the `available` of a sighting, and after it what has ended the sighting meanwhile, unless the same one is seen anew.
-local function say_first(list, sighting, stanza)
-	sighting.is_being_sent = true;
-	send(copy(stanza, sighting));
-	sighting.is_being_sent = false;
-	local last = sighting.last_stanza;
-	local successor = last and list:find(sighting.requester, sighting.service, sighting.backend);
-	if last and not (successor and successor.from == sighting.from) then
-		send(last);
+		say(being_sent, sighting, stanza and copy(stanza, sighting) or unavailable(sighting));
 	end
 end
 
@@ -68,7 +65,7 @@ end
 local function evict(self, list)
 	local sighting = list:excess(self.max);
 	if sighting then
-		finish(list, sighting);
+		finish(self.being_sent, list, sighting);
 	end
 	return sighting ~= nil;
 end
@@ -96,11 +93,11 @@ local function see(self, list, sighting, stanza)
 	local ended = replace(list, sighting, same, before);
 	list:add(sighting);
 	for _, other in ipairs(ended) do
-		say_last(other, unavailable(other));
+		say(self.being_sent, other, unavailable(other));
 	end
 	repeat until not evict(self, list);
-	if list:has(sighting) then -- all that was sent may have changed that
-		say_first(list, sighting, stanza);
+	if list:is_due(sighting) then -- all that was sent may have changed that
+		say(self.being_sent, sighting, copy(stanza, sighting));
 	end
 end
 
@@ -131,7 +128,7 @@ local function unavailable_to_backend(self, stanza)
 	local service, resource = addresses.split_resource(at);
 	for _, sighting in ipairs(self.to_backends:of_requester(from, service)) do
 		if not resource or sighting.at == at then
-			finish(self.to_backends, sighting, stanza);
+			finish(self.being_sent, self.to_backends, sighting, stanza);
 		end
 	end
 end
@@ -154,7 +151,7 @@ local function unavailable_to_requester(self, stanza, requester)
 	local sighting = requester and list:find(requester, (addresses.split_resource(attr.to)), attr.from)
 		or list:find_sent(attr.from, attr.to);
 	if sighting then
-		finish(list, sighting, stanza);
+		finish(self.being_sent, list, sighting, stanza);
 	end
 end
 
@@ -195,7 +192,7 @@ local function work(self)
 		for _, list in lists_of(self) do
 			local sighting = list:next_over();
 			if sighting then
-				finish(list, sighting);
+				finish(self.being_sent, list, sighting);
 			end
 			has_more = sighting or evict(self, list) or has_more;
 		end
@@ -252,6 +249,7 @@ function directed.new(setup)
 		max = setup.max, addresses = setup.addresses, exchange = setup.exchange, pool = setup.pool, is_allowed = setup.is_allowed;
 		to_backends = sightings.new(MAX_PER_BARE, saved.to_backends); -- requesters whom backends see
 		to_requesters = sightings.new(math.huge, saved.to_requesters); -- backends whom requesters see
+		being_sent = saved.being_sent or {}; -- by address and receiver: { following (what is to be sent after it, or nil) }
 		is_stopped = false, is_retired = false;
 	}, directed);
 	self.working = slices.new(function () return work(self); end);
@@ -266,7 +264,7 @@ function directed.give_up(saved)
 		list:finish_all();
 		local sighting = list:next_over();
 		while sighting do
-			finish(list, sighting);
+			finish(saved.being_sent, list, sighting);
 			sighting = list:next_over();
 		end
 	end
@@ -286,7 +284,7 @@ end
 
 -- -> what a reload has to carry over
 function directed:save()
-	return { to_backends = self.to_backends, to_requesters = self.to_requesters };
+	return { to_backends = self.to_backends, to_requesters = self.to_requesters, being_sent = self.being_sent };
 end
 
 return directed;

@@ -70,9 +70,9 @@ function sightings:count_of(requester)
 	return self.by_bare[addresses.bare(requester)] or 0;
 end
 
--- (sighting) -> whether it is here
-function sightings.has(_, sighting)
-	return sighting.session ~= nil;
+-- (sighting) -> whether its end is to be told: it is here, and not in a session that is over in silence
+function sightings.is_due(_, sighting)
+	return sighting.session ~= nil and not sighting.session.is_silent;
 end
 
 local function add_up(self, sighting, sign)
@@ -95,9 +95,9 @@ function sightings:add(sighting)
 	add_up(self, sighting, 1);
 end
 
--- (sighting) -> whether its end is to be told: it was here, and it was not in a session that is over in silence
+-- (sighting) -> whether its end is to be told, which is so once at most
 function sightings:remove(sighting)
-	local session = sighting.session;
+	local session, is_due = sighting.session, self:is_due(sighting);
 	if not session then
 		return false;
 	end
@@ -108,7 +108,7 @@ function sightings:remove(sighting)
 	if self.sessions[session.backend] == session and session.list:count() == 0 then
 		self.sessions[session.backend] = nil;
 	end
-	return not session.is_silent;
+	return is_due;
 end
 
 -- (backend, is_silent): its session is over. is_silent: nobody is to be told of that

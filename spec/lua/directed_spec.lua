@@ -15,8 +15,9 @@ local EVENTS = { directed = "directed-presence", ["recipient-unreachable"] = "re
 describe("directed presence", function ()
 	local here, directed, presence;
 	local views; -- by who has got it: by address: whether that one is available
+	local sessions; -- by backend: how often one has gone; what is on its way to one that goes is lost
 	local sent; -- stanzas that have left since take() was called
-	local on_send; -- what another module does when it sees one: (stanza), or nil
+	local on_send; -- what another module does when it sees one: (stanza) -> what it throws, or nil; or nil
 	local max, is_allowed;
 	local is_strict; -- whether nobody may get an `unavailable` that says nothing new
 
@@ -35,10 +36,15 @@ describe("directed presence", function ()
 		here:load();
 		function here.module.send(_, stanza)
 			stanza = st.clone(stanza);
-			if on_send then
-				on_send(stanza);
+			local to = stanza.attr.to;
+			local session = sessions[to];
+			local problem = on_send and on_send(stanza);
+			if sessions[to] == session then
+				deliver(stanza);
 			end
-			deliver(stanza);
+			if problem then
+				error(problem, 0);
+			end
 		end
 		presence = here.module:require "presence";
 		directed = here.module:require "directed".new {
@@ -105,6 +111,7 @@ describe("directed presence", function ()
 	end
 
 	local function go(backend)
+		sessions[backend] = (sessions[backend] or 0) + 1;
 		lose(backend);
 		here:tell("backend-went", backend);
 	end
@@ -117,7 +124,7 @@ describe("directed presence", function ()
 	before_each(function ()
 		random.restart();
 		here = desk.new();
-		views, sent, on_send, max, is_allowed, is_strict = {}, {}, nil, 1000, nil, true;
+		views, sessions, sent, on_send, max, is_allowed, is_strict = {}, {}, {}, nil, 1000, nil, true;
 		load();
 	end);
 
@@ -489,7 +496,8 @@ describe("directed presence", function ()
 				receive(A, address_of(name, PROXY));
 			end
 			unload();
-			for _, list in pairs(directed:save()) do
+			assert.same({}, directed.being_sent);
+			for _, list in ipairs { directed.to_backends, directed.to_requesters } do
 				assert.equal(0, list.count);
 				assert.equal(0, list.bytes);
 				for _, name in ipairs { "sessions", "over", "by_sent", "by_bare" } do
@@ -578,7 +586,7 @@ describe("directed presence", function ()
 			local count = 0;
 			function on_send()
 				count = count + 1;
-				error("on purpose", 0);
+				return "on purpose";
 			end
 			receive(REQUESTER, PROXY);
 			go(A);
@@ -638,6 +646,255 @@ describe("directed presence", function ()
 			end);
 			receive(REQUESTER, PROXY);
 			assert.same({}, views[A]);
+		end);
+	end);
+
+	-- A walk of random steps. Beside it, what is to be seen is kept in the most simple way: a list for each direction, in the
+	-- order of use, of { requester, service, backend, from, sender, at }.
+	describe("over comes and goes", function ()
+		local STEPS = tonumber(os.getenv("SPEC_STEPS")) or 4000;
+		local backends = { A, B, TARGET.."/c" };
+		local requesters, services = {}, { PROXY, "node@"..PROXY };
+		for number = 1, 3 do
+			table.insert(requesters, "user@some-domain.example/"..number);
+			table.insert(requesters, ("user%d@elsewhere.example/x"):format(number));
+		end
+		local seen; -- by direction: that list
+		local known; -- tokens that backends have been given
+		local keys;
+		local depth; -- how many stanzas are on their way
+
+		local function bare(address)
+			return (address:match("^[^/]+"));
+		end
+
+		-- Takes those out of a list for which this is true.
+		local function drop(list, is_dropped)
+			for index = #list, 1, -1 do
+				if is_dropped(list[index]) then
+					table.remove(list, index);
+				end
+			end
+		end
+
+		local function note(list, entry)
+			drop(list, function (other)
+				return other.sender == entry.sender and other.at == entry.at
+					or other.requester == entry.requester and other.service == entry.service and other.backend == entry.backend;
+			end);
+			table.insert(list, entry);
+			while #list > max do
+				table.remove(list, 1);
+			end
+		end
+
+		local function backend_for(requester, at)
+			local addressed = here.exchange:backend(at:match("/(.*)") or "");
+			for _, entry in ipairs(seen.to_backends) do
+				if not addressed and entry.sender == requester and entry.at == at and here.pool:state(entry.backend) then
+					return entry.backend;
+				end
+			end
+			return addressed;
+		end
+
+		local function requester_comes()
+			local requester, service = random.element(requesters), random.element(services);
+			local backend = random.element(backends);
+			local at = random.element { service, service.."/x", here.pool:state(backend) and backend_address(backend, service) or service };
+			local chosen, from = here.exchange:address(requester, at, backend_for(requester, at));
+			if chosen then
+				note(seen.to_backends, { requester = requester, service = service, backend = chosen, from = from, sender = requester, at = at });
+				table.insert(known, from);
+			end
+			receive_stanza(st.presence { from = requester, to = at });
+		end
+
+		local function requester_goes()
+			local entry = random.element(seen.to_backends);
+			local at = math.random(2) == 1 and entry.at or entry.service;
+			drop(seen.to_backends, function (other)
+				return other.sender == entry.sender and other.service == entry.service and (at == entry.service or other.at == at);
+			end);
+			receive_stanza(st.presence { from = entry.sender, to = at, type = "unavailable" });
+		end
+
+		local function backend_writes()
+			local backend, at = random.element(backends), random.element(known);
+			local kind, requester = here.addresses:kind(backend, at);
+			if kind == "requester" and here.pool:state(backend) then
+				note(seen.to_requesters, {
+					requester = requester, service = bare(at), backend = backend, from = backend_address(backend, bare(at));
+					sender = backend, at = at;
+				});
+			end
+			receive_stanza(st.presence { from = backend, to = at });
+		end
+
+		local function backend_writes_of_its_end()
+			local entry = random.element(seen.to_requesters);
+			local at = math.random(2) == 1 and entry.at or random.element(known);
+			local kind, requester = here.addresses:kind(entry.backend, at);
+			drop(seen.to_requesters, function (other)
+				return other.backend == entry.backend
+					and (other.at == at or kind == "requester" and other.requester == requester and other.service == bare(at));
+			end);
+			receive_stanza(st.presence { from = entry.backend, to = at, type = "unavailable" });
+		end
+
+		local function requester_is_unreachable()
+			local entry = random.element(seen.to_requesters);
+			drop(seen.to_requesters, function (other) return other == entry; end);
+			if views[entry.requester] then
+				views[entry.requester][entry.from] = nil;
+			end
+			receive_stanza(st.presence { from = entry.requester, to = entry.from, type = "error" });
+		end
+
+		local function backend_comes()
+			here.exchange:admit(random.element(backends));
+		end
+
+		local function backend_goes()
+			local backend, is_lost = random.element(backends), math.random(3) == 1;
+			if not here.pool:state(backend) then
+				return;
+			end
+			drop(seen.to_requesters, function (entry) return entry.backend == backend; end);
+			if not is_lost then
+				drop(seen.to_backends, function (entry) return entry.backend == backend; end);
+				views[backend] = nil; -- its next session has seen nobody
+			end
+			(is_lost and lose or go)(backend);
+		end
+
+		local function take_another_key()
+			keys = (keys + 1) % 256;
+			new_key(keys);
+		end
+
+		local function load_anew()
+			local has_same_target = math.random(4) > 1;
+			max = random.element { 2, 5, 1000 };
+			if not has_same_target then
+				for _, backend in ipairs(backends) do
+					here.pool:remove(backend);
+				end
+				seen = { to_backends = {}, to_requesters = {} };
+			end
+			for _, list in pairs(seen) do
+				for _ = max + 1, #list do
+					table.remove(list, 1);
+				end
+			end
+			reload(has_same_target);
+			here.module:pass(0); -- as another reload may come next, to a higher limit
+		end
+
+		local STEPS_OF_BACKENDS = { backend_comes, backend_goes };
+
+		local function step()
+			local choice = math.random(100);
+			if choice <= 35 then
+				requester_comes();
+			elseif choice <= 45 and seen.to_backends[1] then
+				requester_goes();
+			elseif choice <= 70 and known[1] then
+				backend_writes();
+			elseif choice <= 78 and seen.to_requesters[1] then
+				backend_writes_of_its_end();
+			elseif choice <= 80 and seen.to_requesters[1] and depth == 0 then -- else it is about what has not come yet
+				requester_is_unreachable();
+			elseif choice <= 95 then
+				random.element(STEPS_OF_BACKENDS)();
+			elseif choice <= 97 then
+				take_another_key();
+			else
+				load_anew();
+			end
+		end
+
+		-- Everybody thinks those available, and no others, who are so.
+		local function check()
+			local expected, actual = {}, {};
+			for _, list in pairs(seen) do
+				for _, entry in ipairs(list) do
+					local to = list == seen.to_backends and entry.backend or entry.requester;
+					expected[to] = expected[to] or {};
+					expected[to][entry.from] = true;
+				end
+			end
+			for to, view in pairs(views) do
+				actual[to] = next(view) and view;
+			end
+			assert.same(expected, actual);
+		end
+
+		-- Whoever is available for somebody is remembered.
+		local function assert_remembered()
+			local remembered = {};
+			for _, list in ipairs { directed.to_backends, directed.to_requesters } do
+				for _, sighting in pairs(list.by_sent) do
+					remembered[sighting.from.." "..sighting.to] = true;
+				end
+			end
+			for to, view in pairs(views) do
+				for from in pairs(view) do
+					assert.is_true(remembered[from.." "..to]);
+				end
+			end
+		end
+
+		before_each(function ()
+			seen, known, keys = { to_backends = {}, to_requesters = {} }, {}, 100;
+			depth = 0;
+		end);
+
+		it("is seen by who is to see it, and nobody is told of an end twice", function ()
+			random.announce("directed_spec");
+			for number = 1, STEPS do
+				local ok, problem = pcall(function ()
+					step();
+					if math.random(4) > 1 then
+						take();
+						check();
+					end
+				end);
+				if not ok then
+					error(("step %d: %s"):format(number, tostring(problem)), 0);
+				end
+			end
+			take();
+			check();
+			unload();
+			for to, view in pairs(views) do
+				assert.is_nil(next(view), to);
+			end
+		end);
+
+		-- All that another module's handler does is done right away, so an end can be told twice here.
+		it("ends for everybody, whatever another module does meanwhile", function ()
+			is_strict = false;
+			function on_send()
+				if math.random(4) > 1 or depth == 2 then
+					return;
+				end
+				depth = depth + 1;
+				step();
+				depth = depth - 1;
+				return math.random(4) == 1 and "on purpose" or nil;
+			end
+			for _ = 1, STEPS do
+				local ok, problem = pcall(step);
+				assert(ok, problem);
+				take();
+				assert_remembered();
+			end
+			on_send = nil;
+			unload();
+			for to, view in pairs(views) do
+				assert.is_nil(next(view), to);
+			end
 		end);
 	end);
 end);
