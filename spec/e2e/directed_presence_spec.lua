@@ -2,6 +2,7 @@
 
 local new_ejabberd = require "spec.support.ejabberd".new;
 local new_prosody = require "spec.support.prosody".new;
+local usual_hosts = require "spec.support.prosody".usual_hosts;
 local service = require "spec.support.service";
 local throwaway = require "spec.support.throwaway";
 local xmpp = require "spec.support.xmpp";
@@ -89,7 +90,7 @@ describe("directed presence", function ()
 		error("no backend has got the message");
 	end
 
-	-- What the backend's addresses are for requesters -> address
+	-- -> the address from which the requester gets what this backend sends to the token
 	local function address_of(backend, token)
 		backend:send(st.message({ to = token, type = "chat" }):text_tag("body", "here"));
 		return requester:receive(xmpp.is_message).attr.from;
@@ -99,8 +100,9 @@ describe("directed presence", function ()
 		server:ctl("shell", "module", command, "client_proxy", PROXY);
 	end
 
+	-- (options): reloads the module with these below the component, and no other ones
 	local function reconfigure(options)
-		server:configure((require "spec.support.prosody".usual_hosts:gsub("target_address.*", "")..options));
+		server:configure(usual_hosts:gsub("target_address.*", "")..options);
 		server:ctl("shell", "config", "reload");
 		module_command("reload");
 	end
@@ -126,13 +128,12 @@ describe("directed presence", function ()
 		it("of a requester ends once for each backend and service when it "..how, function ()
 			local tokens = {};
 			for index, address in ipairs(SERVICES) do
-				local backend, token = of_messages(address);
+				local _, token = of_messages(address);
 				tokens[index] = token;
 				for _, at in ipairs { address, address_of(backends.a, token), address_of(backends.b, token) } do
 					direct(requester, at);
 					requester:sync();
 				end
-				local _ = backend;
 			end
 			for _, backend in pairs(backends) do
 				backend:sync();
