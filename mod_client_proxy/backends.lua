@@ -152,6 +152,7 @@ local function went(self, backend)
 	if remove(self, backend) then
 		module:log("debug", "%s went: %d backends", backend, #self.pool);
 	end
+	self.events.fire_event("backend-went", backend);
 	changed(self);
 end
 
@@ -311,6 +312,8 @@ local on_presence = {
 	["subscribe"] = function (self) self.own_presence:subscribe(); end;
 	["unsubscribe"] = function (self) self.own_presence:unsubscribe(); end;
 	["probe"] = function (self, from) self.own_presence:probe(from); end;
+	["directed"] = function (self, _, stanza) self.events.fire_event("directed-presence", stanza); end;
+	["recipient-unreachable"] = function (self, _, stanza) self.events.fire_event("recipient-unreachable", stanza); end;
 };
 
 -- The kinds of presence that have come from the target's server. An error is none: our own server can have made it.

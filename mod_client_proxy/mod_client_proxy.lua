@@ -6,8 +6,11 @@
 -- util.events). The event, what comes with it, and who fires it:
 --   changed                                     what an operator is told may be another line: subscription, backends
 --   backend-gone        backend                 it is in the pool no longer: backends
+--   backend-went        JID                     its server says that its session is over, if it was a backend or not: backends
 --   backend-away        backend                 others can do what it has got, as it hibernates or is in doubt: backends
 --   backend-back        backend                 it is in doubt no longer: backends
+--   directed-presence   stanza                  directed presence has come, see presence.lua: backends
+--   recipient-unreachable  stanza               an error has come to where presence can have been sent from: backends
 --   stream-broken                               what was sent to backends, or by them, may have been lost: backends
 --   backend-silent      backend                 it has not answered its first ping: health
 --   doubt-raised        list of backends        these are in doubt from now on: doubt
@@ -24,7 +27,7 @@ local addresses = module:require "addresses";
 local failures = module:require "failures";
 
 -- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, exchange, asked,
--- keys, totals, watchers }
+-- directed, keys, totals, watchers }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -46,6 +49,7 @@ local function refuse_to_load(message)
 	if saved.pending then
 		answers:give_up(saved.pending, "unloaded");
 		backend_request_failures:give_up(saved.asked, "unloaded");
+		module:require "directed".give_up(saved.directed);
 		metrics:set_gauges {};
 	end
 	if saved.watchers then
@@ -165,6 +169,16 @@ local messages = module:require "messages".new {
 	backends = backends;
 	is_allowed = options.allow and is_allowed;
 };
+local directed = module:require "directed".new {
+	max = options.max_requesters;
+	is_allowed = options.allow and is_allowed;
+	addresses = addresses_in_use;
+	exchange = exchange;
+	pool = pool;
+	events = events;
+	saved = saved.directed;
+	keeps_target = keeps_target;
+};
 local requests = module:require "requests".new {
 	timeout = options.request_timeout;
 	retries = options.retries;
@@ -257,8 +271,8 @@ end);
 function module.save()
 	return {
 		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
-		book = book; book_of = book_of; pending = pending; exchange = exchange; asked = asked; keys = keys.save(); totals = metrics:publish();
-		watchers = watchers:save();
+		book = book; book_of = book_of; pending = pending; exchange = exchange; asked = asked; directed = directed:save();
+		keys = keys.save(); totals = metrics:publish(); watchers = watchers:save();
 	};
 end
 
@@ -266,6 +280,7 @@ local function stop()
 	requests:stop();
 	backend_requests:stop();
 	messages:stop();
+	directed:stop();
 	backends:stop();
 	limits.release();
 	metrics:publish();
@@ -277,6 +292,7 @@ function module.unload()
 	requests:retire();
 	backend_requests:retire();
 	messages:retire();
+	directed:retire();
 	backends:retire();
 	subscription:retire();
 	limits:retire();
