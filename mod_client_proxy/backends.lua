@@ -312,8 +312,6 @@ local on_presence = {
 	["subscribe"] = function (self) self.own_presence:subscribe(); end;
 	["unsubscribe"] = function (self) self.own_presence:unsubscribe(); end;
 	["probe"] = function (self, from) self.own_presence:probe(from); end;
-	["directed"] = function (self, _, stanza) self.events.fire_event("directed-presence", stanza); end;
-	["recipient-unreachable"] = function (self, _, stanza) self.events.fire_event("recipient-unreachable", stanza); end;
 };
 
 -- The kinds of presence that have come from the target's server. An error is none: our own server can have made it.

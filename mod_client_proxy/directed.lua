@@ -163,7 +163,7 @@ local carry_out = {
 
 -- Of an instance that has been stopped, or that a reload has interrupted, nobody is seen any more: it could be that nobody would
 -- tell the end of that. But whatever ends goes on to be told.
-local function on_presence(self, stanza)
+local function pass_on(self, stanza)
 	local type = stanza.attr.type or "available";
 	local direction, whom = presence.direction(stanza, self.addresses);
 	if direction and not (type == "available" and (self.is_stopped or self.is_retired)) then
@@ -216,12 +216,21 @@ local function on_went(self, backend)
 	self.working:start();
 end
 
-local function hook(self, events)
-	for event, handler in pairs {
-		["directed-presence"] = on_presence, ["recipient-unreachable"] = on_unreachable;
-		["backend-gone"] = on_gone, ["backend-went"] = on_went;
-	} do
-		events.add_handler(event, function (data) handler(self, data); end);
+local function add_handlers(self, events)
+	events.add_handler("backend-gone", function (backend) on_gone(self, backend); end);
+	events.add_handler("backend-went", function (backend) on_went(self, backend); end);
+
+	-- For presence/host, presence/bare, presence/full
+	function self.on_presence(event)
+		local kind = presence.kind(event.stanza, self.target);
+		if kind == "directed" then
+			pass_on(self, event.stanza);
+		elseif kind == "recipient-unreachable" then
+			on_unreachable(self, event.stanza);
+		else
+			return;
+		end
+		return true;
 	end
 end
 
@@ -239,21 +248,22 @@ local function take_over(self, keeps_target)
 	self.working:start();
 end
 
--- (setup) -> directed
--- setup: { max (how many are seen, at most, in each direction), addresses, exchange, pool, events (see mod_client_proxy.lua),
+-- (setup) -> directed, with the handler for presence events
+-- setup: { target (the prepared bare JID), max (how many are seen, at most, in each direction), addresses, exchange, pool, events (see mod_client_proxy.lua),
 --          is_allowed(jid): whether that one may use the service, nil: anybody may;
 --          saved (what save() returned before a reload, or nil), keeps_target (whether that was of the same target) }
 function directed.new(setup)
 	local saved = setup.saved or {};
 	local self = setmetatable({
-		max = setup.max, addresses = setup.addresses, exchange = setup.exchange, pool = setup.pool, is_allowed = setup.is_allowed;
+		target = setup.target, max = setup.max;
+		addresses = setup.addresses, exchange = setup.exchange, pool = setup.pool, is_allowed = setup.is_allowed;
 		to_backends = sightings.new(MAX_PER_BARE, saved.to_backends); -- requesters whom backends see
 		to_requesters = sightings.new(math.huge, saved.to_requesters); -- backends whom requesters see
 		being_sent = saved.being_sent or {}; -- by address and receiver: { following (what is to be sent after it, or nil) }
 		is_stopped = false, is_retired = false;
 	}, directed);
 	self.working = slices.new(function () return work(self); end);
-	hook(self, setup.events);
+	add_handlers(self, setup.events);
 	take_over(self, setup.keeps_target);
 	return self;
 end

@@ -9,8 +9,6 @@
 --   backend-went        JID                     its server says that its session is over, if it was a backend or not: backends
 --   backend-away        backend                 others can do what it has got, as it hibernates or is in doubt: backends
 --   backend-back        backend                 it is in doubt no longer: backends
---   directed-presence   stanza                  directed presence has come, see presence.lua: backends
---   recipient-unreachable  stanza               an error has come to where presence can have been sent from: backends
 --   stream-broken                               what was sent to backends, or by them, may have been lost: backends
 --   backend-silent      backend                 it has not answered its first ping: health
 --   doubt-raised        list of backends        these are in doubt from now on: doubt
@@ -170,6 +168,7 @@ local messages = module:require "messages".new {
 	is_allowed = options.allow and is_allowed;
 };
 local directed = module:require "directed".new {
+	target = options.target;
 	max = options.max_requesters;
 	is_allowed = options.allow and is_allowed;
 	addresses = addresses_in_use;
@@ -225,8 +224,9 @@ for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("iq/"..address, requests.on_iq_first, 10);
 	module:hook("iq/"..address, requests.on_iq_last, -10);
 	module:hook("message/"..address, messages.on_message, -10);
-	module:hook("presence/"..address, backends.on_presence); -- what the target says; all else is
-	module:hook("presence/"..address, watchers.on_presence, -1); -- for those who watch the service
+	module:hook("presence/"..address, backends.on_presence); -- what the target says to the proxy
+	module:hook("presence/"..address, directed.on_presence, -1);
+	module:hook("presence/"..address, watchers.on_presence, -2); -- all else
 end
 
 module:require "disco".start(requests.on_iq_last);

@@ -9,11 +9,8 @@ local PROXY, TARGET, REQUESTER = desk.PROXY, desk.TARGET, desk.REQUESTER;
 local A, B = desk.BACKEND, desk.OTHER_BACKEND;
 local OTHER = "other@elsewhere.example/1";
 
--- By the kind of a presence: the event that tells it
-local EVENTS = { directed = "directed-presence", ["recipient-unreachable"] = "recipient-unreachable" };
-
 describe("directed presence", function ()
-	local here, directed, presence;
+	local here, directed;
 	local views; -- by who has got it: by address: whether that one is available
 	local sessions; -- by backend: how often one has gone; what is on its way to one that goes is lost
 	local sent; -- stanzas that have left since take() was called
@@ -46,9 +43,8 @@ describe("directed presence", function ()
 				error(problem, 0);
 			end
 		end
-		presence = here.module:require "presence";
 		directed = here.module:require "directed".new {
-			max = max, addresses = here.addresses, exchange = here.exchange, pool = here.pool, events = here.events;
+			target = TARGET, max = max, addresses = here.addresses, exchange = here.exchange, pool = here.pool, events = here.events;
 			is_allowed = is_allowed, saved = saved, keeps_target = keeps_target;
 		};
 	end
@@ -76,10 +72,7 @@ describe("directed presence", function ()
 	end
 
 	local function receive_stanza(stanza)
-		local event = EVENTS[presence.kind(stanza, TARGET)];
-		if event then
-			here:tell(event, stanza);
-		end
+		directed.on_presence { stanza = stanza };
 	end
 
 	-- (from, to, type) -> the stanzas that leave
@@ -558,11 +551,11 @@ describe("directed presence", function ()
 		end);
 
 		it("has been reloaded, is told by the instance before what ends, but not what begins", function ()
-			local old = here.events;
+			local old = directed;
 			reload();
-			old.fire_event("directed-presence", st.presence { from = OTHER, to = PROXY });
+			old.on_presence { stanza = st.presence { from = OTHER, to = PROXY } };
 			assert_sent(take());
-			old.fire_event("directed-presence", st.presence { from = REQUESTER, to = PROXY, type = "unavailable" });
+			old.on_presence { stanza = st.presence { from = REQUESTER, to = PROXY, type = "unavailable" } };
 			assert_sent(take(), { token, A, "unavailable" });
 			assert_sent(receive(REQUESTER, PROXY, "unavailable"));
 		end);
