@@ -249,7 +249,8 @@ local function take_over(self, keeps_target)
 end
 
 -- (setup) -> directed, with the handler for presence events
--- setup: { target (the prepared bare JID), max (how many are seen, at most, in each direction), addresses, exchange, pool, events (see mod_client_proxy.lua),
+-- setup: { target (the prepared bare JID), max (how many are seen, at most, in each direction), addresses, exchange, pool,
+--          events (see mod_client_proxy.lua),
 --          is_allowed(jid): whether that one may use the service, nil: anybody may;
 --          saved (what save() returned before a reload, or nil), keeps_target (whether that was of the same target) }
 function directed.new(setup)

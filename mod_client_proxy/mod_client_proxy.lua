@@ -46,11 +46,11 @@ local refusal_mt = {
 local function refuse_to_load(message)
 	if saved.pending then
 		answers:give_up(saved.pending, "unloaded");
-		backend_request_failures:give_up(saved.asked, "unloaded");
-		module:require "directed".give_up(saved.directed);
 		metrics:set_gauges {};
 	end
-	if saved.watchers then
+	if saved.asked then -- no version before 1.1 had what follows
+		backend_request_failures:give_up(saved.asked, "unloaded");
+		module:require "directed".give_up(saved.directed);
 		module:require "watchers".give_up(saved.watchers);
 	end
 	module:require "limits".release();
