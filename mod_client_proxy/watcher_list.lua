@@ -13,6 +13,7 @@ local STORE = "client_proxy_watchers";
 local SHARDS = 64;
 local WRITE_AFTER = 60; -- seconds from a change, or a failure to write it
 local ADDRESSES_EACH = 32; -- how many one account watches at most
+local BYTES_EACH = 512; -- that account and address of a watcher may have on average, as many as there may be of them
 
 local LOST = "Not all that watch the service are known: %d of the %d entries of the store %q of %s cannot be read (entry %s: %s). "
 	.."They are left as they are, and the accounts in them are told nothing. Restore these entries (%s) and restart Prosody, "
@@ -59,7 +60,7 @@ local function put(state, account, address, number)
 	shard[account] = shard[account] or {};
 	if not shard[account][address] then
 		shard[account][address] = "unknown";
-		state.count = state.count + 1;
+		state.count, state.bytes = state.count + 1, state.bytes + #account + #address;
 	end
 end
 
@@ -87,7 +88,7 @@ end
 
 -- -> all that is stored
 local function load(store)
-	local state = { shards = {}, shard_of = {}, count = 0, changed = {}, lost = {}, is_failing = false };
+	local state = { shards = {}, shard_of = {}, count = 0, bytes = 0, changed = {}, lost = {}, is_failing = false };
 	local lost_name, lost_problem;
 	for number = 1, SHARDS do
 		local name = tostring(number);
@@ -177,7 +178,7 @@ function watcher_list.new(setup)
 	local state = setup.saved or load(store);
 	local self = setmetatable({
 		store = store, max = setup.max;
-		-- { shards (by number: { [account] = { [address] = what it has been told } }), shard_of (by account: number), count;
+		-- { shards (by number: { [account] = { [address] = what it has been told } }), shard_of (by account: number), count, bytes;
 		--   changed (by number: true, if it is yet to be written), lost (likewise, if it cannot be read), is_failing }
 		state = state;
 		usable = numbers_of_usable(state.lost);
@@ -214,7 +215,8 @@ function watcher_list:add(account, address)
 	local watched = self:watched(account);
 	if watched and watched[address] then
 		return true;
-	elseif self.state.count >= self.max or has_all_it_may(watched) then
+	elseif self.state.count >= self.max or has_all_it_may(watched)
+		or self.state.bytes + #account + #address > self.max * BYTES_EACH then
 		return false;
 	end
 	local number = self.state.shard_of[account] or self.usable[math.random(#self.usable)];
@@ -231,7 +233,7 @@ function watcher_list:forget(account, address)
 	end
 	local number = state.shard_of[account];
 	watched[address] = nil;
-	state.count = state.count - 1;
+	state.count, state.bytes = state.count - 1, state.bytes - #account - #address;
 	if not next(watched) then
 		state.shard_of[account], state.shards[number][account] = nil, nil;
 	end

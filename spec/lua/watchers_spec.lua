@@ -210,6 +210,21 @@ describe("watchers", function ()
 			assert.equal(2, #watch(account(2)));
 		end);
 
+		it("with addresses of half a kilobyte on average, and are refused beyond that", function ()
+			max = 8;
+			start();
+			local long = ("n"):rep(900).."@"..PROXY;
+			local taken = 0;
+			while #watch(account(taken + 1), long) == 2 do
+				taken = taken + 1;
+			end
+			assert.equal(4, taken); -- 8 * 512 bytes
+			assert.equal(1, #watch(account(8), long));
+			receive("unsubscribe", account(1), long);
+			sent();
+			assert.equal(2, #watch(account(8), long));
+		end);
+
 		it("unless they are not allowed to use the service", function ()
 			function is_allowed(jid) return jid ~= USER; end
 			start();
