@@ -236,7 +236,7 @@ Component "proxy.domain.example" "client_proxy"
 		end);
 	end
 
-	describe("sender", function ()
+	describe("whichever it is, with three backends,", function ()
 		local COMMANDS = "http://jabber.org/protocol/commands";
 
 		-- A backend's side of a command of two stages (XEP-0050 section 3.2): it knows its own sessions only
@@ -268,20 +268,22 @@ Component "proxy.domain.example" "client_proxy"
 			return requester_of_command:receive(is_iq):get_child("command", COMMANDS);
 		end
 
-		it("lets a command of two stages be answered by one of three backends", function ()
-			start([[client_proxy_strategy = "sender"]], { "a", "b", "c" });
-			local sessions = { a = {}, b = {}, c = {} };
-			for round = 1, 5 do
-				local client = xmpp.client(server, "other-user", "some-domain.example", "round-"..round);
-				for _, who in ipairs { client, requester } do
-					local first = run_stage(sessions, who, "first");
-					assert.equal("executing", first.attr.status);
-					local second = run_stage(sessions, who, "second", first.attr.sessionid);
-					assert.equal("completed", second.attr.status);
+		for _, strategy in ipairs(core.STRATEGIES) do
+			it("lets a command of two stages be answered by one of them: "..strategy, function ()
+				start(("client_proxy_strategy = %q"):format(strategy), { "a", "b", "c" });
+				local sessions = { a = {}, b = {}, c = {} };
+				for round = 1, 5 do
+					local client = xmpp.client(server, "other-user", "some-domain.example", "round-"..round);
+					for _, who in ipairs { client, requester } do
+						local first = run_stage(sessions, who, "first");
+						assert.equal("executing", first.attr.status);
+						local second = run_stage(sessions, who, "second", first.attr.sessionid);
+						assert.equal("completed", second.attr.status);
+					end
+					client:close();
 				end
-				client:close();
-			end
-		end);
+			end);
+		end
 	end);
 
 	describe("whichever it is", function ()
