@@ -130,7 +130,8 @@ static enum exchange_status record(lua_State *L, struct exchange *exchange, stru
 /*
  * exchange:dispatch(requester, service, id, time, deadline[, retries[, stanza[, backend]]])
  *     -> backend, address
- *      | nil, "no-backend" | "none-ready" | "bad-address" | "full" | "requester-full" | "conflict" | "bad-id" | "no-memory"
+ *      | nil, "no-backend" | "none-ready" | "bad-address" | "full" | "requester-full" | "conflict" | "bad-id"
+ *             | "no-memory"
  * A request that `requester` has sent to the address `service` under that id is pending from now on. It is to be
  * sent to the JID `backend` from `address`. time (now), deadline: seconds; retries, stanza: as for pending:add();
  * backend: a JID, to have that backend and no other. If one that is chosen has a request that looks the same, another
