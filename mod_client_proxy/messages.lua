@@ -12,6 +12,7 @@ local failures = module:require "failures";
 local kinds = module:require "kinds";
 
 local new_cache = require "util.cache".new;
+local sha256 = require "util.hashes".sha256;
 local st = require "util.stanza";
 
 local send = delivery.send;
@@ -44,28 +45,29 @@ local function fail_to_backend(self, origin, stanza, name)
 	end
 end
 
--- Which of its messages this is, as an error about it tells: nothing but the id
+-- Which of its messages this is, as an error about it tells: nothing but the id. Whatever its length, it takes 32 bytes.
 local function key_of(requester, id)
-	return id and requester.."\n"..id;
+	return id and sha256(requester.."\n"..id);
 end
 
+-- The last message under an id is the one that counts, also if its address is bare.
 local function remember(self, stanza)
-	local attr = stanza.attr;
-	local key = key_of(attr.from, attr.id);
-	if key and self.addresses.resource(attr.to) then
-		self.services:set(key, attr.to);
+	local attr, services = stanza.attr, self.services;
+	local service = self.addresses.resource(attr.to) and attr.to;
+	if attr.id and (service or services:count() > 0) then
+		services:set(key_of(attr.from, attr.id), service);
 	end
 end
 
 -- -> the service address to which the message was sent that an error is about; the error has come to the address `to`
 local function recall(self, requester, id, to)
-	local key = key_of(requester, id);
+	local key, bare = key_of(requester, id), self.addresses.bare(to);
 	local service = key and self.services:get(key);
-	if service then
+	if service and self.addresses.bare(service) == bare then
 		self.services:set(key, nil);
 		return service;
 	end
-	return (self.addresses.split_resource(to));
+	return bare;
 end
 
 local function add_hints(stanza)

@@ -95,6 +95,28 @@ describe("messages", function ()
 			assert.equal(PROXY.."/thing", error_from(BACKEND, "n1001", token, "service-unavailable")[1].attr.from);
 		end);
 
+		it("leave no more behind than a small piece for each, however large their ids are", function ()
+			collectgarbage();
+			local before = collectgarbage "count";
+			for number = 1, 100 do
+				receive { type = "chat", id = number..("i"):rep(100000), from = REQUESTER, to = PROXY.."/thing" };
+			end
+			run.module:take_sent();
+			collectgarbage();
+			assert.is_true(collectgarbage "count" - before < 1000); -- kB, of 10,000
+			local id = 100 ..("i"):rep(100000);
+			assert.equal(PROXY.."/thing", error_from(BACKEND, id, PROXY.."/"..run.jat:encode(REQUESTER), "service-unavailable")[1].attr.from);
+		end);
+
+		it("come from the address of the last one under that id, and never from another bare address", function ()
+			local token = run.jat:encode(REQUESTER);
+			for _, address in ipairs { PROXY, "room@"..PROXY } do
+				to_service { to = PROXY.."/thing" };
+				to_service { to = address };
+				assert.equal(address, error_from(BACKEND, "1", address.."/"..token, "service-unavailable")[1].attr.from);
+			end
+		end);
+
 		it("of those without an id come from the bare address", function ()
 			receive { type = "chat", from = REQUESTER, to = PROXY.."/thing" };
 			local token = PROXY.."/"..run.jat:encode(REQUESTER);
