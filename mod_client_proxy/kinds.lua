@@ -47,6 +47,7 @@ end
 --   "to-requester", requester     a backend's, for that requester
 --   "bounce", requester           an error in the name of a resource of the target: its own, or its server's
 --   "error-to-backend", backend   an error about what that backend has sent
+--   "to-nobody"                   a backend's, for somebody who is not known (any more)
 --   "refused", failure            and why: a name of failures.lua
 --   "stray-error"                 an error that nobody waits for
 function kinds.of_message(stanza, addresses)
@@ -56,8 +57,10 @@ function kinds.of_message(stanza, addresses)
 		return address == "requester" and "bounce" or address == "backend" and "error-to-backend" or "stray-error", jid;
 	elseif address == "requester" then
 		return "to-requester", jid;
-	elseif address == "token" or address == "no-requester" then
-		return "refused", REFUSED_AT[address];
+	elseif address == "no-requester" then
+		return "to-nobody";
+	elseif address == "token" then
+		return "refused", REFUSED_AT.token;
 	elseif attr.type == "groupchat" then -- the component is no occupant of rooms (XEP-0045 section 7.4)
 		return "refused", "no-rooms";
 	end

@@ -33,7 +33,7 @@ local HINTS = {
 local messages = {};
 messages.__index = messages;
 
--- By type: whether nobody is told that a message fails (RFC 6121 sections 5.2.2 and 8.3.1)
+-- By type: whether nobody is told that a message to a backend fails (RFC 6121 sections 5.2.2 and 8.3.1)
 local IS_DROPPED = { headline = true, error = true };
 
 -- (stanza, name): it fails.
@@ -177,6 +177,7 @@ end
 local carry_out = {
 	["to-backend"] = to_backend;
 	["to-requester"] = to_requester;
+	["to-nobody"] = function (self, origin, stanza) self.to_requester_failures:refuse(origin, stanza, "no-such-requester"); end;
 	["bounce"] = bounce_to_requester;
 	["error-to-backend"] = error_to_backend;
 	["stray-error"] = function (self, _, stanza) drop_error(self, stanza); end;

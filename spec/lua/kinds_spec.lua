@@ -82,7 +82,7 @@ describe("the kind", function ()
 			["backend"] = { { "to-backend", "whose" }, { "refused", "no-rooms" }, { "error-to-backend", "whose" } };
 			["no-backend"] = { { "to-backend" }, { "refused", "no-rooms" }, { "stray-error" } };
 			["requester"] = { { "to-requester", "whose" }, { "to-requester", "whose" }, { "bounce", "whose" } };
-			["no-requester"] = { { "refused", "no-such-requester" }, { "refused", "no-such-requester" }, { "stray-error" } };
+			["no-requester"] = { { "to-nobody" }, { "to-nobody" }, { "stray-error" } };
 			["token"] = { { "refused", "no-such-resource" }, { "refused", "no-such-resource" }, { "stray-error" } };
 		};
 		for address, of in pairs(expected) do

@@ -189,6 +189,15 @@ describe("messages", function ()
 		assert.equal(2, run.counts.messages_to_requester_refused);
 	end);
 
+	it("to somebody who is not known are refused to a backend, headlines, too", function ()
+		local address = PROXY.."/d"..("A"):rep(32);
+		for number, type in ipairs { "chat", "normal", "headline", "groupchat" } do
+			assert_error(receive({ type = type, id = "1", from = BACKEND, to = address })[1], address, BACKEND, "1", "cancel", "item-not-found");
+			assert.equal(number, run.counts.messages_to_requester_refused);
+		end
+		assert.same({}, receive { type = "error", id = "1", from = BACKEND, to = address });
+	end);
+
 	it("count before they are sent, so that whoever throws on the way changes nothing", function ()
 		function module.send()
 			error("another module's handler");
