@@ -19,6 +19,7 @@ local REFUSED_AT = { token = "no-such-resource", ["no-backend"] = "no-such-backe
 
 -- (stanza, kind_of_address, addresses) -> what an IQ is
 --   "request"             to be dispatched, unless another module answers it
+--   "request-to-one"      to be dispatched to the backend whose token is in its address, whatever other modules there are
 --   "backends-request", requester    a backend's, for that requester
 --   "answer"              to what may be pending
 --   "answer-without-id"   nobody can wait for it
@@ -36,6 +37,8 @@ function kinds.of_iq(stanza, kind_of_address, addresses)
 	local address, requester = kind_of_address(addresses, attr.from, attr.to);
 	if address == "requester" then
 		return "backends-request", requester;
+	elseif address == "backend" then
+		return "request-to-one";
 	elseif REFUSED_AT[address] then
 		return "refused", REFUSED_AT[address];
 	end

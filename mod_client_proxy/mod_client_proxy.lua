@@ -193,8 +193,8 @@ shell.start {
 	metrics = metrics;
 };
 
--- mod_iq, at priority 0, offers an IQ to the handlers of other modules. Before that, malformed
--- ones are refused, and answers taken that are for a requester: they are nobody else's business.
+-- mod_iq, at priority 0, offers an IQ to the handlers of other modules. Before that, malformed ones are refused, answers
+-- taken that something pending waits for, and what is sent to a token goes where that leads: this is nobody else's business.
 for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("iq/"..address, requests.on_iq_first, 10);
 	module:hook("iq/"..address, requests.on_iq_last, -10);

@@ -303,6 +303,16 @@ describe("a backend", function ()
 			assert_silence(backends.b);
 		end);
 
+		it("and no other module on the component, whatever it is asked", function ()
+			start();
+			local address = address_of(backends.a);
+			requester:send(st.iq({ type = "get", id = "1", to = address }):tag("query", { xmlns = "http://jabber.org/protocol/disco#info" }));
+			local got = backends.a:receive(is_iq);
+			assert.equal("http://jabber.org/protocol/disco#info", got.tags[1].attr.xmlns);
+			backends.a:send(st.reply(got));
+			assert.equal(address, requester:receive(is_iq).attr.from);
+		end);
+
 		it("and when it has gone, or goes, no other one is", function ()
 			start();
 			local address = address_of(backends.a);

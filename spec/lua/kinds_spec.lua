@@ -51,7 +51,7 @@ describe("the kind", function ()
 
 		it("is a request when it is for one backend, and a backend's when it is for a requester", function ()
 			address = "backend";
-			assert.same({ "request" }, kind("get", "1", 1));
+			assert.same({ "request-to-one" }, kind("get", "1", 1));
 			address = "requester";
 			assert.same({ "backends-request", "whose" }, kind("set", "1", 1));
 		end);
