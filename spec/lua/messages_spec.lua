@@ -47,6 +47,15 @@ describe("messages", function ()
 		assert.same({ messages_to_backend_sent = 1, messages_to_requester_sent = 1 }, run.counts);
 	end);
 
+	it("find a requester whose JID looks like the token of a backend", function ()
+		run:use_format "plain";
+		run.exchange:admit(OTHER_BACKEND);
+		local host = "backendserver";
+		local sent = to_service { from = host }[1];
+		local back = receive { type = "chat", id = "2", from = sent.attr.to, to = sent.attr.from };
+		assert.equal(host, back[1].attr.to);
+	end);
+
 	it("are refused to those who may not use the service", function ()
 		run:load { is_allowed = function (jid) return jid ~= REQUESTER; end };
 		assert_error(to_service()[1], PROXY, REQUESTER, "1", "auth", "forbidden");
