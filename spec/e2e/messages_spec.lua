@@ -484,3 +484,31 @@ for _, format in ipairs { "short", "sealed", "signed", "plain" } do
 		assert(ok, problem);
 	end);
 end
+
+it("a conversation goes on after a reload with another format", function ()
+	local function with_format(format)
+		return hosts..("\tclient_proxy_address_format = %q\n"):format(format);
+	end
+	local server = new_prosody { hosts = with_format "short" }:start();
+	local ok, problem = pcall(function ()
+		local backends = service.backends(server, { "a", "b" });
+		local requester = service.requester(server);
+		for _, format in ipairs { "sealed", "signed", "short", "plain" } do
+			requester:send(message(PROXY, "question"));
+			requester:sync();
+			local backend, question = only_receiver(backends);
+			server:configure(with_format(format));
+			server:ctl("shell", "config", "reload");
+			server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+			backend:send(message(question.attr.from, "answer"));
+			assert.equal("answer", requester:receive(is_message).attr.id);
+			backend:send(service.request(format, question.attr.from));
+			requester:send(st.reply(requester:receive(xmpp.is_iq)));
+			local settled = backend:receive(xmpp.is_iq);
+			assert.same({ "result", format, question.attr.from }, { settled.attr.type, settled.attr.id, settled.attr.from });
+			assert_nobody_got_a_message(backends);
+		end
+	end);
+	server:remove();
+	assert(ok, problem);
+end);

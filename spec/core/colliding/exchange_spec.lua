@@ -47,7 +47,7 @@ describe("With short tokens that collide,", function ()
 	end
 
 	local function expect_resolved(number, address)
-		expect.equal(jid_of(number), exchange:resolve(BACKEND, address:sub(#PROXY + 2)), "whose %s is", address);
+		expect.equal(jid_of(number), exchange:resolve(address:sub(#PROXY + 2)), "whose %s is", address);
 	end
 
 	-- (first, last) -> two numbers of requesters whose short tokens are the same
@@ -151,7 +151,7 @@ describe("With short tokens that collide,", function ()
 		local other = number_unlike(first);
 		answer(other, ask(other)); -- for whom the first one is forgotten
 		assert.is_nil(book:find(jid_of(first)));
-		assert.same({ nil, "short" }, { exchange:resolve(BACKEND, of_first:sub(#PROXY + 2)) });
+		assert.same({ nil, "short" }, { exchange:resolve(of_first:sub(#PROXY + 2)) });
 		assert.equal(of_second, ask(second, "another"));
 		expect_resolved(second, of_second);
 		answer(second, of_second, "another");
