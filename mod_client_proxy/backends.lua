@@ -12,7 +12,6 @@ local states = module:require "states";
 
 local jid_resource = addresses.resource;
 local new_cache = require "util.cache".new;
-local st = require "util.stanza";
 
 -- How many backends are remembered that have been lost though their sessions may go on
 local REMEMBERED = 256;
@@ -153,6 +152,7 @@ local function went(self, backend)
 	if remove(self, backend) then
 		module:log("debug", "%s went: %d backends", backend, #self.pool);
 	end
+	self.events.fire_event("backend-went", backend);
 	changed(self);
 end
 
@@ -334,11 +334,6 @@ local function on_pong(self, origin, stanza)
 	end
 end
 
-local function refuse_subscription(stanza)
-	local attr = stanza.attr;
-	module:send(st.presence({ from = addresses.bare(attr.to), to = addresses.bare(attr.from), type = "unsubscribed" }));
-end
-
 local function add_handlers(self)
 	local server, checks = self.server, self.checks;
 
@@ -352,15 +347,14 @@ local function add_handlers(self)
 		end
 	end
 
-	-- For presence/host, presence/bare, presence/full; presence is never answered with an error.
+	-- For presence/host, presence/bare, presence/full: takes what the target says to the proxy host.
 	function self.on_presence(event)
 		local stanza = event.stanza;
 		local kind = presence.kind(stanza, self.target);
-		if on_presence[kind] then
-			on_presence[kind](self, stanza.attr.from, stanza);
-		elseif kind == "request-of-stranger" then
-			refuse_subscription(stanza);
+		if not on_presence[kind] then
+			return;
 		end
+		on_presence[kind](self, stanza.attr.from, stanza);
 		if IS_OF_SERVER[kind] then
 			server:heard(); -- last of all, as much can follow from that, a reload for example
 		end

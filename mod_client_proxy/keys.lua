@@ -5,9 +5,9 @@
 -- Stored: { current = generation, previous = generation or nil }
 --         generation = { id = 0 to 255, key = base64, created = seconds since 1970 }
 
+local storage = module:require "storage";
+
 local base64 = require "util.encodings".base64;
-local datamanager = require "util.datamanager";
-local get_driver = require "core.storagemanager".get_driver;
 local random_bytes = require "util.random".bytes;
 
 local KEY_BYTES = 32;
@@ -33,13 +33,6 @@ local function is_empty(stored) -- which it always is where storage is "none"
 	return type(stored) == "table" and next(stored) == nil;
 end
 
--- Prosody's internal storage reads an empty file, as a full disk leaves one behind, like none at all.
-local function has_empty_file()
-	local _, driver_name = get_driver(module.host, module.name);
-	local file = driver_name == "internal" and io.open(datamanager.getpath(nil, module.host, module.name));
-	return file and file:close() or false;
-end
-
 local function new_generation(after, time)
 	return {
 		id = after and (after.id + 1) % 256 or 0;
@@ -58,7 +51,7 @@ function keys.open(jat, store, lifetime, saved, clock)
 	local stored, read_error = store:get(nil);
 	if read_error then
 		return nil, ("the keys of %s cannot be read from Prosody's storage: %s"):format(module.host, read_error);
-	elseif stored and not is_empty(stored) and not is_sound(stored) or not stored and has_empty_file() then
+	elseif stored and not is_empty(stored) and not is_sound(stored) or not stored and storage.has_file(module.name, nil) then
 		return nil, ("the keys of %s in Prosody's storage are damaged: restore them, or remove the store %q of that host for new ones")
 			:format(module.host, module.name);
 	end

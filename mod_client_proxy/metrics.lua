@@ -7,7 +7,7 @@ local ANSWERS = { "answered", "error" }; -- how a request can end that is answer
 local DIRECTIONS = { "to_backend", "to_requester" }; -- of messages
 -- What can become of a message: sent on, or, as an error that is about another one, sent on; or how it fails
 local MESSAGE_OUTCOMES = { "sent", "error", "no_backend", "limited", "refused", "dropped", "unloaded" };
-local GAUGES = { "pending", "requesters" }; -- besides that of the backends
+local GAUGES = { "pending", "requesters", "watchers" }; -- besides that of the backends
 local SUM, FIRST_BUCKET = 3, 4; -- where these are among what a source counts
 
 local metrics = {};
@@ -58,6 +58,8 @@ function metrics.new(setup)
 		pending = module:metric("gauge", "pending", "", "Requests that wait for an answer", {}):with_labels();
 		backends = module:metric("gauge", "backends", "", "Backends by state", { "state" });
 		requesters = module:metric("gauge", "requesters", "", "Requesters that are remembered", {}):with_labels();
+		watchers = module:metric("gauge", "watchers", "",
+			"Subscriptions to the service's presence, by account and service address", {}):with_labels();
 		source = nil, wants_samples = false; -- see set_source()
 	}, metrics);
 	-- Where Prosody keeps no statistics, it gives something in place of a metric whose every field is a table.
@@ -164,7 +166,7 @@ function metrics:retire()
 	self.count = count_at_once;
 end
 
--- (numbers): what there is now. numbers: { pending (requests, in either direction), requesters (that are remembered),
+-- (numbers): what there is now. numbers: { pending (requests, in either direction), requesters (that are remembered), watchers,
 -- backends (by state) }; what is nil is none
 function metrics:set_gauges(numbers)
 	if not self.has_readers then

@@ -6,6 +6,7 @@
 -- util.events). The event, what comes with it, and who fires it:
 --   changed                                     what an operator is told may be another line: subscription, backends
 --   backend-gone        backend                 it is in the pool no longer: backends
+--   backend-went        JID                     its server says that its session is over, if it was a backend or not: backends
 --   backend-away        backend                 others can do what it has got, as it hibernates or is in doubt: backends
 --   backend-back        backend                 it is in doubt no longer: backends
 --   stream-broken                               what was sent to backends, or by them, may have been lost: backends
@@ -24,7 +25,7 @@ local addresses = module:require "addresses";
 local failures = module:require "failures";
 
 -- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, exchange, asked,
--- keys, totals }
+-- directed, keys, totals, watchers }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -45,8 +46,12 @@ local refusal_mt = {
 local function refuse_to_load(message)
 	if saved.pending then
 		answers:give_up(saved.pending, "unloaded");
-		backend_request_failures:give_up(saved.asked, "unloaded");
 		metrics:set_gauges {};
+	end
+	if saved.asked then -- no version before 1.1 had what follows
+		backend_request_failures:give_up(saved.asked, "unloaded");
+		module:require "directed".give_up(saved.directed);
+		module:require "watchers".give_up(saved.watchers);
 	end
 	module:require "limits".release();
 	metrics:retire();
@@ -162,6 +167,17 @@ local messages = module:require "messages".new {
 	backends = backends;
 	is_allowed = options.allow and is_allowed;
 };
+local directed = module:require "directed".new {
+	target = options.target;
+	max = options.max_requesters;
+	is_allowed = options.allow and is_allowed;
+	addresses = addresses_in_use;
+	exchange = exchange;
+	pool = pool;
+	events = events;
+	saved = saved.directed;
+	keeps_target = keeps_target;
+};
 local requests = module:require "requests".new {
 	timeout = options.request_timeout;
 	retries = options.retries;
@@ -178,6 +194,14 @@ local requests = module:require "requests".new {
 	backend_requests = backend_requests;
 	events = events;
 };
+local watchers = module:require "watchers".new {
+	target = options.target;
+	pool = pool;
+	events = events;
+	max = options.max_requesters;
+	is_allowed = options.allow and is_allowed;
+	saved = saved.watchers;
+};
 local shell = module:require "shell";
 shell.start {
 	target = options.target;
@@ -189,6 +213,7 @@ shell.start {
 	asked = asked;
 	backends = backends;
 	subscription = subscription;
+	watchers = watchers;
 	diagnosis = diagnosis;
 	metrics = metrics;
 };
@@ -199,7 +224,9 @@ for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("iq/"..address, requests.on_iq_first, 10);
 	module:hook("iq/"..address, requests.on_iq_last, -10);
 	module:hook("message/"..address, messages.on_message, -10);
-	module:hook("presence/"..address, backends.on_presence);
+	module:hook("presence/"..address, backends.on_presence); -- what the target says to the proxy
+	module:hook("presence/"..address, directed.on_presence, -1);
+	module:hook("presence/"..address, watchers.on_presence, -2); -- all else
 end
 
 module:require "disco".start(requests.on_iq_last);
@@ -208,7 +235,9 @@ module:require "disco".start(requests.on_iq_last);
 module:hook("iq/host", backends.on_iq, 5);
 
 local function update_statistics()
-	metrics:set_gauges { pending = #pending + #asked, requesters = #book, backends = backends:count_states() };
+	metrics:set_gauges {
+		pending = #pending + #asked, requesters = #book, watchers = #watchers, backends = backends:count_states();
+	};
 	metrics:publish();
 end
 
@@ -218,6 +247,7 @@ module:require "metrics_page".hook(update_statistics);
 local function start()
 	limits:start();
 	backends:start();
+	watchers:start();
 end
 
 events.fire_event("changed");
@@ -241,7 +271,8 @@ end);
 function module.save()
 	return {
 		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
-		book = book; book_of = book_of; pending = pending; exchange = exchange; asked = asked; keys = keys.save(); totals = metrics:publish();
+		book = book; book_of = book_of; pending = pending; exchange = exchange; asked = asked; directed = directed:save();
+		keys = keys.save(); totals = metrics:publish(); watchers = watchers:save();
 	};
 end
 
@@ -249,9 +280,11 @@ local function stop()
 	requests:stop();
 	backend_requests:stop();
 	messages:stop();
+	directed:stop();
 	backends:stop();
 	limits.release();
 	metrics:publish();
+	watchers:stop();
 end
 
 function module.unload()
@@ -259,11 +292,13 @@ function module.unload()
 	requests:retire();
 	backend_requests:retire();
 	messages:retire();
+	directed:retire();
 	backends:retire();
 	subscription:retire();
 	limits:retire();
 	diagnosis:retire();
 	shell.stop();
+	watchers:retire();
 	if not module.reloading then
 		stop();
 		metrics:set_gauges {};

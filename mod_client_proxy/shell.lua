@@ -105,6 +105,7 @@ function commands.status(proxy, session)
 	session.print(("Address format: %s"):format(proxy.formats:describe()));
 	session.print(("Strategy:       %s"):format(proxy.strategy));
 	session.print(("Requesters:     %d of at most %d are remembered"):format(#proxy.book, proxy.max_requesters));
+	session.print(("Watchers:       %d"):format(#proxy.watchers));
 	local limit = proxy.diagnosis:limit();
 	if limit then
 		session.print(("Limit:          %s"):format(limit));
@@ -155,7 +156,7 @@ end
 
 -- (setup): adds the commands of this proxy.
 -- setup: { target, formats, strategy, max_requesters, book, pending, asked (that of backends), backends, subscription,
---          diagnosis, metrics }
+--          watchers, diagnosis, metrics }
 function shell.start(setup)
 	local bound = {};
 	for name, command in pairs(commands) do

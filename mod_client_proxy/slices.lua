@@ -5,7 +5,7 @@ local timers = module:require "timers";
 local slices = {};
 slices.__index = slices;
 
--- How many requests are dealt with in one slice
+-- How many requests are dealt with in one slice, or presences sent
 slices.SIZE = 100;
 
 -- (work) -> slices

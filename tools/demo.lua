@@ -73,6 +73,7 @@ local function presence(requester, backend)
 	local function is_of_service(stanza)
 		return stanza.name == "presence" and stanza.attr.from == service.proxy;
 	end
+	requester:request(st.iq({ type = "get", id = "roster" }):query("jabber:iq:roster"));
 	requester:send(st.presence());
 	requester:sync();
 	local subscribe = st.presence({ to = service.proxy, type = "subscribe" });

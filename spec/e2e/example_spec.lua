@@ -355,25 +355,46 @@ describe("an example", function ()
 			assert_silent(component);
 		end);
 
-		-- By the copy's own address, as the proxy passes on no presence
 		it("forgets a user who says good-bye, and is seen to go itself", function ()
-			local user, another = users[first][1], users[first][2];
+			local user, another, address = users[first][1], users[first][2], users[first].from;
 			for _, each in ipairs { user, another } do
-				each:send(st.message({ to = first.jid, type = "chat" }, "subscribe news"));
-				each:receive(xmpp.presence_from(first.jid));
-				assert.equal("You get news from now on.", receive_text(each, first.jid));
+				each:send(st.presence { to = PROXY });
+				each:send(st.message({ to = PROXY, type = "chat" }, "subscribe news"));
+				each:receive(xmpp.presence_from(address));
+				assert.equal("You get news from now on.", receive_text(each, address));
 			end
-			user:send(st.presence({ to = first.jid, type = "unavailable" }));
-			talk(user, "help", first.jid);
+			user:send(st.presence { to = PROXY, type = "unavailable" });
+			talk(user, "help");
 			publish "news First";
-			assert.equal("First", receive_text(another, first.jid));
+			assert.equal("First", receive_text(another, address));
 			assert_silent(user);
 
-			another:send(st.message({ to = first.jid, type = "chat" }, "unsubscribe news"));
-			another:receive(xmpp.presence_from(first.jid, "unavailable"));
-			talk(user, "subscribe news", first.jid);
+			another:send(st.message({ to = PROXY, type = "chat" }, "unsubscribe news"));
+			another:receive(xmpp.presence_from(address, "unavailable"));
+			talk(user, "subscribe news");
 			stop(first);
-			user:receive(xmpp.presence_from(first.jid, "unavailable"));
+			user:receive(xmpp.presence_from(address, "unavailable"));
+		end);
+
+		it("forgets a user whose client has gone, which had told it of its presence", function ()
+			local user, another, address = users[first][1], users[first][2], users[first].from;
+			local elsewhere = xmpp.client(server, user.user, "some-domain.example", "elsewhere");
+			elsewhere:send(st.presence());
+			user:send(st.presence { to = PROXY });
+			talk(user, "subscribe news");
+			talk(another, "subscribe news");
+			user:close();
+			talk(another, "help"); -- after which the copy has been told
+			publish "news First";
+			assert.equal("First", receive_text(another, address));
+			assert_silent(elsewhere);
+		end);
+
+		it("has its command in the list of the service address", function ()
+			local list = requester:request(st.iq({ type = "get", id = "items", to = PROXY })
+				:tag("query", { xmlns = "http://jabber.org/protocol/disco#items", node = COMMANDS }));
+			local item = list:find("{http://jabber.org/protocol/disco#items}query/item");
+			assert.same({ PROXY, "subscribe" }, { item.attr.jid, item.attr.node });
 		end);
 
 		it("leaves its users to another copy when it goes", function ()

@@ -147,12 +147,12 @@ for format, specified_token in pairs(specified) do
 			neighbour:close();
 		end);
 
-		it("takes no request of a backend", function ()
+		it("takes a request of a backend to the requester, and its answer back", function ()
 			local address = round_trip(requester).attr.from;
-			local answer = backend:request(request("backend-to-requester", address));
-			assert.same({ "feature-not-implemented", "cancel" }, { service.error_of(answer) });
-			requester:sync();
-			assert.same({}, requester.received);
+			backend:send(request("backend-to-requester", address));
+			requester:send(st.reply(requester:receive(is_iq)));
+			local answer = backend:receive(is_iq);
+			assert.same({ "result", address }, { answer.attr.type, answer.attr.from });
 		end);
 	end);
 end

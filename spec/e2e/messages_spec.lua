@@ -219,7 +219,7 @@ describe("a message", function ()
 			end
 			assert_nobody_got_a_message { requester };
 			local function count(outcome)
-				local series = ('prosody_mod_client_proxy__messages_total{host="proxy.domain.example",direction="to_backend",outcome=%q}')
+				local series = ('prosody_mod_client_proxy__messages_total{direction="to_backend",host="proxy.domain.example",outcome=%q}')
 					:format(outcome);
 				return server:metrics()[series] - before[series];
 			end

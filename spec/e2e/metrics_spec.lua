@@ -123,7 +123,7 @@ describe("the metrics", function ()
 	local function be_refused()
 		local token = hand_over().attr.from;
 		for _ = 1, 8 do
-			backend:request(request("not-by-backends", token));
+			requester:request(request("to-a-token", token));
 		end
 	end
 

@@ -99,15 +99,15 @@ describe("backends", function ()
 		backends = new_backends();
 	end);
 
-	-- A presence comes in. It must be handled, and answered with nothing but `...`,
-	-- each { type =, from =, to = } of a presence; pings are left to be taken.
-	local function receive(type, from, to, ...)
+	-- A presence comes in. It must be answered with nothing but `...`, each { type =, from =, to = } of a presence; pings
+	-- are left to be taken. -> whether it is taken, or else left to others
+	local function offer(type, from, to, ...)
 		local answered = {};
 		local event = {
 			origin = { send = function (stanza) table.insert(answered, stanza); end };
 			stanza = st.presence({ type = type, from = from, to = to });
 		};
-		assert.is_true(backends.on_presence(event));
+		local is_taken = backends.on_presence(event);
 		for _, stanza in ipairs(module:take_sent()) do
 			table.insert(stanza:get_child("ping", "urn:xmpp:ping") and module.sent or answered, stanza);
 		end
@@ -117,6 +117,15 @@ describe("backends", function ()
 			assert.same(expected, answered[index].attr);
 			assert.equal(0, #answered[index]);
 		end
+		return is_taken;
+	end
+
+	local function receive(...)
+		assert.is_true(offer(...));
+	end
+
+	local function leave(type, from, to)
+		assert.is_nil(offer(type, from, to));
 	end
 
 	local function assert_backends(...)
@@ -209,7 +218,7 @@ describe("backends", function ()
 		end
 
 		it("what nobody knows changes nothing", function ()
-			receive("something", TARGET.."/c", PROXY);
+			leave("something", TARGET.."/c", PROXY);
 			assert_backends(TARGET.."/a", TARGET.."/b");
 		end);
 
@@ -239,8 +248,8 @@ describe("backends", function ()
 
 		it("of nothing that others send", function ()
 			for _, type in ipairs { false, "unavailable", "error", "subscribed", "unsubscribed" } do
-				receive(type or nil, STRANGER, PROXY);
-				receive(type or nil, TARGET, "n@"..PROXY);
+				leave(type or nil, STRANGER, PROXY);
+				leave(type or nil, TARGET, "n@"..PROXY);
 			end
 			assert.same({}, asked);
 		end);
@@ -309,7 +318,7 @@ describe("backends", function ()
 		["an account of another letter case"] = "Some-User@some-domain.example";
 		["an account on the proxy host"] = "some-user@"..PROXY;
 	};
-	local types = { "unavailable", "error", "subscribed", "unsubscribe", "unsubscribed", "probe", "something" };
+	local types = { "unavailable", "error", "subscribe", "subscribed", "unsubscribe", "unsubscribed", "probe", "something" };
 
 	for who, stranger in pairs(strangers) do
 		describe("and a stranger, "..who, function ()
@@ -318,18 +327,11 @@ describe("backends", function ()
 			end);
 
 			for _, from in ipairs { stranger, stranger.."/a", stranger.."/"..TARGET.."/a" } do
-				it("is refused a subscription to any service address, asking from "..from, function ()
-					for service, bare in pairs { [PROXY] = PROXY, [PROXY.."/x"] = PROXY, ["n@"..PROXY] = "n@"..PROXY, ["n@"..PROXY.."/x"] = "n@"..PROXY } do
-						receive("subscribe", from, service, { type = "unsubscribed", from = bare, to = stranger });
-					end
-					assert_backends(TARGET.."/a");
-				end);
-
-				it("is ignored in all else, sent from "..from, function ()
+				it("is left to others, sent from "..from, function ()
 					for _, service in ipairs { PROXY, PROXY.."/x", "n@"..PROXY, "n@"..PROXY.."/x" } do
-						receive(nil, from, service);
+						leave(nil, from, service);
 						for _, type in ipairs(types) do
-							receive(type, from, service);
+							leave(type, from, service);
 						end
 					end
 					assert_backends(TARGET.."/a");
@@ -339,18 +341,30 @@ describe("backends", function ()
 	end
 
 	describe("are not told by what the target sends to", function ()
+		local OF_SUBSCRIPTION = { subscribe = true, unsubscribe = true, probe = true };
+
 		for _, service in ipairs { "n@"..PROXY, PROXY.."/x", "n@"..PROXY.."/x" } do
 			it(service, function ()
 				receive(nil, TARGET.."/a", PROXY);
 				for _, from in ipairs { TARGET, TARGET.."/a", TARGET.."/c" } do
-					receive(nil, from, service);
+					leave(nil, from, service);
 					for _, type in ipairs(types) do
-						receive(type, from, service);
+						if service ~= PROXY.."/x" or not OF_SUBSCRIPTION[type] then
+							leave(type, from, service);
+						end
 					end
 				end
 				assert_backends(TARGET.."/a");
 			end);
 		end
+
+		it("a resource of the proxy host, though that counts as a subscription to the proxy host", function ()
+			receive("subscribe", TARGET, PROXY.."/x", { type = "subscribed", from = PROXY, to = TARGET },
+				{ type = "unavailable", from = PROXY, to = TARGET });
+			receive("probe", TARGET.."/b", PROXY.."/x", { type = "unavailable", from = PROXY, to = TARGET.."/b" });
+			receive("unsubscribe", TARGET, PROXY.."/x", { type = "unavailable", from = PROXY, to = TARGET });
+			assert_backends();
+		end);
 	end);
 
 	describe("are told to formats.lua:", function ()

@@ -178,18 +178,18 @@ describe("metrics", function ()
 
 	it("shows how much there is now", function ()
 		local function gauges()
-			local values = { value "pending", value "requesters" };
+			local values = { value "pending", value "requesters", value "watchers" };
 			for _, state in ipairs { "ready", "suspended", "hibernating", "draining" } do
 				table.insert(values, value("backends", state));
 			end
 			return values;
 		end
-		metrics:set_gauges { pending = 7, requesters = 9, backends = { ready = 2, draining = 1 } };
-		assert.same({ 7, 9, 2, 0, 0, 1 }, gauges());
+		metrics:set_gauges { pending = 7, requesters = 9, watchers = 3, backends = { ready = 2, draining = 1 } };
+		assert.same({ 7, 9, 3, 2, 0, 0, 1 }, gauges());
 		metrics:set_gauges { requesters = 1, backends = { suspended = 1, hibernating = 1 } };
-		assert.same({ 0, 1, 0, 1, 1, 0 }, gauges());
+		assert.same({ 0, 1, 0, 0, 1, 1, 0 }, gauges());
 		metrics:set_gauges {};
-		assert.same({ 0, 0, 0, 0, 0, 0 }, gauges());
+		assert.same({ 0, 0, 0, 0, 0, 0, 0 }, gauges());
 	end);
 
 	it("goes on counting after a reload", function ()
@@ -437,7 +437,7 @@ describe("metrics where Prosody keeps no statistics", function ()
 		count_answer("answered", 0.25);
 		local totals = metrics:publish();
 		assert.same({ 1, 1 }, { totals.timeout, totals.answered });
-		metrics:set_gauges(1, {});
+		metrics:set_gauges(1, {}, 1);
 		metrics:retire();
 		metrics:count "timeout";
 		assert.equal(2, totals.timeout);

@@ -36,18 +36,77 @@ describe("a presence", function ()
 		assert.equal("ignored", kind("", TARGET.."/a", PROXY));
 	end);
 
-	it("is a stranger's, from anybody else, or to anything but the proxy host", function ()
+	it("is the same from the target to a resource of the proxy host, where that is about the target's subscription, else directed", function ()
+		for _, from in ipairs { TARGET, TARGET.."/a" } do
+			for _, type in ipairs { "subscribe", "unsubscribe", "probe" } do
+				assert.equal(type, kind(type, from, PROXY.."/thing"));
+			end
+			for _, type in ipairs { "subscribed", "unsubscribed", "something" } do
+				assert.equal("ignored", kind(type, from, PROXY.."/thing"));
+			end
+			assert.equal("directed", kind(false, from, PROXY.."/thing"));
+			assert.equal("directed", kind("unavailable", from, PROXY.."/thing"));
+			assert.equal("recipient-unreachable", kind("error", from, PROXY.."/thing"));
+		end
+	end);
+
+	it("is a watcher's, from anybody else, or to any other service address", function ()
+		local kinds = { subscribe = "watch", unsubscribe = "unwatch", probe = "watcher-probe" };
 		for _, addresses in ipairs {
 			{ "user@some-domain.example/a", PROXY }, { "some-domain.example", PROXY }, { TARGET..".example", PROXY },
-			{ TARGET.."/a", "node@"..PROXY }, { TARGET, PROXY.."/thing" },
+			{ "user@some-domain.example", PROXY.."/thing" }, { "user@some-domain.example", "node@"..PROXY.."/thing" },
+			{ TARGET.."/a", "node@"..PROXY }, { TARGET, "node@"..PROXY.."/thing" },
 		} do
 			local from, to = addresses[1], addresses[2];
-			assert.equal("request-of-stranger", kind("subscribe", from, to));
-			for _, type in ipairs { false, "unavailable", "error", "subscribed", "unsubscribed", "unsubscribe", "probe", "something" } do
+			for type, expected in pairs(kinds) do
+				assert.equal(expected, kind(type, from, to));
+			end
+			assert.equal("directed", kind(false, from, to));
+			assert.equal("directed", kind("unavailable", from, to));
+			for _, type in ipairs { "subscribed", "unsubscribed", "something" } do
 				assert.equal("ignored", kind(type, from, to));
 			end
 		end
 	end);
+
+	it("is an error about what came from an address with a resource", function ()
+		assert.equal("recipient-unreachable", kind("error", "user@some-domain.example/a", PROXY.."/thing"));
+		assert.equal("recipient-unreachable", kind("error", TARGET.."/a", "node@"..PROXY.."/thing"));
+	end);
+
+	it("is an error about what came from a bare address, unless it will pass", function ()
+		local function kind_of(condition, from, to)
+			return presence.kind(st.presence { type = "error", from = from, to = to }:tag("error", { type = "cancel" })
+				:tag(condition, { xmlns = "urn:ietf:params:xml:ns:xmpp-stanzas" }):reset(), TARGET);
+		end
+		for _, to in ipairs { PROXY, "node@"..PROXY } do
+			for _, condition in ipairs { "item-not-found", "forbidden", "not-allowed", "service-unavailable", "gone" } do
+				assert.equal("watcher-error", kind_of(condition, "user@some-domain.example", to));
+			end
+			for _, condition in ipairs { "remote-server-not-found", "remote-server-timeout", "internal-server-error", "resource-constraint" } do
+				assert.equal("ignored", kind_of(condition, "user@some-domain.example", to));
+			end
+		end
+		assert.equal("watcher-error", kind("error", "user@some-domain.example/a", PROXY));
+	end);
+
+	for _, case in ipairs {
+		{ "service", nil, "to-backend" }, { "no-backend", nil, "to-backend" }, { "backend", "a backend", "to-backend" };
+		{ "requester", "a requester", "to-requester" }, { "no-requester", nil, "to-requester" };
+		{ "token", nil, nil };
+	} do
+		it("that is directed goes where its address says: "..case[1], function ()
+			local addresses = {
+				kind = function (_, from, to)
+					assert.same({ "from@here", "to@there" }, { from, to });
+					return case[1], case[2];
+				end;
+			};
+			local direction, whom = presence.direction(st.presence { from = "from@here", to = "to@there" }, addresses);
+			assert.equal(case[3], direction);
+			assert.equal(case[2], whom);
+		end);
+	end
 
 	it("has a priority, within its limits, 0 if it says nothing that can be read", function ()
 		for text, expected in pairs {

@@ -24,6 +24,7 @@ local function start(module, list, calls, limit)
 			end;
 			resync = function () table.insert(calls, "resync"); end;
 		};
+		watchers = setmetatable({}, { __len = function () return 12; end });
 		subscription = { state = function () return "granted", nil; end };
 		diagnosis = { current = function () return "info", "All is well"; end, limit = function () return limit; end };
 		max_requesters = 100;
@@ -72,7 +73,7 @@ describe("the shell commands", function ()
 		local page = table.concat(printed, "\n");
 		for _, words in ipairs {
 			"Resource ", "State ", "Priority ", "Pending ", "Online since",
-			TARGET, "granted", "Address format: sealed; plain for others", "round_robin", os.date("%Y-%m-%d", 0),
+			TARGET, "granted", "Address format: sealed; plain for others", "round_robin", "Watchers:       12", os.date("%Y-%m-%d", 0),
 			"Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
 			"no backend: 5;", "limited: 6,", "refused: 7,", "unloaded: 8", "Retries: 9;", "unmatched answers: 10;", "pending now: 7",
 			"Requesters:     12 of at most 100 are remembered";

@@ -12,6 +12,38 @@ local directory = os.getenv("MODULE_DIR") or "mod_client_proxy";
 
 local fake_module = {};
 
+local function copy(value)
+	if type(value) ~= "table" then
+		return value;
+	end
+	local copied = {};
+	for k, v in pairs(value) do
+		copied[k] = copy(v);
+	end
+	return copied;
+end
+
+-- A keyval store that, like Prosody's, keeps no reference to what it is given, and nothing of an empty table.
+-- content: by key; read_errors: by key, what to fail with; write_error: likewise, for all; writes: the keys of all writes
+local store = {};
+store.__index = store;
+
+function store:get(key)
+	if self.read_errors[key] then
+		return nil, self.read_errors[key];
+	end
+	return copy(self.content[key]);
+end
+
+function store:set(key, data)
+	table.insert(self.writes, key);
+	if self.write_error then
+		return nil, self.write_error;
+	end
+	self.content[key] = next(data) and copy(data);
+	return true;
+end
+
 local methods = {};
 local module_mt = { __index = methods };
 
@@ -34,6 +66,7 @@ function fake_module.new(configured, before)
 		priorities = {}; -- by event: of that handler, if it has one
 		identities = {}; -- { category, type, name }
 		shared_tables = {}; -- by path
+		stores = before.stores or {}; -- by name: what open_store() returns
 		libraries = {}; -- by name: what a file gets instead of what it requires under that name
 		-- what a file sees as its global of that name
 		prosody = before.prosody or { full_sessions = {}, hosts = { ["proxy.domain.example"] = { s2sout = {} } } };
@@ -95,6 +128,11 @@ end
 
 function methods:hook_global(event, handler)
 	self.hooks[event] = handler;
+end
+
+function methods:open_store(name)
+	self.stores[name] = self.stores[name] or setmetatable({ content = {}, read_errors = {}, writes = {} }, store);
+	return self.stores[name];
 end
 
 local timer = {};

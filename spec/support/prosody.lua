@@ -201,11 +201,22 @@ function prosody:metrics_page(path)
 	return assert(http.request(("http://127.0.0.1:%d/%s"):format(self.http_port, path or "metrics")));
 end
 
--- (path) -> the values of the module's metrics, as that page tells them, by series, such as
--- prosody_mod_client_proxy__requests_total{host="proxy.domain.example",outcome="answered"}
+-- (labels) -> the same, between commas, in the order of their names
+local function sort_labels(labels)
+	local list = {};
+	for label in labels:gmatch('[%w_]+="[^"]*"') do
+		table.insert(list, label);
+	end
+	table.sort(list);
+	return table.concat(list, ",");
+end
+
+-- (path) -> the values of the module's metrics, as that page tells them, by series, the labels in the order of their
+-- names, such as prosody_mod_client_proxy__requests_total{host="proxy.domain.example",outcome="answered"}
 function prosody:metrics(path)
 	local values = {};
 	for series, value in self:metrics_page(path):gmatch("%f[^\n](prosody_mod_client_proxy__%S+) (%S+)") do
+		series = series:gsub("{(.*)}", function (labels) return "{"..sort_labels(labels).."}"; end);
 		assert(not values[series], series);
 		values[series] = tonumber(value);
 	end
