@@ -186,14 +186,14 @@ local carry_out = {
 
 -- (setup) -> messages, with the handler for message events
 -- setup: { addresses, exchange, book, pool, metrics, backends, is_allowed(jid): whether that one may use the service, nil:
---          anybody may }
+--          anybody may; saved (what save() returned before a reload, or nil) }
 function messages.new(setup)
 	local self = setmetatable({
 		addresses = setup.addresses, exchange = setup.exchange, book = setup.book, pool = setup.pool;
 		metrics = setup.metrics, backends = setup.backends, is_allowed = setup.is_allowed;
 		to_backend_failures = failures.new(setup.metrics, "messages_to_backend_");
 		to_requester_failures = failures.new(setup.metrics, "messages_to_requester_");
-		services = new_cache(REMEMBERED); -- by requester and id, see key_of(): the service address that was used
+		services = setup.saved or new_cache(REMEMBERED); -- by requester and id, see key_of(): the service address that was used
 		is_stopped = false, is_retired = false;
 	}, messages);
 
@@ -210,6 +210,11 @@ function messages.new(setup)
 	end
 
 	return self;
+end
+
+-- -> what a reload has to carry over
+function messages:save()
+	return self.services;
 end
 
 -- Refuses what still comes.

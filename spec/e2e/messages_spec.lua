@@ -396,6 +396,20 @@ describe("a message", function ()
 			assert_nobody_got_a_message(backends);
 		end);
 
+		it("is an error from the address that was used, also after a reload", function ()
+			requester:send(message(PROXY, "before"));
+			requester:sync();
+			local backend = only_receiver(backends);
+			backend:enable_resumption();
+			requester:send(message(PROXY.."/thing", "unacknowledged"));
+			requester:sync();
+			backend:sync();
+			server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+			backend:cut();
+			local answer = requester:receive(is_message);
+			assert.same({ "unacknowledged", "error", PROXY.."/thing" }, { answer.attr.id, answer.attr.type, answer.attr.from });
+		end);
+
 		it("is kept by the target's server if that was the last session, and then there is no error", function ()
 			backends.b:close();
 			backends.c:close();

@@ -94,6 +94,14 @@ describe("messages", function ()
 			assert.equal(5, run.counts.messages_to_requester_error);
 		end);
 
+		it("come from there after a reload, too", function ()
+			to_service { to = PROXY.."/thing" };
+			run.messages:retire();
+			run:load();
+			local token = PROXY.."/"..run.jat:encode(REQUESTER);
+			assert.equal(PROXY.."/thing", error_from(BACKEND, "1", token, "service-unavailable")[1].attr.from);
+		end);
+
 		it("leave no more behind than a thousand addresses, whatever strangers send", function ()
 			local token = PROXY.."/"..run.jat:encode(REQUESTER);
 			for number = 1, 1001 do
