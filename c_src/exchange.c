@@ -316,34 +316,46 @@ static void write_jid(const struct requester *requester, char jid[JAT_JID_MAX], 
 }
 
 /*
- * Whom a resource stands for, sent by one who sees that format. If it is a name in the book, `requester` becomes whose
- * it is, and else NULL. Short ones are names for everybody if they are for the book: see write_token.
+ * Whom a resource stands for as a token of any format, or what it looks like. The operator may have asked for another
+ * format before, so what a backend remembers can be a token of that one.
  */
-static enum jat_status resolve(const struct exchange *exchange, enum jat_format format, struct text resource,
-                               char jid[JAT_JID_MAX], size_t *jid_len, struct requester **requester)
+static enum jat_status decode_any(const struct exchange *exchange, struct text resource, char jid[JAT_JID_MAX],
+                                  size_t *jid_len)
 {
-	enum jat_format named = jat_format(exchange->jat) == JAT_SHORT ? JAT_SHORT : format;
-	uint8_t name[JAT_NAME_MAX];
-	size_t name_len = jat_read_name(resource, named, name);
+	static const enum jat_format formats[] = {JAT_SEALED, JAT_SIGNED, JAT_SHORT, JAT_PLAIN};
+	enum jat_status status = JAT_BAD_TOKEN;
 	enum jat_kind kind;
+	size_t i;
+
+	for (i = 0; i < sizeof formats / sizeof formats[0] && status == JAT_BAD_TOKEN; i++) {
+		status = jat_decode(exchange->jat, formats[i], resource, &kind, jid, jid_len);
+	}
+	return status;
+}
+
+/* Whom a resource stands for. If it is a name in the book, `requester` becomes whose it is, and else NULL. */
+static enum jat_status resolve(const struct exchange *exchange, struct text resource, char jid[JAT_JID_MAX],
+                               size_t *jid_len, struct requester **requester)
+{
+	uint8_t name[JAT_NAME_MAX];
+	size_t name_len = jat_read_name(resource, JAT_SHORT, name);
 
 	*requester = requesters_resolve(exchange->book, (struct text){(const char *)name, name_len});
 	/* One with a longer JID was added by somebody else who has the book. */
 	if (*requester == NULL || requester_jid(*requester).length > JAT_JID_MAX) {
 		*requester = NULL;
-		return jat_decode(exchange->jat, format, resource, &kind, jid, jid_len);
+		return decode_any(exchange, resource, jid, jid_len);
 	}
 	write_jid(*requester, jid, jid_len);
 	return JAT_OK;
 }
 
-enum jat_status exchange_resolve(const struct exchange *exchange, struct text sender, struct text resource,
-                                 char jid[JAT_JID_MAX], size_t *jid_len)
+enum jat_status exchange_resolve(const struct exchange *exchange, struct text resource, char jid[JAT_JID_MAX],
+                                 size_t *jid_len)
 {
-	enum jat_format format = format_of(exchange, pool_find(exchange->pool, sender));
 	struct requester *requester;
 
-	return resolve(exchange, format, resource, jid, jid_len, &requester);
+	return resolve(exchange, resource, jid, jid_len, &requester);
 }
 
 /* The requester in the book whose plain token that is, or NULL */
@@ -368,9 +380,9 @@ enum jat_status exchange_reach(struct exchange *exchange, struct text sender, st
 {
 	enum jat_format format = format_of(exchange, pool_find(exchange->pool, sender));
 	struct requester *requester;
-	enum jat_status status = resolve(exchange, format, resource, jid, jid_len, &requester);
+	enum jat_status status = resolve(exchange, resource, jid, jid_len, &requester);
 
-	if (format == JAT_PLAIN && (status == JAT_PLAIN_TOKEN || status == JAT_BAD_TOKEN)) {
+	if (format == JAT_PLAIN && status != JAT_OK && status != JAT_DIGEST) {
 		requester = find_plain(exchange, resource);
 		if (requester != NULL) {
 			write_jid(requester, jid, jid_len);

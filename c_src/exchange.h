@@ -131,18 +131,17 @@ void exchange_count_error(struct exchange *exchange, double seconds);
 const struct exchange_counts *exchange_counts(const struct exchange *exchange);
 
 /*
- * Whom a resource, which `sender` has sent something to, stands for, and JAT_OK. All else writes nothing: as
- * jat_decode says. What looks like a short token or a digest is one of somebody in the book, or else
- * JAT_SHORT_TOKEN or JAT_DIGEST. A backend sends to tokens of the format that it sees; where tokens are short for all
- * others, it sees a short one, too, in the place of a digest.
+ * Whom a resource stands for as a token of any format, and JAT_OK. All else writes nothing, and says what it
+ * looks like, as jat_decode does. What looks like a short token or a digest is one of somebody in the book, or
+ * else JAT_SHORT_TOKEN or JAT_DIGEST.
  */
-enum jat_status exchange_resolve(const struct exchange *exchange, struct text sender, struct text resource,
-                                 char jid[JAT_JID_MAX], size_t *jid_len);
+enum jat_status exchange_resolve(const struct exchange *exchange, struct text resource, char jid[JAT_JID_MAX],
+                                 size_t *jid_len);
 
 /*
- * Whom a backend, `sender`, reaches at a resource: as exchange_resolve says, but that a plain token, too, stands for
- * somebody in the book or else for nobody. Whoever it is has been used, and is in the book from now on, unless
- * there is no room or no memory for that.
+ * Whom a backend, `sender`, reaches at a resource: as exchange_resolve says, but that for one that sees plain
+ * tokens, such a token stands for somebody in the book or else for nobody. Whoever it is has been used, and is in
+ * the book from now on, unless there is no room or no memory for that.
  */
 enum jat_status exchange_reach(struct exchange *exchange, struct text sender, struct text resource,
                                char jid[JAT_JID_MAX], size_t *jid_len);

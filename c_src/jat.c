@@ -237,7 +237,7 @@ int jat_needs_digest(enum jat_format format, struct text jid)
 	case JAT_PLAIN:
 		break;
 	}
-	return jid.length > JAT_TOKEN_MAX || !is_printable(jid) || looks_like_digest(jid);
+	return jid.length > JAT_TOKEN_MAX || !is_printable(jid) || looks_like_digest(jid) || jat_is_backend_token(jid);
 }
 
 static void compute_digest(const struct jat *jat, enum jat_kind kind, struct text jid, uint8_t name[JAT_DIGESTBYTES])

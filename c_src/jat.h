@@ -33,9 +33,9 @@
  * sealed one (the construction of these is a SIV one). A plain token can be made by anybody.
  *
  * A JID gets a digest where its token would be too long or have other bytes
- * than these, or where a plain one would look like a digest. Short tokens and digests do
- * not decode: they are names, which mean something only to whoever remembers (in a book)
- * for whom they were made.
+ * than these, or where a plain one would look like a digest or a backend's token. Short tokens
+ * and digests do not decode: they are names, which mean something only to whoever remembers (in
+ * a book) for whom they were made.
  *
  * sodium_init() must have succeeded before any of this is called.
  */

@@ -64,7 +64,7 @@ function addresses:kind(from, to)
 	elseif backend or is_like_a_backends then
 		return "no-backend";
 	elseif split_resource(from) ~= self.target then
-		return exchange:resolve(from, resource) and "token" or "service";
+		return exchange:resolve(resource) and "token" or "service";
 	end
 	local requester, reason = exchange:reach(from, resource);
 	if requester then

@@ -19,6 +19,7 @@ local REFUSED_AT = { token = "no-such-resource", ["no-backend"] = "no-such-backe
 
 -- (stanza, kind_of_address, addresses) -> what an IQ is
 --   "request"             to be dispatched, unless another module answers it
+--   "request-to-one"      to be dispatched to the backend whose token is in its address, whatever other modules there are
 --   "backends-request", requester    a backend's, for that requester
 --   "answer"              to what may be pending
 --   "answer-without-id"   nobody can wait for it
@@ -36,6 +37,8 @@ function kinds.of_iq(stanza, kind_of_address, addresses)
 	local address, requester = kind_of_address(addresses, attr.from, attr.to);
 	if address == "requester" then
 		return "backends-request", requester;
+	elseif address == "backend" then
+		return "request-to-one";
 	elseif REFUSED_AT[address] then
 		return "refused", REFUSED_AT[address];
 	end
@@ -47,6 +50,7 @@ end
 --   "to-requester", requester     a backend's, for that requester
 --   "bounce", requester           an error in the name of a resource of the target: its own, or its server's
 --   "error-to-backend", backend   an error about what that backend has sent
+--   "to-nobody"                   a backend's, for somebody who is not known (any more)
 --   "refused", failure            and why: a name of failures.lua
 --   "stray-error"                 an error that nobody waits for
 function kinds.of_message(stanza, addresses)
@@ -56,8 +60,10 @@ function kinds.of_message(stanza, addresses)
 		return address == "requester" and "bounce" or address == "backend" and "error-to-backend" or "stray-error", jid;
 	elseif address == "requester" then
 		return "to-requester", jid;
-	elseif address == "token" or address == "no-requester" then
-		return "refused", REFUSED_AT[address];
+	elseif address == "no-requester" then
+		return "to-nobody";
+	elseif address == "token" then
+		return "refused", REFUSED_AT.token;
 	elseif attr.type == "groupchat" then -- the component is no occupant of rooms (XEP-0045 section 7.4)
 		return "refused", "no-rooms";
 	end

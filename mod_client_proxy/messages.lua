@@ -12,6 +12,7 @@ local failures = module:require "failures";
 local kinds = module:require "kinds";
 
 local new_cache = require "util.cache".new;
+local sha256 = require "util.hashes".sha256;
 local st = require "util.stanza";
 
 local send = delivery.send;
@@ -32,7 +33,7 @@ local HINTS = {
 local messages = {};
 messages.__index = messages;
 
--- By type: whether nobody is told that a message fails (RFC 6121 sections 5.2.2 and 8.3.1)
+-- By type: whether nobody is told that a message to a backend fails (RFC 6121 sections 5.2.2 and 8.3.1)
 local IS_DROPPED = { headline = true, error = true };
 
 -- (stanza, name): it fails.
@@ -44,28 +45,29 @@ local function fail_to_backend(self, origin, stanza, name)
 	end
 end
 
--- Which of its messages this is, as an error about it tells: nothing but the id
+-- Which of its messages this is, as an error about it tells: nothing but the id. Whatever its length, it takes 32 bytes.
 local function key_of(requester, id)
-	return id and requester.."\n"..id;
+	return id and sha256(requester.."\n"..id);
 end
 
+-- The last message under an id is the one that counts, also if its address is bare.
 local function remember(self, stanza)
-	local attr = stanza.attr;
-	local key = key_of(attr.from, attr.id);
-	if key and self.addresses.resource(attr.to) then
-		self.services:set(key, attr.to);
+	local attr, services = stanza.attr, self.services;
+	local service = self.addresses.resource(attr.to) and attr.to;
+	if attr.id and (service or services:count() > 0) then
+		services:set(key_of(attr.from, attr.id), service);
 	end
 end
 
 -- -> the service address to which the message was sent that an error is about; the error has come to the address `to`
 local function recall(self, requester, id, to)
-	local key = key_of(requester, id);
+	local key, bare = key_of(requester, id), self.addresses.bare(to);
 	local service = key and self.services:get(key);
-	if service then
+	if service and self.addresses.bare(service) == bare then
 		self.services:set(key, nil);
 		return service;
 	end
-	return (self.addresses.split_resource(to));
+	return bare;
 end
 
 local function add_hints(stanza)
@@ -175,6 +177,7 @@ end
 local carry_out = {
 	["to-backend"] = to_backend;
 	["to-requester"] = to_requester;
+	["to-nobody"] = function (self, origin, stanza) self.to_requester_failures:refuse(origin, stanza, "no-such-requester"); end;
 	["bounce"] = bounce_to_requester;
 	["error-to-backend"] = error_to_backend;
 	["stray-error"] = function (self, _, stanza) drop_error(self, stanza); end;
@@ -183,14 +186,14 @@ local carry_out = {
 
 -- (setup) -> messages, with the handler for message events
 -- setup: { addresses, exchange, book, pool, metrics, backends, is_allowed(jid): whether that one may use the service, nil:
---          anybody may }
+--          anybody may; saved (what save() returned before a reload, or nil) }
 function messages.new(setup)
 	local self = setmetatable({
 		addresses = setup.addresses, exchange = setup.exchange, book = setup.book, pool = setup.pool;
 		metrics = setup.metrics, backends = setup.backends, is_allowed = setup.is_allowed;
 		to_backend_failures = failures.new(setup.metrics, "messages_to_backend_");
 		to_requester_failures = failures.new(setup.metrics, "messages_to_requester_");
-		services = new_cache(REMEMBERED); -- by requester and id, see key_of(): the service address that was used
+		services = setup.saved or new_cache(REMEMBERED); -- by requester and id, see key_of(): the service address that was used
 		is_stopped = false, is_retired = false;
 	}, messages);
 
@@ -207,6 +210,11 @@ function messages.new(setup)
 	end
 
 	return self;
+end
+
+-- -> what a reload has to carry over
+function messages:save()
+	return self.services;
 end
 
 -- Refuses what still comes.

@@ -25,7 +25,7 @@ local addresses = module:require "addresses";
 local failures = module:require "failures";
 
 -- What a reload carries over: { target, pool, formats, backends, subscription, book, book_of, pending, exchange, asked,
--- directed, keys, totals, watchers }
+-- directed, messages, keys, totals, watchers }
 local saved = module.saved_state or {};
 
 local metrics = module:require "metrics".new {
@@ -166,6 +166,7 @@ local messages = module:require "messages".new {
 	metrics = metrics;
 	backends = backends;
 	is_allowed = options.allow and is_allowed;
+	saved = saved.messages;
 };
 local directed = module:require "directed".new {
 	target = options.target;
@@ -218,8 +219,8 @@ shell.start {
 	metrics = metrics;
 };
 
--- mod_iq, at priority 0, offers an IQ to the handlers of other modules. Before that, malformed
--- ones are refused, and answers taken that are for a requester: they are nobody else's business.
+-- mod_iq, at priority 0, offers an IQ to the handlers of other modules. Before that, malformed ones are refused, answers
+-- taken that something pending waits for, and what is sent to a token goes where that leads: this is nobody else's business.
 for _, address in ipairs { "host", "bare", "full" } do
 	module:hook("iq/"..address, requests.on_iq_first, 10);
 	module:hook("iq/"..address, requests.on_iq_last, -10);
@@ -272,7 +273,7 @@ function module.save()
 	return {
 		target = options.target; pool = pool; formats = formats:save(); backends = backends:save(); subscription = subscription:save();
 		book = book; book_of = book_of; pending = pending; exchange = exchange; asked = asked; directed = directed:save();
-		keys = keys.save(); totals = metrics:publish(); watchers = watchers:save();
+		messages = messages:save(), keys = keys.save(); totals = metrics:publish(); watchers = watchers:save();
 	};
 end
 

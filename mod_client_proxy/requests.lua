@@ -114,7 +114,7 @@ local function add_handlers(self)
 	local addresses, backend_requests = self.addresses, self.backend_requests;
 	local kind_of_address = addresses.kind; -- every request needs it
 
-	-- For IQ events, before any other module: settles what is pending, refuses what cannot be handled.
+	-- For IQ events, before any other module: deals with all that is no business of theirs.
 	function self.on_iq_first(event)
 		local origin, stanza = event.origin, event.stanza;
 		local kind, what = kind_of_iq(stanza, kind_of_address, addresses);
@@ -127,6 +127,8 @@ local function add_handlers(self)
 			return settle_error(self, origin, stanza) or backend_requests:settle(stanza);
 		elseif kind == "backends-request" then
 			backend_requests:ask(origin, stanza, what);
+		elseif kind == "request-to-one" then
+			dispatch(self, origin, stanza);
 		elseif kind == "refused" then
 			self.failures:refuse(origin, stanza, what);
 		else

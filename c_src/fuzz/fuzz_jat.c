@@ -174,7 +174,8 @@ static int fits(enum jat_format format, const char *jid, size_t jid_len)
 	case JAT_PLAIN:
 		break;
 	}
-	return jid_len <= JAT_TOKEN_MAX && is_printable(jid, jid_len) && !is_digest(jid, jid_len);
+	return jid_len <= JAT_TOKEN_MAX && is_printable(jid, jid_len) && !is_digest(jid, jid_len) &&
+	       !is_backend_token(jid, jid_len);
 }
 
 /*

@@ -291,7 +291,7 @@ static int l_exchange_counts(lua_State *L)
 }
 
 /*
- * exchange:resolve(sender, resource) -> jid | nil, reason: whom a token stands for, to which `sender` sends something
+ * exchange:resolve(resource) -> jid | nil, reason: whom a token stands for, whatever its format
  * reason: as of jat:decode(); "short" and "digest" are what looks like one, but is of nobody in the book
  */
 static int l_exchange_resolve(lua_State *L)
@@ -299,7 +299,7 @@ static int l_exchange_resolve(lua_State *L)
 	const struct exchange *exchange = check_object(L, EXCHANGE_TYPE);
 	char jid[JAT_JID_MAX];
 	size_t jid_len;
-	enum jat_status status = exchange_resolve(exchange, check_text(L, 2), check_text(L, 3), jid, &jid_len);
+	enum jat_status status = exchange_resolve(exchange, check_text(L, 2), jid, &jid_len);
 
 	if (status != JAT_OK) {
 		return fail(L, jat_code(status));
@@ -309,8 +309,8 @@ static int l_exchange_resolve(lua_State *L)
 }
 
 /*
- * exchange:reach(backend, resource) -> jid | nil, reason: whom a backend writes to, as resolve() says, but that a plain
- * token stands for somebody in the book, or for nobody. Whoever it is has been used.
+ * exchange:reach(backend, resource) -> jid | nil, reason: whom a backend writes to, as resolve() says, but that for one
+ * that sees plain tokens, such a token stands for somebody in the book, or for nobody. Whoever it is has been used.
  */
 static int l_exchange_reach(lua_State *L)
 {

@@ -23,9 +23,9 @@ describe("an exchange", function ()
 		book:add(("j"):rep(JID_MAX), ("\0"):rep(9));
 		book:add(("j"):rep(JID_MAX + 1), ("\0"):rep(8).."\1");
 		book:add(("j"):rep(0xFFFF), ("\0"):rep(23).."\1");
-		assert.equal(("j"):rep(JID_MAX), exchange:resolve(BACKEND, "qAAAAAAAAAAAA"));
-		assert.same({ nil, "short" }, { exchange:resolve(BACKEND, "qAAAAAAAAAAAB") });
-		assert.same({ nil, "digest" }, { exchange:resolve(BACKEND, "d"..("A"):rep(31).."B") });
+		assert.equal(("j"):rep(JID_MAX), exchange:resolve("qAAAAAAAAAAAA"));
+		assert.same({ nil, "short" }, { exchange:resolve("qAAAAAAAAAAAB") });
+		assert.same({ nil, "digest" }, { exchange:resolve("d"..("A"):rep(31).."B") });
 	end);
 
 	it("uses another codec and another pool, and keeps them, from when it is told", function ()
@@ -45,7 +45,7 @@ describe("an exchange", function ()
 		book:new_generation();
 		collectgarbage();
 		assert.same({ "other", PROXY.."/"..token }, { exchange:dispatch(REQUESTER, PROXY, "second", 0, 60) });
-		assert.equal(REQUESTER, exchange:resolve(BACKEND, token));
+		assert.equal(REQUESTER, exchange:resolve(token));
 		assert.equal(1, (exchange:counts()));
 	end);
 

@@ -332,21 +332,26 @@ function oracle:counts()
 end
 
 -- -> jid, nil, the requester whose name it is, if it is one | nil, why not
-function oracle:resolve(sender, resource)
-	local format = self:format_of(sender);
-	local is_name = is_digest(resource) or is_short(resource) and (format == "short" or self.format == "short");
-	local requester = is_name and self:named(resource);
+function oracle:resolve(resource)
+	local requester = (is_digest(resource) or is_short(resource)) and self:named(resource);
 	if requester then
 		return requester.jid, nil, requester;
 	end
-	return self.codecs[format]:decode(resource);
+	local jid, code;
+	for _, format in ipairs { "sealed", "signed", "short", "plain" } do
+		jid, code = self.codecs[format]:decode(resource);
+		if code ~= "bad-token" then
+			break;
+		end
+	end
+	return jid, code;
 end
 
 -- -> jid, nil, how | nil, why not
 function oracle:reach(sender, resource)
-	local jid, code, requester = self:resolve(sender, resource);
+	local jid, code, requester = self:resolve(resource);
 	local how = requester and "a name" or "a JID";
-	if not jid and self:format_of(sender) == "plain" and (code == "plain" or code == "bad-token") and #resource <= 1023 then
+	if not jid and self:format_of(sender) == "plain" and code ~= "digest" and #resource <= 1023 then
 		requester = self:find_either(resource);
 		jid, how = requester and resource, "a plain token";
 	end
@@ -623,9 +628,9 @@ local function some_address(self)
 end
 
 function steps_of.resolve(self)
-	local sender, token = some_address(self);
-	local expected = { self.slow:resolve(sender, token) };
-	local got = { self.exchange:resolve(sender, token) };
+	local _, token = some_address(self);
+	local expected = { self.slow:resolve(token) };
+	local got = { self.exchange:resolve(token) };
 	expect.equal(expected[1], got[1], "resolve");
 	expect.equal(expected[2], got[2], "resolve: why not");
 	self:count("resolve", expected[2] or "ok");
@@ -858,7 +863,7 @@ describe("core.exchange", function ()
 			for number, jid in ipairs { REQUESTER, long, unprintable } do
 				local _, address = ask(jid, nil, format..number);
 				assert.equal(PROXY.."/"..jat:encode(jid), address);
-				local resolved, reason = exchange:resolve("anybody@h", address:sub(#PROXY + 2));
+				local resolved, reason = exchange:resolve(address:sub(#PROXY + 2));
 				if format == "plain" and number == 1 then
 					assert.equal("plain", reason);
 				else
@@ -877,7 +882,7 @@ describe("core.exchange", function ()
 			local _, address = ask(long, nil, format);
 			digest = digest or address;
 			assert.equal(digest, address);
-			assert.equal(long, exchange:resolve("anybody@h", address:sub(#PROXY + 2)));
+			assert.equal(long, exchange:resolve(address:sub(#PROXY + 2)));
 			assert.equal(long, (exchange:settle(BACKENDS[1], address, format, 1)) or nil);
 		end
 	end);
@@ -890,19 +895,19 @@ describe("core.exchange", function ()
 		book:new_generation();
 		local _, second = ask();
 		assert.not_equal(address, second);
-		assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], token));
-		assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], second:sub(#PROXY + 2)));
+		assert.equal(REQUESTER, exchange:resolve(token));
+		assert.equal(REQUESTER, exchange:resolve(second:sub(#PROXY + 2)));
 		jat:add_key(3, ("m"):rep(core.JAT_KEYBYTES));
 		book:new_generation();
-		expect_code("short", exchange:resolve(BACKENDS[1], token));
-		assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], second:sub(#PROXY + 2)));
+		expect_code("short", exchange:resolve(token));
+		assert.equal(REQUESTER, exchange:resolve(second:sub(#PROXY + 2)));
 	end);
 
 	it("keeps a requester's short token in a new generation under the same key", function ()
 		local _, address = ask();
 		book:new_generation();
 		assert.equal(address, (select(2, ask(nil, nil, "another"))));
-		assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], address:sub(#PROXY + 2)));
+		assert.equal(REQUESTER, exchange:resolve(address:sub(#PROXY + 2)));
 		assert.equal(2, #book);
 	end);
 
@@ -911,8 +916,8 @@ describe("core.exchange", function ()
 		assert(book:add("other@h", read_base64url(token:sub(2))));
 		local _, address = ask();
 		assert.is_true(is_digest(address:sub(#PROXY + 2)));
-		assert.equal("other@h", exchange:resolve(BACKENDS[1], token));
-		assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], address:sub(#PROXY + 2)));
+		assert.equal("other@h", exchange:resolve(token));
+		assert.equal(REQUESTER, exchange:resolve(address:sub(#PROXY + 2)));
 		assert.equal(PROXY.."/"..token, select(2, ask("other@h")));
 		assert.equal(REQUESTER, (exchange:settle(BACKENDS[1], address, "1234", 1)));
 	end);
@@ -929,7 +934,7 @@ describe("core.exchange", function ()
 		assert.same({ true, false, true, true }, {
 			book:find("user1@h") ~= nil, book:find("user2@h") ~= nil, book:find("user3@h") ~= nil, book:find("user4@h") ~= nil;
 		});
-		expect_code("short", exchange:resolve(BACKENDS[1], addresses[2]:sub(#PROXY + 2)));
+		expect_code("short", exchange:resolve(addresses[2]:sub(#PROXY + 2)));
 		assert.equal(PROXY.."/"..jat:encode("user2@h"), (select(2, ask("user2@h")))); -- for whom user1 goes
 		assert.is_nil(book:find("user1@h"));
 		assert.equal("user3@h", (exchange:settle(BACKENDS[1], addresses[3], "1234", 1)));
@@ -960,7 +965,7 @@ describe("core.exchange", function ()
 				assert.is_true(exchange:admit(BACKENDS[2]));
 				token = token or pool:token(BACKENDS[2]);
 				assert.equal(token, pool:token(BACKENDS[2]));
-				assert.is_nil(exchange:resolve(BACKENDS[1], token));
+				assert.is_nil(exchange:resolve(token));
 				assert.is_nil(exchange:reach(BACKENDS[1], token));
 				ask(BACKENDS[2], nil, format);
 				assert.not_equal(token:sub(2), jat:encode(BACKENDS[2]):sub(2));
@@ -1006,7 +1011,7 @@ describe("core.exchange", function ()
 		it("records nothing, and takes the requester into the book", function ()
 			assert.same({ BACKENDS[1], PROXY.."/"..jat:encode(REQUESTER) }, { exchange:address(REQUESTER, PROXY.."/r") });
 			assert.equal(0, #pending);
-			assert.equal(REQUESTER, exchange:resolve(BACKENDS[1], jat:encode(REQUESTER)));
+			assert.equal(REQUESTER, exchange:resolve(jat:encode(REQUESTER)));
 			expect_code("no-backend", exchange:address(BACKENDS[1], PROXY));
 		end);
 
@@ -1125,7 +1130,7 @@ describe("core.exchange", function ()
 				for number, jid in ipairs { "l@h/"..("r"):rep(1020), "l@h/\u{FC}"..own, "d"..("A"):rep(32) } do
 					local _, address = ask(jid, nil, own..number);
 					local token = address:sub(#PROXY + 2);
-					assert.equal(jid, exchange:resolve(BACKENDS[1], token));
+					assert.equal(jid, exchange:resolve(token));
 					assert.equal(jid, exchange:reach(BACKENDS[1], token));
 					assert.is_true(#token <= 1023);
 					assert.equal(jid, (exchange:settle(BACKENDS[1], address, own..number, 1)));
@@ -1136,7 +1141,7 @@ describe("core.exchange", function ()
 		it("takes a plain token for a name only if that is in the book", function ()
 			local looks = "qAAAAAAAAAAAA"; -- can be the JID of a host
 			pool:set_format(BACKENDS[1], "plain");
-			expect_code("bad-token", exchange:reach(BACKENDS[1], looks));
+			expect_code("short", exchange:reach(BACKENDS[1], looks));
 			exchange:address(looks, PROXY);
 			assert.equal(looks, exchange:reach(BACKENDS[1], looks));
 		end);
@@ -1339,7 +1344,8 @@ describe("core.exchange", function ()
 			end
 			for _, wrong in ipairs { false, {} } do
 				expect.raises("number expected", exchange.count_error, exchange, wrong);
-				for _, method in ipairs { "resolve", "reach", "address" } do
+				expect.raises("string expected", exchange.resolve, exchange, wrong);
+				for _, method in ipairs { "reach", "address" } do
 					expect.raises("string expected", exchange[method], exchange, wrong, "q");
 					expect.raises("string expected", exchange[method], exchange, REQUESTER, wrong);
 				end
@@ -1353,7 +1359,7 @@ describe("core.exchange", function ()
 			expect.raises("string expected", exchange.admit, exchange);
 			expect.raises("string expected", exchange.backend, exchange);
 			expect.raises("number expected", exchange.count_error, exchange);
-			expect.raises("string expected", exchange.resolve, exchange, REQUESTER);
+			expect.raises("string expected", exchange.resolve, exchange);
 		end);
 
 		it("a time that is none", function ()

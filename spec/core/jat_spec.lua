@@ -661,9 +661,18 @@ describe("core.jat", function ()
 			for position = 1, #digest do
 				for value = 0x20, 0x7E do
 					local jid = with_byte(digest, position, value);
-					local looks_alike = jid:find("^d[%w_-]+$") ~= nil;
+					local looks_alike = jid:find("^[bd][%w_-]+$") ~= nil;
 					expect.equal(looks_alike, plain:encode(jid) ~= jid, "value %d at %d", value, position);
 				end
+			end
+		end);
+
+		it("are digests for a JID that looks like the token of a backend, as that of a host can", function ()
+			for _, jid in ipairs { "backendserver", "b"..("A-_z"):rep(3), "b"..("A-_z"):rep(8) } do
+				expect.equal(DIGEST_LEN, #plain:encode(jid), "%q", jid);
+			end
+			for _, jid in ipairs { "backend-server", "backendserve", "backend.serve", "b"..("A-_z"):rep(8).."x", "qackendserver" } do
+				assert.equal(jid, plain:encode(jid));
 			end
 		end);
 

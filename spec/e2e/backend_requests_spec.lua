@@ -170,16 +170,9 @@ describe("a backend", function ()
 		start();
 		local token = token_of(requester, backends.a);
 		for _, address in ipairs { PROXY.."/qAAAAAAAAAAAA", (token:sub(1, -2)..(token:sub(-1) == "A" and "B" or "A")), PROXY.."/"..requester.jid } do
-			local iq = request("1", address);
-			backends.a:send(iq);
-			if address:find("@") then -- no token by its form, so it goes to the other backend, as anybody's would
-				backends.b:send(st.reply(backends.b:receive(is_iq)));
-				backends.a:receive(is_iq);
-			else
-				local answer = backends.a:receive(is_iq);
-				assert.same({ "error", address }, { answer.attr.type, answer.attr.from });
-				assert.same({ "item-not-found", "cancel" }, { error_of(answer) });
-			end
+			local answer = backends.a:request(request("1", address));
+			assert.equal(address, answer.attr.from);
+			assert.same({ "item-not-found", "cancel" }, { error_of(answer) });
 		end
 		assert_silence(requester, backends.a, backends.b);
 	end);
@@ -301,6 +294,16 @@ describe("a backend", function ()
 				end
 			end
 			assert_silence(backends.b);
+		end);
+
+		it("and no other module on the component, whatever it is asked", function ()
+			start();
+			local address = address_of(backends.a);
+			requester:send(st.iq({ type = "get", id = "1", to = address }):tag("query", { xmlns = "http://jabber.org/protocol/disco#info" }));
+			local got = backends.a:receive(is_iq);
+			assert.equal("http://jabber.org/protocol/disco#info", got.tags[1].attr.xmlns);
+			backends.a:send(st.reply(got));
+			assert.equal(address, requester:receive(is_iq).attr.from);
 		end);
 
 		it("and when it has gone, or goes, no other one is", function ()

@@ -396,6 +396,20 @@ describe("a message", function ()
 			assert_nobody_got_a_message(backends);
 		end);
 
+		it("is an error from the address that was used, also after a reload", function ()
+			requester:send(message(PROXY, "before"));
+			requester:sync();
+			local backend = only_receiver(backends);
+			backend:enable_resumption();
+			requester:send(message(PROXY.."/thing", "unacknowledged"));
+			requester:sync();
+			backend:sync();
+			server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+			backend:cut();
+			local answer = requester:receive(is_message);
+			assert.same({ "unacknowledged", "error", PROXY.."/thing" }, { answer.attr.id, answer.attr.type, answer.attr.from });
+		end);
+
 		it("is kept by the target's server if that was the last session, and then there is no error", function ()
 			backends.b:close();
 			backends.c:close();
@@ -484,3 +498,31 @@ for _, format in ipairs { "short", "sealed", "signed", "plain" } do
 		assert(ok, problem);
 	end);
 end
+
+it("a conversation goes on after a reload with another format", function ()
+	local function with_format(format)
+		return hosts..("\tclient_proxy_address_format = %q\n"):format(format);
+	end
+	local server = new_prosody { hosts = with_format "short" }:start();
+	local ok, problem = pcall(function ()
+		local backends = service.backends(server, { "a", "b" });
+		local requester = service.requester(server);
+		for _, format in ipairs { "sealed", "signed", "short", "plain" } do
+			requester:send(message(PROXY, "question"));
+			requester:sync();
+			local backend, question = only_receiver(backends);
+			server:configure(with_format(format));
+			server:ctl("shell", "config", "reload");
+			server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+			backend:send(message(question.attr.from, "answer"));
+			assert.equal("answer", requester:receive(is_message).attr.id);
+			backend:send(service.request(format, question.attr.from));
+			requester:send(st.reply(requester:receive(xmpp.is_iq)));
+			local settled = backend:receive(xmpp.is_iq);
+			assert.same({ "result", format, question.attr.from }, { settled.attr.type, settled.attr.id, settled.attr.from });
+			assert_nobody_got_a_message(backends);
+		end
+	end);
+	server:remove();
+	assert(ok, problem);
+end);

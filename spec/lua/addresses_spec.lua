@@ -114,7 +114,7 @@ describe("an address", function ()
 				use(format);
 				assert_kind(OF_TARGET, DIGEST, "no-requester");
 				assert_kind(STRANGERS, DIGEST, "service");
-				assert_kind(OF_TARGET, SHORT, format == "short" and "no-requester" or "service");
+				assert_kind(OF_TARGET, SHORT, "no-requester");
 				assert_kind(STRANGERS, SHORT, "service");
 			end);
 
@@ -139,13 +139,30 @@ describe("an address", function ()
 		end
 	end);
 
+	for _, before in ipairs(core.FORMATS) do
+		for _, format in ipairs(core.FORMATS) do
+			it(("with a token in the format %s is no other backend's when the format is %s"):format(before, format), function ()
+				local token = use(before);
+				introduce();
+				use(format);
+				introduce();
+				if before == "plain" and format ~= "plain" then -- else backends could ask whether somebody is in the book
+					assert_kind(OF_TARGET, token, "no-requester");
+					assert_kind(STRANGERS, token, "service");
+				else
+					assert_kind(OF_TARGET, token, "requester", REQUESTER);
+				end
+			end);
+		end
+	end
+
 	it("is judged by the format that the backend sees", function ()
 		use "short";
 		introduce();
 		run.pool:set_format(BACKEND, "plain");
 		assert_kind({ BACKEND }, REQUESTER, "requester", REQUESTER);
 		assert_kind({ BACKEND }, "somebody@else.example/x", "no-requester");
-		assert_kind({ OTHER_BACKEND, TARGET }, REQUESTER, "service");
+		assert_kind({ OTHER_BACKEND, TARGET }, REQUESTER, "no-requester");
 		assert_kind({ BACKEND }, (run.jat:encode(REQUESTER)), "requester", REQUESTER); -- by which the book knows it
 	end);
 

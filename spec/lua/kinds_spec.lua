@@ -51,7 +51,7 @@ describe("the kind", function ()
 
 		it("is a request when it is for one backend, and a backend's when it is for a requester", function ()
 			address = "backend";
-			assert.same({ "request" }, kind("get", "1", 1));
+			assert.same({ "request-to-one" }, kind("get", "1", 1));
 			address = "requester";
 			assert.same({ "backends-request", "whose" }, kind("set", "1", 1));
 		end);
@@ -82,7 +82,7 @@ describe("the kind", function ()
 			["backend"] = { { "to-backend", "whose" }, { "refused", "no-rooms" }, { "error-to-backend", "whose" } };
 			["no-backend"] = { { "to-backend" }, { "refused", "no-rooms" }, { "stray-error" } };
 			["requester"] = { { "to-requester", "whose" }, { "to-requester", "whose" }, { "bounce", "whose" } };
-			["no-requester"] = { { "refused", "no-such-requester" }, { "refused", "no-such-requester" }, { "stray-error" } };
+			["no-requester"] = { { "to-nobody" }, { "to-nobody" }, { "stray-error" } };
 			["token"] = { { "refused", "no-such-resource" }, { "refused", "no-such-resource" }, { "stray-error" } };
 		};
 		for address, of in pairs(expected) do

@@ -47,6 +47,15 @@ describe("messages", function ()
 		assert.same({ messages_to_backend_sent = 1, messages_to_requester_sent = 1 }, run.counts);
 	end);
 
+	it("find a requester whose JID looks like the token of a backend", function ()
+		run:use_format "plain";
+		run.exchange:admit(OTHER_BACKEND);
+		local host = "backendserver";
+		local sent = to_service { from = host }[1];
+		local back = receive { type = "chat", id = "2", from = sent.attr.to, to = sent.attr.from };
+		assert.equal(host, back[1].attr.to);
+	end);
+
 	it("are refused to those who may not use the service", function ()
 		run:load { is_allowed = function (jid) return jid ~= REQUESTER; end };
 		assert_error(to_service()[1], PROXY, REQUESTER, "1", "auth", "forbidden");
@@ -85,6 +94,14 @@ describe("messages", function ()
 			assert.equal(5, run.counts.messages_to_requester_error);
 		end);
 
+		it("come from there after a reload, too", function ()
+			to_service { to = PROXY.."/thing" };
+			run.messages:retire();
+			run:load();
+			local token = PROXY.."/"..run.jat:encode(REQUESTER);
+			assert.equal(PROXY.."/thing", error_from(BACKEND, "1", token, "service-unavailable")[1].attr.from);
+		end);
+
 		it("leave no more behind than a thousand addresses, whatever strangers send", function ()
 			local token = PROXY.."/"..run.jat:encode(REQUESTER);
 			for number = 1, 1001 do
@@ -93,6 +110,28 @@ describe("messages", function ()
 			assert.equal(PROXY, error_from(BACKEND, "n1", token, "service-unavailable")[1].attr.from);
 			assert.equal(PROXY.."/thing", error_from(BACKEND, "n2", token, "service-unavailable")[1].attr.from);
 			assert.equal(PROXY.."/thing", error_from(BACKEND, "n1001", token, "service-unavailable")[1].attr.from);
+		end);
+
+		it("leave no more behind than a small piece for each, however large their ids are", function ()
+			collectgarbage();
+			local before = collectgarbage "count";
+			for number = 1, 100 do
+				receive { type = "chat", id = number..("i"):rep(100000), from = REQUESTER, to = PROXY.."/thing" };
+			end
+			run.module:take_sent();
+			collectgarbage();
+			assert.is_true(collectgarbage "count" - before < 1000); -- kB, of 10,000
+			local id = 100 ..("i"):rep(100000);
+			assert.equal(PROXY.."/thing", error_from(BACKEND, id, PROXY.."/"..run.jat:encode(REQUESTER), "service-unavailable")[1].attr.from);
+		end);
+
+		it("come from the address of the last one under that id, and never from another bare address", function ()
+			local token = run.jat:encode(REQUESTER);
+			for _, address in ipairs { PROXY, "room@"..PROXY } do
+				to_service { to = PROXY.."/thing" };
+				to_service { to = address };
+				assert.equal(address, error_from(BACKEND, "1", address.."/"..token, "service-unavailable")[1].attr.from);
+			end
 		end);
 
 		it("of those without an id come from the bare address", function ()
@@ -165,6 +204,15 @@ describe("messages", function ()
 			assert_error(receive({ type = "chat", id = "1", from = from, to = address })[1], address, from, "1", "cancel", "service-unavailable");
 		end
 		assert.equal(2, run.counts.messages_to_requester_refused);
+	end);
+
+	it("to somebody who is not known are refused to a backend, headlines, too", function ()
+		local address = PROXY.."/d"..("A"):rep(32);
+		for number, type in ipairs { "chat", "normal", "headline", "groupchat" } do
+			assert_error(receive({ type = type, id = "1", from = BACKEND, to = address })[1], address, BACKEND, "1", "cancel", "item-not-found");
+			assert.equal(number, run.counts.messages_to_requester_refused);
+		end
+		assert.same({}, receive { type = "error", id = "1", from = BACKEND, to = address });
 	end);
 
 	it("count before they are sent, so that whoever throws on the way changes nothing", function ()

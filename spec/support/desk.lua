@@ -151,6 +151,7 @@ function desk:load(changed)
 	self.messages = self.module:require "messages".new {
 		addresses = self.addresses, exchange = self.exchange, book = self.book, pool = self.pool;
 		metrics = metrics, backends = setup.backends, is_allowed = setup.is_allowed;
+		saved = self.messages and self.messages:save();
 	};
 end
 

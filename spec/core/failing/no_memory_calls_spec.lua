@@ -191,7 +191,7 @@ end
 function read.exchange(exchange)
 	local pool, pending = debug.getuservalue(exchange, 3), debug.getuservalue(exchange, 4);
 	return {
-		{ exchange:counts() }, exchange:resolve(JID, NAME) or "nobody", read.pending(pending);
+		{ exchange:counts() }, exchange:resolve(NAME) or "nobody", read.pending(pending);
 		#pool, pool:state(long("d@")) or "none", exchange:backend(ITS_BACKEND_TOKEN) or "nobody";
 	};
 end
@@ -396,7 +396,7 @@ describe("without memory for Lua, either,", function ()
 	covers("exchange:settle", 2, new_exchange, BACKEND, ADDRESS, long("second"), 1);
 	covers("exchange:count_error", 0, new_exchange, 1);
 	covers("exchange:counts", 0, new_exchange);
-	covers("exchange:resolve", 1, new_exchange, JID, NAME);
+	covers("exchange:resolve", 1, new_exchange, NAME);
 	covers("exchange:admit", 1, new_exchange, long("d@"));
 	covers("exchange:admit", 0, new_exchange, BACKENDS[1]);
 	covers("exchange:backend", 1, new_exchange_with_token, ITS_BACKEND_TOKEN);
