@@ -181,7 +181,7 @@ local carry_out = {
 	["bounce"] = bounce_to_requester;
 	["error-to-backend"] = error_to_backend;
 	["stray-error"] = function (self, _, stanza) drop_error(self, stanza); end;
-	["refused"] = function (self, origin, stanza, name) fail_to_backend(self, origin, stanza, name); end;
+	["refused"] = function (self, origin, stanza, name) self.to_backend_failures:refuse(origin, stanza, name); end;
 };
 
 -- (setup) -> messages, with the handler for message events

@@ -280,7 +280,7 @@ describe("a message", function ()
 			requester:send(message(PROXY, "1"));
 			requester:sync();
 			local backend, got = only_receiver(backends);
-			for _, type in ipairs { "chat", "normal", "groupchat" } do
+			for _, type in ipairs { "chat", "normal", "groupchat", "headline" } do
 				local stanza = message(got.attr.from, type, "hello", type);
 				stanza.attr.from = "user@component.example/x";
 				component:send(stanza);
