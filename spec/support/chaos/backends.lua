@@ -40,13 +40,17 @@ end
 function backends:new_backend(resource)
 	local is_long = self:count_long() < self.slots;
 	local backend = {
-		jid = self.target.."/"..resource, resource = resource, target = self.target, handled = 0;
+		jid = self.target.."/"..resource, resource = resource, target = self.target;
+		handled = 0, acknowledged = 0; -- stanzas that it has got, and of which it has told its server so
+		resumes = true; -- its session can go on after its connection has been cut (XEP-0198)
 		is_sound = random(3) > 1; -- answers each request at once
 		knows_no_ping = random(8) == 1;
 		is_long = is_long;
 		may_be_drained = self.chaos.operator.draining == resource; -- from when the operator wants it to be
 		last_timeout = NEVER, last_hung = NEVER, last_doubted = NEVER, resumed_at = NEVER;
+		last_changed = NEVER; -- what the component prefers it by, or whether it may serve
 	};
+	backend.writer = self.chaos.ledger.messages:new_writer(backend.jid, backend);
 	backend.leaves_at = now() + backends.lifetime(is_long);
 	if is_long and random(self.chaos.is_brisk and 8 or 2) == 1 then
 		backend.hangs_at = now() + random() * 5;
@@ -67,8 +71,9 @@ end
 
 -- It is there no longer, or not for long: nothing is expected of it from now on.
 function backends:is_leaving(backend)
-	backend.is_online, backend.online_since = false, nil;
+	backend.is_online, backend.online_since, backend.left_at = false, nil, now();
 	self.chaos.ledger.backends[backend.jid] = nil;
+	self.chaos.ledger.messages:cut(backend.writer, now());
 	if backend.on_result then
 		backend.on_result.call(false);
 		backend.on_result = nil;
@@ -131,6 +136,13 @@ function backends:on_request(backend, stanza)
 	self.chaos.ledger:arrived(backend, stanza.tags[1], stanza.attr.from, now());
 	if not backend.hung and backend.is_online then
 		answers.give(self, backend, stanza);
+	end
+end
+
+function backends:on_message(backend, stanza)
+	local message = self.chaos.ledger.messages:came(backend.writer, stanza, now());
+	if message and not backend.hung and backend.is_online then
+		self.chaos.conversations:reply(self, backend, stanza, message);
 	end
 end
 

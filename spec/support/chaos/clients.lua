@@ -54,12 +54,16 @@ end
 function clients:on_stanza(backend, stanza)
 	if stanza.name == "r" then
 		if backend.is_online and not (backend.hung and backend.hung.is_deaf) then
+			backend.acknowledged = backend.handled;
 			self:send(backend, st.stanza("a", { xmlns = "urn:xmpp:sm:3", h = tostring(backend.handled) }));
 		end
 	elseif stanza.name == "iq" then
 		backend.handled = backend.handled + 1;
 		self:on_iq(backend, stanza);
-	elseif stanza.name == "presence" or stanza.name == "message" then
+	elseif stanza.name == "message" then
+		backend.handled = backend.handled + 1;
+		self:on_message(backend, stanza);
+	elseif stanza.name == "presence" then
 		backend.handled = backend.handled + 1;
 		if stanza.attr.type == "subscribe" then
 			self:send(backend, st.presence({ to = service.proxy, type = "subscribed" }));
@@ -103,10 +107,14 @@ function clients:join(resource)
 	end
 	local backend = self:new_backend(resource);
 	local connection = xmpp.client(self.chaos.server, self.user, "some-domain.example", resource);
-	connection:enable_resumption();
+	backend.resumes = random(5) > 1;
+	if backend.resumes then
+		connection:enable_resumption();
+	end
 	connection:send(st.presence());
 	backend.connection = connection; -- for what comes meanwhile
 	connection:sync();
+	backend.handled = 1; -- the answer to that
 	self:is_there(backend);
 	return backend;
 end
@@ -123,13 +131,14 @@ local function close_stream(_, backend)
 end
 
 function clients:resume(backend)
-	if self.online[backend.resource] then
-		return; -- another has come in its place
+	if self.online[backend.resource] or not backend.resumes then
+		return; -- another has come in its place, or it cannot go on
 	end
 	local old = backend.connection;
 	local ok, connection = pcall(xmpp.resume, self.chaos.server, old, backend.handled);
 	if ok then
 		connection.resumption = old.resumption;
+		backend.acknowledged = backend.handled;
 		backend.connection = connection;
 		backend.resumed_at = now();
 		backend.leaves_at = now() + backends.lifetime(backend.is_long and random(2) == 1);

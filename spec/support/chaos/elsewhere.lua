@@ -121,6 +121,32 @@ function elsewhere:on_iq(stanza)
 	end
 end
 
+function elsewhere:on_message_to(backend, stanza)
+	if not self.blocked[stanza.attr.from] then
+		is_known(self, backend);
+		self:on_message(backend, stanza);
+	elseif stanza.attr.type ~= "error" then -- XEP-0191 section 3.3
+		backend.last_doubted = now();
+		self:send(backend, st.error_reply(stanza, "cancel", "service-unavailable"));
+	end
+end
+
+-- Their server keeps no message, and gives it to nobody else.
+function elsewhere:on_message_to_target(stanza)
+	local resource = stanza.attr.to:match("/(.*)") or "";
+	local dead = self.dead[resource];
+	if self.online[resource] then
+		self:on_message_to(self.online[resource], stanza);
+	elseif dead then
+		self:on_message(dead, stanza);
+		if stanza.attr.type ~= "error" then
+			bounce(self, dead, stanza);
+		end
+	elseif stanza.attr.type ~= "error" then
+		self.cluster:send_by_any(st.error_reply(stanza, "cancel", "service-unavailable"));
+	end
+end
+
 function elsewhere:on_probe()
 	local answer = self.cluster:way_to_answer_probes();
 	if answer then
@@ -136,6 +162,8 @@ end
 function elsewhere:on_stanza(stanza)
 	if stanza.name == "iq" then
 		self:on_iq(stanza);
+	elseif stanza.name == "message" then
+		self:on_message_to_target(stanza);
 	elseif stanza.attr.type == "probe" then
 		self:on_probe();
 	elseif stanza.attr.type == "subscribe" then
@@ -268,6 +296,7 @@ local function say_that_one_has_gone(self)
 	local backend = self:any();
 	if backend then
 		backend.online_since = nil;
+		self.chaos.ledger.messages:excuse("cut", backend.writer);
 		is_another_session(backend);
 		self:tell(backend, random(2) == 1 and "unavailable" or "error");
 		self.chaos:after(0.1, function ()
@@ -295,7 +324,7 @@ end
 local function say_again(self)
 	local backend = self:any();
 	if backend then
-		backend.priority = random(0, 3);
+		backend.priority, backend.last_changed = random(0, 3), now();
 		self:tell(backend);
 	end
 end
