@@ -56,7 +56,7 @@ function addresses:kind(from, to)
 		return "backend", backend;
 	elseif backend or is_like_a_backends then
 		return "no-backend";
-	elseif split_resource(from) ~= self.target then
+	elseif not self:is_of_target(from) then
 		return exchange:resolve(from, resource) and "token" or "service";
 	end
 	local requester, reason = exchange:reach(from, resource);
@@ -71,6 +71,11 @@ end
 function addresses:of_backend(backend, to)
 	local token = self.pool:token(backend);
 	return token and split_resource(to).."/"..token;
+end
+
+-- (jid) -> whether it is of the target
+function addresses:is_of_target(jid)
+	return split_resource(jid) == self.target;
 end
 
 -- (to) -> the backend whose token is in this address | nil
