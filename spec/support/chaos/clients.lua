@@ -119,15 +119,20 @@ function clients:join(resource)
 	return backend;
 end
 
-local function go_in_good_order(_, backend) -- with all that is under way unanswered
-	send_if_open(backend.connection, st.presence({ type = "unavailable" }));
-	send_if_open(backend.connection, "</stream:stream>");
+local function hang_up(self, backend)
+	self.chaos.ledger.messages:cut(backend.writer, now());
 	backend.connection:cut();
 end
 
-local function close_stream(_, backend)
+local function go_in_good_order(self, backend) -- with all that is under way unanswered
+	send_if_open(backend.connection, st.presence({ type = "unavailable" }));
 	send_if_open(backend.connection, "</stream:stream>");
-	backend.connection:cut();
+	hang_up(self, backend);
+end
+
+local function close_stream(self, backend)
+	send_if_open(backend.connection, "</stream:stream>");
+	hang_up(self, backend);
 end
 
 function clients:resume(backend)
@@ -148,7 +153,7 @@ end
 
 -- It hangs up: its session goes on without a connection, until it is resumed, another takes its place, or it times out.
 local function hibernate(self, backend)
-	backend.connection:cut();
+	hang_up(self, backend);
 	local dice = random(4);
 	if dice == 1 then
 		self.chaos:after(random(), function () self:resume(backend); end);
@@ -164,7 +169,7 @@ local function replace_in_a_lull(self, backend)
 	self.chaos:after(0.1, function ()
 		if self.online[backend.resource] == backend then
 			self:forget(backend);
-			backend.connection:cut();
+			hang_up(self, backend);
 			self:join(backend.resource);
 		end
 	end);

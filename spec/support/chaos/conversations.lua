@@ -82,10 +82,17 @@ function conversations:ask_neighbour(message)
 	end
 end
 
+-- There are about as many messages as requests.
+function conversations:may_write(requester, time)
+	local ledger = self.chaos.ledger;
+	return ledger.messages.count <= ledger.requests and requester.told:count_quick(time) < UNDER_WAY
+		and requester.writer.open_count < MOST_OPEN and not self.chaos.without.messages;
+end
+
 -- (requester, time): writes as much as there is to be.
 function conversations:go_on(requester, time)
-	local ledger, data = self.chaos.ledger, {};
-	while not self.chaos.without.messages and ledger.messages.count <= ledger.requests and requester.told:count_quick(time) < UNDER_WAY and requester.writer.open_count < MOST_OPEN do
+	local data = {};
+	while self:may_write(requester, time) do
 		local message = {
 			writer = requester.writer, address = any_address(self, requester), type = TYPES[random(#TYPES)], sent = time;
 		};

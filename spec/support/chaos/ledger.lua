@@ -24,7 +24,8 @@ local HUNG_IS_KNOWN_AFTER = 5; -- seconds since it let a request time out: the l
 local DRAINED_IS_KNOWN_AFTER = 2; -- seconds since the command has ended; likewise the target that a reload changed
 local ALL_IS_SEEN_AFTER = 1.5; -- seconds
 local DEATH_IS_KNOWN_AFTER = 2; -- seconds since its server has answered a request in its name for the first time
-local FEW = 3; -- requests that a dead backend may get even after that
+local FEW = 3; -- bursts of requests that a dead backend may get even after that
+local BURST = 0.1; -- seconds: what was on its way when the first one was refused
 local READY_FOR = 6; -- seconds that a backend must have been without fault to be ready for sure
 local THERE_FOR = 3; -- seconds that it must have been there
 
@@ -93,6 +94,11 @@ end
 -- was under way at `time`.
 function ledger:suspect(name, time, holds, ...)
 	table.insert(self.suspicions, { at = time + ALL_IS_SEEN_AFTER, holds = holds, name = name, what = table.pack(...) });
+end
+
+-- How many stanzas there have been of the kind of which there have been the fewest
+function ledger:least()
+	return math.min(self.requests, self.messages.count);
 end
 
 -- How often what must never happen has happened
@@ -215,7 +221,7 @@ end
 -- (backend, says, time): its session is over, and nobody has been told. From now on its server says so in
 -- its name about each request, or says nothing.
 function ledger.died(_, backend, says, time)
-	backend.death = { at = time, says = says, visible = nil, arrivals = 0 };
+	backend.death = { at = time, says = says, visible = nil, arrivals = 0, last_burst = 0 };
 end
 
 -- to be called when somebody says in its name that it is there, though it is not, or when what was said may not have been heard
@@ -234,7 +240,9 @@ function ledger:judge_dead(backend, request, time)
 		return;
 	end
 	local other = self:other_ready(backend, time);
-	death.arrivals = death.arrivals + (other and 1 or 0);
+	if other and time > death.last_burst + BURST then
+		death.arrivals, death.last_burst = death.arrivals + 1, time;
+	end
 	if other and death.arrivals > FEW then
 		self:suspect("given_to_dead", time, function () return was_ready_at(other, time); end,
 			"%s to %s, dead for %.1f s, known for %.1f s; %s was ready; %s", request.id, backend.jid, time - death.at,

@@ -155,12 +155,23 @@ local function describe(message)
 	return ("%s of %s to %s"):format(message.id, message.writer.jid, message.address);
 end
 
-function messages:judge_address(message, stanza)
+-- A backend may still use a token of another format than what the component has been told to use since. Such an address is
+-- then one of the service, with any resource.
+function messages:was_reformatted(message)
+	return message.writer.backend and self.ledger.configured_at > message.sent - MUST_COME_WITHIN;
+end
+
+-- Whether a backend sees what one has written as something that a requester has
+local function is_from_requester(receiver, from)
+	return receiver.backend and not from:find("/b[%w_-]+$");
+end
+
+function messages:judge_address(message, receiver, stanza)
 	local from = stanza.attr.from;
 	local backend = message.writer.backend;
 	if bare(from) ~= bare(message.address) then
 		self.ledger:found("wrong_address", "%s came from %s", describe(message), from);
-	elseif message.receiver and backend and message.type ~= "error" then
+	elseif message.receiver and backend and message.type ~= "error" and not is_from_requester(receiver, from) then
 		local jid = message.writer.jid;
 		self.token_of[jid] = self.token_of[jid] or from:match("/.*");
 		self.backend_of[from] = self.backend_of[from] or jid;
@@ -221,12 +232,6 @@ function messages:judge_backend(message, backend, time)
 		self.ledger:judge_choice(backend, message, time);
 		self:judge_conversation(message, backend, time);
 	end
-end
-
--- A backend may still use a token of another format than what the component has been told to use since. Such an address is
--- then one of the service, with any resource.
-function messages:was_reformatted(message)
-	return message.writer.backend and self.ledger.configured_at > message.sent - MUST_COME_WITHIN;
 end
 
 function messages:judge_receiver(message, receiver, stanza, time)
@@ -350,7 +355,7 @@ function messages:came(receiver, stanza, time)
 			message.arrival and ", and with "..message.arrival.jid or ", and has come back");
 	else
 		self:judge_receiver(message, receiver, stanza, time);
-		self:judge_address(message, stanza);
+		self:judge_address(message, receiver, stanza);
 		self:judge_order(message, receiver);
 	end
 	message.arrival = { jid = receiver.jid, backend = backend, number = backend and backend.handled, at = time, is_dead = backend and backend.death };
