@@ -9,7 +9,6 @@ local xmpp = require "spec.support.xmpp";
 
 local now, random = socket.gettime, math.random;
 
-local NS = "urn:example:chaos";
 local BLOCKING_NS = "urn:xmpp:blocking";
 
 local clients = backends.class();
@@ -40,14 +39,15 @@ function clients:send(backend, stanza) -- luacheck: ignore 212/self
 end
 
 function clients:on_iq(backend, stanza)
-	if stanza:get_child("query", NS) then
-		self:on_request(backend, stanza);
-	elseif stanza.attr.type == "get" then
-		self:on_ping(backend, stanza);
+	local is_request = stanza.attr.type == "get" or stanza.attr.type == "set";
+	if is_request then
+		self:on_any_request(backend, stanza);
 	elseif backend.on_result and backend.on_result.id == stanza.attr.id then
 		local call = backend.on_result.call;
 		backend.on_result = nil;
 		call(stanza.attr.type == "result");
+	elseif not stanza.attr.from or stanza.attr.from:find(service.proxy, 1, true) then
+		self.chaos.ledger.backend_requests:settled(backend.writer, stanza, now());
 	end
 end
 

@@ -9,7 +9,7 @@ local text = require "spec.support.chaos.text";
 
 local now, random = socket.gettime, math.random;
 
-local UNDER_WAY = 8; -- messages of one requester, but for the slow ones
+local MOST_UNDER_WAY = 8; -- messages of one requester, but for the slow ones
 local MOST_OPEN = 60; -- likewise, with them; mod_smacks keeps 500 for each session
 local HEARD = 8; -- backends whose tokens each requester knows
 
@@ -84,8 +84,8 @@ end
 
 -- There are about as many messages as requests.
 function conversations:may_write(requester, time)
-	local ledger = self.chaos.ledger;
-	return ledger.messages.count <= ledger.requests and requester.told:count_quick(time) < UNDER_WAY
+	local ledger, most = self.chaos.ledger, math.min(MOST_UNDER_WAY, self.chaos.requesters.pipeline);
+	return ledger.messages.count <= ledger.requests and requester.told:count_quick(time) < most
 		and requester.writer.open_count < MOST_OPEN and not self.chaos.without.messages;
 end
 

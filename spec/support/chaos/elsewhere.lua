@@ -98,20 +98,21 @@ end
 
 function elsewhere:on_iq_to(backend, stanza)
 	if not stanza:get_child("query", NS) then
-		self:on_ping(backend, stanza);
+		self:on_any_request(backend, stanza);
 	elseif self.blocked[stanza.attr.from] then -- XEP-0191 section 3.3
 		backend.last_doubted = now();
 		self:send(backend, st.error_reply(stanza, "cancel", "service-unavailable"));
 	else
 		is_known(self, backend);
-		self:on_request(backend, stanza);
+		self:on_any_request(backend, stanza);
 	end
 end
 
 function elsewhere:on_iq(stanza)
 	local resource = stanza.attr.to:match("/(.*)") or "";
 	if stanza.attr.type ~= "get" and stanza.attr.type ~= "set" then
-		return;
+		local backend = self.online[resource];
+		return backend and self.chaos.ledger.backend_requests:settled(backend.writer, stanza, now());
 	elseif self.online[resource] then
 		self:on_iq_to(self.online[resource], stanza);
 	elseif self.dead[resource] then
@@ -297,6 +298,7 @@ local function say_that_one_has_gone(self)
 	if backend then
 		backend.online_since = nil;
 		self.chaos.ledger.messages:excuse("cut", backend.writer);
+		self.chaos.ledger.backend_requests:excuse("gone", backend.writer);
 		is_another_session(backend);
 		self:tell(backend, random(2) == 1 and "unavailable" or "error");
 		self.chaos:after(0.1, function ()

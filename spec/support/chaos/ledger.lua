@@ -6,11 +6,12 @@
 -- under way when it disconnected is closed in the ledger before it does, so that
 -- what Prosody then has nobody to deliver to counts neither way.
 --
--- What there is to know of messages is in messages.lua.
+-- What there is to know of messages is in messages.lua, and of requests that backends send in backend_requests.lua.
 --
 -- The other rules depend on what was the case when the component decided. This process sees that
 -- later than the component, and in another order. What may have been right does not count.
 
+local backend_requests = require "spec.support.chaos.backend_requests";
 local messages = require "spec.support.chaos.messages";
 local window = require "spec.support.chaos.window";
 local now = require "socket".gettime;
@@ -64,7 +65,7 @@ function ledger.new()
 	for _, column in ipairs(ledger.never) do
 		self[column[1]] = 0;
 	end
-	self.messages = messages.new(self);
+	self.messages, self.backend_requests = messages.new(self), backend_requests.new(self);
 	return self;
 end
 
@@ -98,7 +99,7 @@ end
 
 -- How many stanzas there have been of the kind of which there have been the fewest
 function ledger:least()
-	return math.min(self.requests, self.messages.count);
+	return math.min(self.requests, self.messages.count, self.backend_requests.count);
 end
 
 -- How often what must never happen has happened
@@ -141,6 +142,7 @@ function ledger:abandon(requester)
 		self.abandoned = self.abandoned + 1;
 	end
 	self.messages:leave(requester.writer, now());
+	self.backend_requests:leave(requester.writer);
 	self.requesters[requester.jid] = nil;
 end
 
@@ -280,7 +282,7 @@ function ledger:judge_choice(backend, request, time)
 	self:judge_target(backend, request);
 end
 
--- A backend has got a request: whose it is and what it is are told by its payload.
+-- A backend has got a request: whose it is and what it is are told by its payload. -> the request | nil if it is over
 function ledger:arrived(backend, query, from, time)
 	local requester = self.requesters[query.attr.who];
 	if not requester then
@@ -292,6 +294,7 @@ function ledger:arrived(backend, query, from, time)
 		table.insert(request.arrivals, { backend = backend, at = time, bounce = backend.death and backend.death.says });
 		self:judge_choice(backend, request, time);
 	end
+	return request;
 end
 
 --
@@ -408,8 +411,9 @@ function ledger:describe()
 	for _, column in ipairs(ledger.never) do
 		table.insert(never, ("%d %s"):format(self[column[1]], column[2]));
 	end
-	return ("%d requests, %d answers (%d errors), %d abandoned, %d excused, %d stalls; %s; %s"):format(
-		self.requests, self.answers, self.errors, self.abandoned, self.excused, self.stalls, self.messages:describe(), table.concat(never, ", "));
+	return ("%d requests, %d answers (%d errors), %d abandoned, %d excused, %d stalls; %s; %s; %s"):format(
+		self.requests, self.answers, self.errors, self.abandoned, self.excused, self.stalls,
+		self.messages:describe(), self.backend_requests:describe(), table.concat(never, ", "));
 end
 
 return ledger;

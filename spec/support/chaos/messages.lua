@@ -54,6 +54,7 @@ function messages:new_writer(jid, backend)
 		first = sessions * 1000000; -- no number is had again under one JID, however often others have it
 		count = 0, sent = {}, seen = {}; -- seen: by the key of a writer, the number of the last message from there
 		open_count = 0;
+		open_requests = {}, ids = {}; -- see backend_requests.lua
 	};
 	self.writers[writer.key] = writer;
 	return writer;
@@ -161,6 +162,14 @@ function messages:was_reformatted(message)
 	return message.writer.backend and self.ledger.configured_at > message.sent - MUST_COME_WITHIN;
 end
 
+-- (jid, address) -> whether this is the address that a backend has had from the first time on, and nobody else
+function messages:is_token_of(jid, address)
+	local token = address:match("/.*");
+	self.token_of[jid] = self.token_of[jid] or token;
+	self.backend_of[address] = self.backend_of[address] or jid;
+	return token == self.token_of[jid] and self.backend_of[address] == jid;
+end
+
 -- Whether a backend sees what one has written as something that a requester has
 local function is_from_requester(receiver, from)
 	return receiver.backend and not from:find("/b[%w_-]+$");
@@ -171,14 +180,10 @@ function messages:judge_address(message, receiver, stanza)
 	local backend = message.writer.backend;
 	if bare(from) ~= bare(message.address) then
 		self.ledger:found("wrong_address", "%s came from %s", describe(message), from);
-	elseif message.receiver and backend and message.type ~= "error" and not is_from_requester(receiver, from) then
-		local jid = message.writer.jid;
-		self.token_of[jid] = self.token_of[jid] or from:match("/.*");
-		self.backend_of[from] = self.backend_of[from] or jid;
-		if from:match("/.*") ~= self.token_of[jid] or self.backend_of[from] ~= jid then
-			self.ledger:found("wrong_address", "%s came from %s, which is %s, not from %s", describe(message), from,
-				self.backend_of[from], self.token_of[jid]);
-		end
+	elseif message.receiver and backend and message.type ~= "error" and not is_from_requester(receiver, from)
+		and not self:is_token_of(message.writer.jid, from) then
+		self.ledger:found("wrong_address", "%s came from %s, which is %s, not from %s", describe(message), from,
+			self.backend_of[from], self.token_of[message.writer.jid]);
 	end
 end
 
@@ -229,7 +234,9 @@ function messages:judge_backend(message, backend, time)
 	elseif message.addressed then
 		self:judge_addressed(message, backend, time);
 	else
-		self.ledger:judge_choice(backend, message, time);
+		if (self.excuses.forgotten or 0) < message.sent then -- else an error may be about somebody whom nobody knows
+			self.ledger:judge_choice(backend, message, time);
+		end
 		self:judge_conversation(message, backend, time);
 	end
 end

@@ -256,11 +256,17 @@ local function forget_the_dead(self)
 	end
 end
 
+-- What is under way, or sent until then, may be lost.
+local function excuse_until(self, last)
+	self.chaos.ledger.messages:excuse_until("cut", last);
+	self.chaos.ledger.backend_requests:excuse_until("cut", last);
+end
+
 local function begin_episode(self)
 	local seconds, finish, is_mild = episodes[names[random(#names)]](self);
 	self.episode = { ends_at = now() + seconds, finish = finish or function () end, is_mild = is_mild };
 	if not is_mild then
-		self.chaos.ledger.messages:excuse_until("cut", math.huge);
+		excuse_until(self, math.huge);
 		forget_the_dead(self);
 		for _, backend in ipairs(all_backends(self)) do
 			backend.online_since = nil; -- the ledger expects nothing of it
@@ -292,7 +298,7 @@ end
 local function settle(self)
 	self.settles_by = nil;
 	forget_the_dead(self);
-	self.chaos.ledger.messages:excuse_until("cut", now() + 1);
+	excuse_until(self, now() + 1);
 	self.next_at = now() + PAUSE + random() * 6;
 	if random(2) == 1 then
 		for _, party in ipairs(self.parties) do

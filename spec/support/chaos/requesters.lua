@@ -12,6 +12,7 @@ local REQUESTERS = 8;
 -- Requests that each has under way: so many that all backends have some, or so few that most have none
 local PIPELINES = { 25, 3, 1, 1, 1 };
 local BRISK = { 25 };
+local AHEAD = 1000; -- how many more requests there may be than stanzas of another kind
 local MOST_OPEN = 150; -- requests of one requester, the slow ones included
 
 local requesters = {};
@@ -59,9 +60,15 @@ local function as_xml(request)
 	return #payload > 500 and xml..(" "):rep(#xml) or xml; -- see send_large in spec/support/xmpp.lua
 end
 
+-- Where there are to be as many as possible of each kind of stanza, whether requests have to wait for the others
+function requesters:is_ahead()
+	local ledger = self.chaos.ledger;
+	return self.chaos.is_brisk and ledger.requests > ledger:least() + AHEAD;
+end
+
 function requesters:send_requests(requester, time)
 	local data = {};
-	while time >= requester.pauses_until and requester.window:count_quick(time) < self.pipeline and requester.open_count < MOST_OPEN do
+	while not self:is_ahead() and time >= requester.pauses_until and requester.window:count_quick(time) < self.pipeline and requester.open_count < MOST_OPEN do
 		local request = new_request(requester, not self.chaos.without.neighbour);
 		self.chaos.ledger:sent(request);
 		requester.window:add(request);
@@ -85,6 +92,8 @@ function requesters:on_stanza(requester, stanza, time)
 		self.chaos.conversations:hear(requester, stanza, time);
 	elseif stanza.name == "iq" and (type == "result" or type == "error") then
 		self:on_answer(requester, stanza, time);
+	elseif stanza.name == "iq" then
+		self.chaos.asking:answer(requester, stanza);
 	end
 end
 

@@ -1,7 +1,7 @@
 -- A neighbour of mod_client_proxy, for spec/support/chaos.lua: it does to a request what the
--- payload's attribute `ask` asks for, and answers it or throws; with a message it does the like. On the component it sees the
--- requests and what backends answer, on the requesters' host the errors, whose payload is gone:
--- those it knows by the id.
+-- payload's attribute `ask` asks for, and answers it or throws; at messages and requests of
+-- backends, it only throws. On the component it sees the requests and what backends answer, on the
+-- requesters' host the errors, whose payload is gone: those it knows by the id.
 
 local st = require "util.stanza";
 
@@ -18,11 +18,11 @@ local function answer(event)
 	return true;
 end
 
--- Throws, if the message asks for that.
-local function throw_on_demand(ask)
+-- (name, ask): a handler that throws if the payload, which has that name, asks for that
+local function throw_on_demand(name, ask)
 	return function (event)
-		local note = event.stanza:get_child("note", XMLNS);
-		if note and note.attr.ask == ask then
+		local payload = event.stanza:get_child(name, XMLNS);
+		if payload and payload.attr.ask == ask then
 			throw();
 		end
 	end;
@@ -49,12 +49,14 @@ if module:get_host_type() == "component" then
 		module:hook("iq/"..address, first, 20);
 		module:hook("iq/"..address, before_mod_iq, 5);
 		module:hook("iq/"..address, last, -5);
-		module:hook("message/"..address, throw_on_demand "throw-first", 20);
+		module:hook("message/"..address, throw_on_demand("note", "throw-first"), 20);
+		module:hook("iq/"..address, throw_on_demand("asks", "throw-first"), 20);
 		module:hook("iq-get/"..address.."/"..XMLNS..":query", in_mod_iq);
 		module:hook("iq-set/"..address.."/"..XMLNS..":query", in_mod_iq);
 	end
 else
-	module:hook("message/full", throw_on_demand "throw-at-receiver", 20);
+	module:hook("message/full", throw_on_demand("note", "throw-at-receiver"), 20);
+	module:hook("iq/full", throw_on_demand("asks", "throw-at-receiver"), 20);
 	-- Nobody's messages are kept: what cannot be delivered comes back.
 	module:hook("message/offline/handle", function () return false; end, 10);
 
