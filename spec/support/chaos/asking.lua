@@ -9,7 +9,6 @@ local now, random = socket.gettime, math.random;
 
 local MOST_OPEN = 60; -- requests of one backend
 local HELD = 8; -- tokens that each backend knows
-local IDS = 1000; -- how many each backend has
 
 local NS = "urn:example:chaos";
 
@@ -34,14 +33,11 @@ end
 -- Those who ask
 --
 
--- An id that many have at the same time
-local function any_id(self, asker, address)
-	local id;
-	repeat
-		id = "q"..random(IDS);
-	until self.ledger:can_tell(asker, address, id);
-	asker.ids[id] = true;
-	return id;
+-- An id that others have, too. None is used again under one JID, as an answer to the first request, which comes late, would be
+-- taken for that to the second.
+local function new_id(asker)
+	asker.last_id = (asker.last_id or asker.first) + 1;
+	return "q"..asker.last_id;
 end
 
 local function new_request(self, backend, time)
@@ -55,7 +51,7 @@ local function new_request(self, backend, time)
 	end
 	local requester, request = token.writer.requester, { asker = backend.writer, sent = time, type = random(4) == 1 and "set" or "get" };
 	request.address, request.receiver, request.known_since = token.address, token.writer, token.known_since;
-	request.id = any_id(self, request.asker, request.address);
+	request.id = new_id(request.asker);
 	if requester and (requester.is_blocked or requester.last_blocked > time - 2) then
 		request.excuse = "blocked";
 	elseif not self.chaos.without.neighbour and random(200) == 1 then
@@ -67,7 +63,7 @@ end
 
 function asking:may_ask(backend, time)
 	local requesters = self.chaos.requesters;
-	return self.ledger.count <= self.chaos.ledger.requests and backend.asked:count_quick(time) < requesters.pipeline
+	return 2 * self.ledger.count <= self.chaos.ledger.requests and backend.asked:count_quick(time) < requesters.pipeline
 		and time >= requesters.rests_until
 		and not backend.hung and backend.is_online and not self.chaos.without.asking;
 end

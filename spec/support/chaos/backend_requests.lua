@@ -34,11 +34,6 @@ local function key_of(request)
 	return request.address.."\n"..request.id;
 end
 
--- (asker, address, id) -> whether an error about such a request can be told from that about another one
-function backend_requests.can_tell(_, asker, address, id)
-	return not asker.open_requests[address.."\n"..id];
-end
-
 -- request: { asker, address, known_since (when the address was learnt), type, id, sent (the time), receiver: the writer whose
 --            token is in the address, nil: nobody's, excuse: why it may have no end, or nil, ask: what the other module is asked for, or nil }
 -- -> its payload
@@ -165,6 +160,11 @@ function backend_requests:judge_failure(request, stanza, time)
 		time - request.sent, request.receiver and request.receiver.jid);
 end
 
+local function has_had(asker, id)
+	local number = tonumber(id:match("^q(%d+)$"));
+	return number and asker.last_id and number > asker.first and number <= asker.last_id;
+end
+
 -- (asker, stanza, time): an answer has come to a backend.
 function backend_requests:settled(asker, stanza, time)
 	local attr, request = stanza.attr, self:find(asker, stanza);
@@ -172,7 +172,7 @@ function backend_requests:settled(asker, stanza, time)
 	self.answers, self.errors = self.answers + 1, self.errors + (is_answer and 0 or 1);
 	if not request then
 		if not (asker.backend.is_elsewhere or attr.from:find("/unknown", 1, true)) then
-			self.ledger:found(asker.ids[attr.id] and "doubled" or "misdelivered", "%s came to %s", stanza:top_tag(), asker.jid);
+			self.ledger:found(has_had(asker, attr.id) and "doubled" or "misdelivered", "%s came to %s", stanza:top_tag(), asker.jid);
 		end
 	elseif request.asker ~= asker and not (asker.backend.is_elsewhere and request.asker.jid == asker.jid) then
 		self.ledger:found("misdelivered", "%s came to %s, and is about %s", stanza:top_tag(), asker.jid, describe(request));

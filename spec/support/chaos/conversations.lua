@@ -62,6 +62,11 @@ local addresses = {
 	end };
 };
 
+-- What comes from somebody who is blocked, mod_blocklist drops where the receiver is online; errors wherever it is.
+local function excuse_of(requester)
+	return (requester.is_blocked or requester.last_blocked > now() - 2) and "blocked" or nil;
+end
+
 local function any_address(self, requester)
 	local dice = random(100);
 	for _, entry in ipairs(addresses) do
@@ -95,6 +100,7 @@ function conversations:go_on(requester, time)
 	while self:may_write(requester, time) do
 		local message = {
 			writer = requester.writer, address = any_address(self, requester), type = TYPES[random(#TYPES)], sent = time;
+			excuse = excuse_of(requester);
 		};
 		self:ask_neighbour(message);
 		local xml = tostring(self:new_stanza(message):text(text.payload()));
@@ -116,7 +122,7 @@ function conversations:hear(requester, stanza, time)
 	if random(20) == 1 then
 		requester.connection:send(tostring(self:new_error {
 			writer = requester.writer, receiver = message.writer, address = stanza.attr.from, id = message.id;
-			type = "error", sent = time, excuse = requester.is_blocked and "blocked" or nil;
+			type = "error", sent = time, excuse = excuse_of(requester);
 		}));
 	end
 end
@@ -152,9 +158,8 @@ local replies = {
 	end };
 	{ 3, function (self, party, backend, stanza, message)
 		local requester = message.writer.requester;
-		local is_blocked = requester and (requester.is_blocked or requester.last_blocked > now() - 2);
 		write(self, party, backend, {
-			address = stanza.attr.from, receiver = message.writer, id = message.id, type = "error", excuse = is_blocked and "blocked" or nil;
+			address = stanza.attr.from, receiver = message.writer, id = message.id, type = "error", excuse = requester and excuse_of(requester);
 		}, self.new_error);
 	end };
 	{ 2, function (self, party, backend, stanza) -- to nobody

@@ -54,7 +54,7 @@ function messages:new_writer(jid, backend)
 		first = sessions * 1000000; -- no number is had again under one JID, however often others have it
 		count = 0, sent = {}, seen = {}; -- seen: by the key of a writer, the number of the last message from there
 		open_count = 0;
-		open_requests = {}, ids = {}; -- see backend_requests.lua
+		open_requests = {}; -- see backend_requests.lua
 	};
 	self.writers[writer.key] = writer;
 	return writer;
@@ -233,7 +233,7 @@ function messages:judge_backend(message, backend, time)
 		self.ledger:found("misdelivered", "message %s came back to where it was from", describe(message));
 	elseif message.addressed then
 		self:judge_addressed(message, backend, time);
-	else
+	elseif not self.backend_of[message.address] then -- else it is one that has gone, perhaps unknown to the component
 		if (self.excuses.forgotten or 0) < message.sent then -- else an error may be about somebody whom nobody knows
 			self.ledger:judge_choice(backend, message, time);
 		end

@@ -38,7 +38,6 @@ smacks_hibernation_time = 1
 c2s_timeout = 10
 VirtualHost "some-domain.example"
 	modules_enabled = { "blocklist", "chaos_neighbour" }
-	bounce_blocked_messages = true
 Component "proxy.domain.example" "client_proxy"
 	modules_enabled = { "chaos_neighbour" }
 	target_address = %q

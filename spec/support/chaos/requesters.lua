@@ -68,7 +68,8 @@ end
 
 function requesters:send_requests(requester, time)
 	local data = {};
-	while not self:is_ahead() and time >= requester.pauses_until and requester.window:count_quick(time) < self.pipeline and requester.open_count < MOST_OPEN do
+	while not self:is_ahead() and time >= requester.pauses_until and requester.window:count_quick(time) < self.pipeline
+		and requester.open_count < MOST_OPEN do
 		local request = new_request(requester, not self.chaos.without.neighbour);
 		self.chaos.ledger:sent(request);
 		requester.window:add(request);
