@@ -108,6 +108,7 @@ end
 function backend_requests:judge_receiver(request, receiver, stanza)
 	local ledger, expected = self.ledger, request.receiver;
 	if self:is_dispatched(request, receiver) then
+		request.was_dispatched = true; -- so it is answered to whoever has the asker's JID by then
 		self.elsewhere = self.elsewhere + 1;
 	elseif not expected or expected.jid ~= receiver.jid or stanza.attr.to ~= receiver.jid then
 		ledger:found("misdelivered", "%s came to %s, and was for %s", describe(request), receiver.jid, expected and expected.jid or "nobody");
@@ -144,7 +145,7 @@ function backend_requests:find(asker, stanza)
 	if payload then
 		return self.by_number[payload.attr.what];
 	end
-	return asker.open_requests[stanza.attr.from.."\n"..stanza.attr.id];
+	return asker.open_requests[(stanza.attr.from or "").."\n"..stanza.attr.id];
 end
 
 -- An error in place of the answer that the requester has given at once
@@ -174,7 +175,7 @@ function backend_requests:settled(asker, stanza, time)
 		if not (asker.backend.is_elsewhere or attr.from:find("/unknown", 1, true)) then
 			self.ledger:found(has_had(asker, attr.id) and "doubled" or "misdelivered", "%s came to %s", stanza:top_tag(), asker.jid);
 		end
-	elseif request.asker ~= asker and not (asker.backend.is_elsewhere and request.asker.jid == asker.jid) then
+	elseif request.asker ~= asker and not ((asker.backend.is_elsewhere or request.was_dispatched) and request.asker.jid == asker.jid) then
 		self.ledger:found("misdelivered", "%s came to %s, and is about %s", stanza:top_tag(), asker.jid, describe(request));
 	elseif not self.open[request] then
 		self.ledger:found("doubled", "%s came to %s, about %s", stanza:top_tag(), asker.jid, describe(request));

@@ -35,7 +35,7 @@ function clients:can_answer(backend) -- luacheck: ignore 212/self
 end
 
 function clients:send(backend, stanza) -- luacheck: ignore 212/self
-	send_if_open(backend.connection, stanza);
+	send_if_open(backend.connection, text.padded(tostring(stanza)));
 end
 
 function clients:on_iq(backend, stanza)
@@ -46,7 +46,7 @@ function clients:on_iq(backend, stanza)
 		local call = backend.on_result.call;
 		backend.on_result = nil;
 		call(stanza.attr.type == "result");
-	elseif not stanza.attr.from or stanza.attr.from:find(service.proxy, 1, true) then
+	elseif (stanza.attr.from or ""):find(service.proxy, 1, true) then
 		self.chaos.ledger.backend_requests:settled(backend.writer, stanza, now());
 	end
 end
