@@ -4,7 +4,6 @@
 local service = require "spec.support.service";
 local socket = require "socket";
 local st = require "util.stanza";
-local text = require "spec.support.chaos.text";
 
 local now, random = socket.gettime, math.random;
 
@@ -106,7 +105,7 @@ local function reply(requester, stanza, changed)
 	for name, value in pairs(changed or {}) do
 		answer.attr[name] = value;
 	end
-	requester.connection:send(text.padded(tostring(answer)));
+	requester.connection:send(tostring(answer));
 end
 
 local function is_connected(self, requester)
@@ -134,7 +133,7 @@ local replies = {
 		reply(requester, stanza);
 	end };
 	{ 30, function (_, requester, stanza)
-		requester.connection:send(text.padded(tostring(st.error_reply(stanza, "cancel", "not-allowed"):add_child(stanza.tags[1]))));
+		requester.connection:send(tostring(st.error_reply(stanza, "cancel", "not-allowed"):add_child(stanza.tags[1])));
 	end };
 	{ 30, function (self, requester, stanza) reply_after(self, random() * 0.5, requester, stanza); end };
 	{ 2, function () end }; -- never

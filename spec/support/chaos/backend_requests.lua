@@ -20,7 +20,7 @@ end
 -- (ledger) -> backend requests
 function backend_requests.new(ledger)
 	return setmetatable({
-		ledger = ledger, count = 0, answers = 0, errors = 0, elsewhere = 0, answered = 0;
+		ledger = ledger, count = 0, answers = 0, errors = 0, elsewhere = 0, answered = 0, late = 0;
 		by_number = {}; -- the requests, by what their payload says
 		open = {}, open_count = 0;
 		ended = {}; -- those that are not open any more, in the order in which they ended
@@ -157,6 +157,10 @@ function backend_requests:judge_failure(request, stanza, time)
 		return;
 	end
 	local _, condition, text = stanza:get_error();
+	if condition == "remote-server-timeout" then
+		self.late = self.late + 1; -- the answer may have waited somewhere
+		return;
+	end
 	ledger:found("failed_innocent", "%s ended by %s (%s) after %.1f s, though %s had answered", describe(request), condition, text,
 		time - request.sent, request.receiver and request.receiver.jid);
 end
@@ -229,8 +233,8 @@ function backend_requests:describe()
 		table.insert(excused, (", %d %s"):format(number, reason));
 	end
 	table.sort(excused);
-	return ("%d requests of backends, %d answered by who was asked, %d errors, %d at backends%s"):format(
-		self.count, self.answered, self.errors, self.elsewhere, table.concat(excused));
+	return ("%d requests of backends, %d answered by who was asked, %d errors, %d of them though it had answered, %d at backends%s"):format(
+		self.count, self.answered, self.errors, self.late, self.elsewhere, table.concat(excused));
 end
 
 return backend_requests;

@@ -43,7 +43,8 @@ function backends:new_backend(resource)
 	local is_long = self:count_long() < self.slots;
 	local backend = {
 		jid = self.target.."/"..resource, resource = resource, target = self.target;
-		handled = 0, acknowledged = 0; -- stanzas that it has got, and of which it has told its server so
+		handled = 0; -- stanzas that it has got
+		acknowledged = {}; -- when it has told its server how many: { number, at }
 		resumes = true; -- its session can go on after its connection has been cut (XEP-0198)
 		is_sound = random(3) > 1; -- answers each request at once
 		knows_no_ping = random(8) == 1;

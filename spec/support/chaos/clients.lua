@@ -35,7 +35,7 @@ function clients:can_answer(backend) -- luacheck: ignore 212/self
 end
 
 function clients:send(backend, stanza) -- luacheck: ignore 212/self
-	send_if_open(backend.connection, text.padded(tostring(stanza)));
+	send_if_open(backend.connection, stanza);
 end
 
 function clients:on_iq(backend, stanza)
@@ -54,7 +54,7 @@ end
 function clients:on_stanza(backend, stanza)
 	if stanza.name == "r" then
 		if backend.is_online and not (backend.hung and backend.hung.is_deaf) then
-			backend.acknowledged = backend.handled;
+			table.insert(backend.acknowledged, { number = backend.handled, at = now() });
 			self:send(backend, st.stanza("a", { xmlns = "urn:xmpp:sm:3", h = tostring(backend.handled) }));
 		end
 	elseif stanza.name == "iq" then
@@ -143,7 +143,7 @@ function clients:resume(backend)
 	local ok, connection = pcall(xmpp.resume, self.chaos.server, old, backend.handled);
 	if ok then
 		connection.resumption = old.resumption;
-		backend.acknowledged = backend.handled;
+		table.insert(backend.acknowledged, { number = backend.handled, at = now() });
 		backend.connection = connection;
 		backend.resumed_at = now();
 		backend.leaves_at = now() + backends.lifetime(backend.is_long and random(2) == 1);

@@ -304,6 +304,17 @@ function messages:come_back(writer, stanza, time)
 	self:close(message);
 end
 
+-- How many stanzas its server must know that a backend that has gone has got
+local function acknowledged_for_sure(backend)
+	for position = #backend.acknowledged, 1, -1 do
+		local acknowledgement = backend.acknowledged[position];
+		if acknowledgement.at < backend.left_at - ACKNOWLEDGED_WITHIN then
+			return acknowledgement.number;
+		end
+	end
+	return 0;
+end
+
 -- Whether a backend has got it, and its server may not know that
 local function is_unacknowledged(arrival)
 	local backend = arrival.backend;
@@ -312,7 +323,7 @@ local function is_unacknowledged(arrival)
 	elseif arrival.is_dead then
 		return true;
 	end
-	return not backend.is_online and (arrival.number > backend.acknowledged or arrival.at > backend.left_at - ACKNOWLEDGED_WITHIN);
+	return not backend.is_online and arrival.number > acknowledged_for_sure(backend);
 end
 
 -- Nobody who replies with an error has an error of its own replied.

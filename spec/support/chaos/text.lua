@@ -55,9 +55,4 @@ function text.payload()
 	return ("payload "):rep(dice > 30 and random(1, 20) or dice > 10 and random(100, 1000) or random(1000, 5000));
 end
 
--- (xml) -> the same, and as much white space: see send_large in spec/support/xmpp.lua
-function text.padded(xml)
-	return xml..(" "):rep(#xml);
-end
-
 return text;
