@@ -37,11 +37,16 @@ function addresses.new(exchange, pool, target)
 	return setmetatable({ exchange = exchange, pool = pool, target = target }, addresses);
 end
 
--- (jid) -> whether it is the target's, with a resource or without
--- jid: as somebody has written it inside a stanza, where no router has prepared it
-function addresses:is_of_target(address)
-	local node, host = jid.prepped_split(address);
+-- (text) -> whether it is a JID of the target's, with a resource or without
+-- text: as somebody has written it inside a stanza, where no router has prepared it
+function addresses:names_target(text)
+	local node, host = jid.prepped_split(text);
 	return host ~= nil and jid.join(node, host) == self.target;
+end
+
+-- (address) -> whether it is a JID of the target's, with a resource or without; a prepared one
+function addresses:is_of_target(address)
+	return split_resource(address) == self.target;
 end
 
 -- (from, to) -> what the address `to` is for `from`, which has sent something there
@@ -63,7 +68,7 @@ function addresses:kind(from, to)
 		return "backend", backend;
 	elseif backend or is_like_a_backends then
 		return "no-backend";
-	elseif split_resource(from) ~= self.target then
+	elseif not self:is_of_target(from) then
 		return exchange:resolve(resource) and "token" or "service";
 	end
 	local requester, reason = exchange:reach(from, resource);

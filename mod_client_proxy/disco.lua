@@ -19,7 +19,7 @@ function disco.translate_items(stanza, addresses)
 	for _, item in ipairs(query.tags) do
 		local attr = item.attr;
 		local is_item = item.name == "item" and (attr.xmlns or DISCO_ITEMS) == DISCO_ITEMS;
-		if is_item and attr.jid and addresses:is_of_target(attr.jid) then
+		if is_item and attr.jid and addresses:names_target(attr.jid) then
 			attr.jid = stanza.attr.from;
 		end
 	end

@@ -79,12 +79,12 @@ local function add_hints(stanza)
 end
 
 -- Whether this is a client of a host of this Prosody that has no session any more. Its host would give the message to
--- others (RFC 6121 section 8.5.3.2.1).
-local function has_no_session(backend)
-	if prosody.full_sessions[backend] then
+-- others (RFC 6121 section 8.5.3.2.1), which is as it should be but for resources of the target.
+local function has_no_session(resource)
+	if prosody.full_sessions[resource] then
 		return false;
 	end
-	local host = prosody.hosts[addresses.host(backend)];
+	local host = prosody.hosts[addresses.host(resource)];
 	return host ~= nil and host.type == "local";
 end
 
@@ -123,6 +123,8 @@ local function to_requester(self, origin, stanza, requester)
 	local address = self.addresses:of_backend(attr.from, attr.to);
 	if not address then
 		return self.to_requester_failures:refuse(origin, stanza, "no-such-resource");
+	elseif self.addresses:is_of_target(requester) and has_no_session(requester) then
+		return self.to_requester_failures:refuse(origin, stanza, "no-such-requester");
 	end
 	self.metrics:count("messages_to_requester_sent");
 	attr.from, attr.to = address, requester;

@@ -198,6 +198,19 @@ describe("a message", function ()
 			assert.not_equal(sender, (only_receiver(backends)));
 		end);
 
+		it("of a backend that has gone is not answered by way of others", function ()
+			backends.a:send(message(PROXY, "question"));
+			backends.a:sync();
+			local backend, question = only_receiver(backends);
+			backends.a:close();
+			backends.a = nil;
+			backend:send(message(question.attr.from, "answer"));
+			local answer = backend:receive(is_message);
+			assert.same({ "error", "answer", question.attr.from }, { answer.attr.type, answer.attr.id, answer.attr.from });
+			assert.same({ "item-not-found", "cancel" }, { error_of(answer) });
+			assert_nobody_got_a_message(backends);
+		end);
+
 		it("is refused for rooms", function ()
 			requester:send(message(PROXY, "1", "hello", "groupchat"));
 			assert.same({ "service-unavailable", "cancel" }, { error_of(requester:receive(is_message)) });

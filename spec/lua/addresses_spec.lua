@@ -185,10 +185,10 @@ describe("an address", function ()
 
 	it("of the target is known with a resource and without, however it is written", function ()
 		for _, address in ipairs { TARGET, BACKEND, TARGET:upper() } do
-			assert.is_true(addresses:is_of_target(address));
+			assert.is_true(addresses:names_target(address));
 		end
 		for _, address in ipairs { "x"..TARGET, TARGET..".example", "some-domain.example", "", "@" } do
-			assert.is_false(addresses:is_of_target(address));
+			assert.is_false(addresses:names_target(address));
 		end
 	end);
 end);

@@ -3,7 +3,9 @@
 -- who blocks, and a neighbour that throws. Here is who takes part, and the course of events.
 -- chaos/ledger.lua says what must never happen.
 
+local asking = require "spec.support.chaos.asking";
 local blocking = require "spec.support.chaos.blocking";
+local conversations = require "spec.support.chaos.conversations";
 local clients = require "spec.support.chaos.clients";
 local played_cluster = require "spec.support.chaos.played_cluster";
 local elsewhere = require "spec.support.chaos.elsewhere";
@@ -69,6 +71,7 @@ function chaos.new(server, place, is_brisk)
 		self.parties[position] = new(self, target, LONG[position], is_brisk and 1 or FLIGHTY[position]);
 	end
 	self.requesters = requesters.new(self);
+	self.conversations, self.asking = conversations.new(self), asking.new(self);
 	self.operator = operator.new(self);
 	self.blocking = blocking.new(self);
 	self.parts = { self.parties[1], self.parties[2], self.requesters, self.operator, self.blocking, self.cluster };
@@ -93,6 +96,8 @@ end
 
 function chaos:look_for_lost()
 	self.requesters:count_lost();
+	self.ledger.messages:count_lost(now());
+	self.ledger.backend_requests:count_lost(now());
 	self:after(1, function () self:look_for_lost(); end);
 end
 
@@ -132,6 +137,9 @@ function chaos:step()
 		self.cluster:step();
 	end
 	self.requesters:step(not self.is_over);
+	if not self.is_over then
+		self.asking:step();
+	end
 	self.operator:step();
 	self.later:run();
 	self:watch_stalls(begun, has_read);
@@ -165,7 +173,10 @@ function chaos:finish()
 	if self.cluster then
 		self.cluster:calm_down();
 	end
-	self:go_on(GRACE + 2, function () return self.ledger.open == self.ledger.open_excused; end);
+	self:go_on(GRACE + 2, function ()
+		return self.ledger.open == self.ledger.open_excused and self.ledger.messages.open_count == 0
+			and self.ledger.backend_requests.open_count == 0;
+	end);
 	self:go_on(GRACE, function () return self.blocking:finish(); end);
 	self:go_on(3, function () return not self.ledger.suspicions[1]; end);
 	self.requesters:close();

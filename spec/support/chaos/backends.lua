@@ -7,9 +7,11 @@
 local answers = require "spec.support.chaos.answers";
 local socket = require "socket";
 local st = require "util.stanza";
+local window = require "spec.support.chaos.window";
 
 local now, random = socket.gettime, math.random;
 
+local NS = "urn:example:chaos";
 local NEVER = -math.huge;
 local MOST_HUNG = 2; -- at the same time
 
@@ -40,13 +42,19 @@ end
 function backends:new_backend(resource)
 	local is_long = self:count_long() < self.slots;
 	local backend = {
-		jid = self.target.."/"..resource, resource = resource, target = self.target, handled = 0;
+		jid = self.target.."/"..resource, resource = resource, target = self.target;
+		handled = 0; -- stanzas that it has got
+		acknowledged = {}; -- when it has told its server how many: { number, at }
+		resumes = true; -- its session can go on after its connection has been cut (XEP-0198)
 		is_sound = random(3) > 1; -- answers each request at once
 		knows_no_ping = random(8) == 1;
 		is_long = is_long;
 		may_be_drained = self.chaos.operator.draining == resource; -- from when the operator wants it to be
 		last_timeout = NEVER, last_hung = NEVER, last_doubted = NEVER, resumed_at = NEVER;
+		last_changed = NEVER; -- what the component prefers it by, or whether it may serve
 	};
+	backend.tokens, backend.asked = {}, window.new(); -- see asking.lua
+	backend.writer = self.chaos.ledger.messages:new_writer(backend.jid, backend);
 	backend.leaves_at = now() + backends.lifetime(is_long);
 	if is_long and random(self.chaos.is_brisk and 8 or 2) == 1 then
 		backend.hangs_at = now() + random() * 5;
@@ -67,8 +75,10 @@ end
 
 -- It is there no longer, or not for long: nothing is expected of it from now on.
 function backends:is_leaving(backend)
-	backend.is_online, backend.online_since = false, nil;
+	backend.is_online, backend.online_since, backend.left_at = false, nil, now();
 	self.chaos.ledger.backends[backend.jid] = nil;
+	self.chaos.ledger.messages:cut(backend.writer, now());
+	self.chaos.ledger.backend_requests:excuse("gone", backend.writer);
 	if backend.on_result then
 		backend.on_result.call(false);
 		backend.on_result = nil;
@@ -128,9 +138,32 @@ end
 --
 
 function backends:on_request(backend, stanza)
-	self.chaos.ledger:arrived(backend, stanza.tags[1], stanza.attr.from, now());
+	local request = self.chaos.ledger:arrived(backend, stanza.tags[1], stanza.attr.from, now());
+	if request then
+		self.chaos.asking:learn(backend, stanza.attr.from, request.requester.writer, request.sent);
+	end
 	if not backend.hung and backend.is_online then
 		answers.give(self, backend, stanza);
+	end
+end
+
+function backends:on_any_request(backend, stanza)
+	if stanza:get_child("query", NS) then
+		self:on_request(backend, stanza);
+	elseif stanza:get_child("asks", NS) then
+		self.chaos.asking:answer_by_backend(self, backend, stanza);
+	else
+		self:on_ping(backend, stanza);
+	end
+end
+
+function backends:on_message(backend, stanza)
+	local message = self.chaos.ledger.messages:came(backend.writer, stanza, now());
+	if message then
+		self.chaos.asking:learn(backend, stanza.attr.from, message.writer, message.sent);
+	end
+	if message and not backend.hung and backend.is_online then
+		self.chaos.conversations:reply(self, backend, stanza, message);
 	end
 end
 

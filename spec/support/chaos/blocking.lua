@@ -27,6 +27,8 @@ function blocking:block()
 	local addresses = addresses_of(requester);
 	if addresses[1] and party:block(addresses, function () end) then
 		requester.is_blocked = true;
+		self.chaos.ledger.messages:excuse("blocked", requester.writer);
+		self.chaos.ledger.backend_requests:excuse("blocked", requester.writer);
 		self.requester, self.party = requester, party;
 		self.next_at = now() + 1 + random() * 3;
 	end

@@ -9,7 +9,6 @@ local xmpp = require "spec.support.xmpp";
 
 local now, random = socket.gettime, math.random;
 
-local NS = "urn:example:chaos";
 local BLOCKING_NS = "urn:xmpp:blocking";
 
 local clients = backends.class();
@@ -40,26 +39,31 @@ function clients:send(backend, stanza) -- luacheck: ignore 212/self
 end
 
 function clients:on_iq(backend, stanza)
-	if stanza:get_child("query", NS) then
-		self:on_request(backend, stanza);
-	elseif stanza.attr.type == "get" then
-		self:on_ping(backend, stanza);
+	local is_request = stanza.attr.type == "get" or stanza.attr.type == "set";
+	if is_request then
+		self:on_any_request(backend, stanza);
 	elseif backend.on_result and backend.on_result.id == stanza.attr.id then
 		local call = backend.on_result.call;
 		backend.on_result = nil;
 		call(stanza.attr.type == "result");
+	elseif (stanza.attr.from or ""):find(service.proxy, 1, true) then
+		self.chaos.ledger.backend_requests:settled(backend.writer, stanza, now());
 	end
 end
 
 function clients:on_stanza(backend, stanza)
 	if stanza.name == "r" then
 		if backend.is_online and not (backend.hung and backend.hung.is_deaf) then
+			table.insert(backend.acknowledged, { number = backend.handled, at = now() });
 			self:send(backend, st.stanza("a", { xmlns = "urn:xmpp:sm:3", h = tostring(backend.handled) }));
 		end
 	elseif stanza.name == "iq" then
 		backend.handled = backend.handled + 1;
 		self:on_iq(backend, stanza);
-	elseif stanza.name == "presence" or stanza.name == "message" then
+	elseif stanza.name == "message" then
+		backend.handled = backend.handled + 1;
+		self:on_message(backend, stanza);
+	elseif stanza.name == "presence" then
 		backend.handled = backend.handled + 1;
 		if stanza.attr.type == "subscribe" then
 			self:send(backend, st.presence({ to = service.proxy, type = "subscribed" }));
@@ -103,33 +107,43 @@ function clients:join(resource)
 	end
 	local backend = self:new_backend(resource);
 	local connection = xmpp.client(self.chaos.server, self.user, "some-domain.example", resource);
-	connection:enable_resumption();
+	backend.resumes = random(5) > 1;
+	if backend.resumes then
+		connection:enable_resumption();
+	end
 	connection:send(st.presence());
 	backend.connection = connection; -- for what comes meanwhile
 	connection:sync();
+	backend.handled = 1; -- the answer to that
 	self:is_there(backend);
 	return backend;
 end
 
-local function go_in_good_order(_, backend) -- with all that is under way unanswered
-	send_if_open(backend.connection, st.presence({ type = "unavailable" }));
-	send_if_open(backend.connection, "</stream:stream>");
+local function hang_up(self, backend)
+	self.chaos.ledger.messages:cut(backend.writer, now());
 	backend.connection:cut();
 end
 
-local function close_stream(_, backend)
+local function go_in_good_order(self, backend) -- with all that is under way unanswered
+	send_if_open(backend.connection, st.presence({ type = "unavailable" }));
 	send_if_open(backend.connection, "</stream:stream>");
-	backend.connection:cut();
+	hang_up(self, backend);
+end
+
+local function close_stream(self, backend)
+	send_if_open(backend.connection, "</stream:stream>");
+	hang_up(self, backend);
 end
 
 function clients:resume(backend)
-	if self.online[backend.resource] then
-		return; -- another has come in its place
+	if self.online[backend.resource] or not backend.resumes then
+		return; -- another has come in its place, or it cannot go on
 	end
 	local old = backend.connection;
 	local ok, connection = pcall(xmpp.resume, self.chaos.server, old, backend.handled);
 	if ok then
 		connection.resumption = old.resumption;
+		table.insert(backend.acknowledged, { number = backend.handled, at = now() });
 		backend.connection = connection;
 		backend.resumed_at = now();
 		backend.leaves_at = now() + backends.lifetime(backend.is_long and random(2) == 1);
@@ -139,7 +153,7 @@ end
 
 -- It hangs up: its session goes on without a connection, until it is resumed, another takes its place, or it times out.
 local function hibernate(self, backend)
-	backend.connection:cut();
+	hang_up(self, backend);
 	local dice = random(4);
 	if dice == 1 then
 		self.chaos:after(random(), function () self:resume(backend); end);
@@ -155,7 +169,7 @@ local function replace_in_a_lull(self, backend)
 	self.chaos:after(0.1, function ()
 		if self.online[backend.resource] == backend then
 			self:forget(backend);
-			backend.connection:cut();
+			hang_up(self, backend);
 			self:join(backend.resource);
 		end
 	end);

@@ -98,25 +98,52 @@ end
 
 function elsewhere:on_iq_to(backend, stanza)
 	if not stanza:get_child("query", NS) then
-		self:on_ping(backend, stanza);
+		self:on_any_request(backend, stanza);
 	elseif self.blocked[stanza.attr.from] then -- XEP-0191 section 3.3
 		backend.last_doubted = now();
 		self:send(backend, st.error_reply(stanza, "cancel", "service-unavailable"));
 	else
 		is_known(self, backend);
-		self:on_request(backend, stanza);
+		self:on_any_request(backend, stanza);
 	end
 end
 
 function elsewhere:on_iq(stanza)
 	local resource = stanza.attr.to:match("/(.*)") or "";
 	if stanza.attr.type ~= "get" and stanza.attr.type ~= "set" then
-		return;
+		local backend = self.online[resource];
+		return backend and self.chaos.ledger.backend_requests:settled(backend.writer, stanza, now());
 	elseif self.online[resource] then
 		self:on_iq_to(self.online[resource], stanza);
 	elseif self.dead[resource] then
 		self:on_iq_to_the_dead(self.dead[resource], stanza);
 	else
+		self.cluster:send_by_any(st.error_reply(stanza, "cancel", "service-unavailable"));
+	end
+end
+
+function elsewhere:on_message_to(backend, stanza)
+	if not self.blocked[stanza.attr.from] then
+		is_known(self, backend);
+		self:on_message(backend, stanza);
+	elseif stanza.attr.type ~= "error" then -- XEP-0191 section 3.3
+		backend.last_doubted = now();
+		self:send(backend, st.error_reply(stanza, "cancel", "service-unavailable"));
+	end
+end
+
+-- Their server keeps no message, and gives it to nobody else.
+function elsewhere:on_message_to_target(stanza)
+	local resource = stanza.attr.to:match("/(.*)") or "";
+	local dead = self.dead[resource];
+	if self.online[resource] then
+		self:on_message_to(self.online[resource], stanza);
+	elseif dead then
+		self:on_message(dead, stanza);
+		if stanza.attr.type ~= "error" then
+			bounce(self, dead, stanza);
+		end
+	elseif stanza.attr.type ~= "error" then
 		self.cluster:send_by_any(st.error_reply(stanza, "cancel", "service-unavailable"));
 	end
 end
@@ -136,6 +163,8 @@ end
 function elsewhere:on_stanza(stanza)
 	if stanza.name == "iq" then
 		self:on_iq(stanza);
+	elseif stanza.name == "message" then
+		self:on_message_to_target(stanza);
 	elseif stanza.attr.type == "probe" then
 		self:on_probe();
 	elseif stanza.attr.type == "subscribe" then
@@ -268,6 +297,8 @@ local function say_that_one_has_gone(self)
 	local backend = self:any();
 	if backend then
 		backend.online_since = nil;
+		self.chaos.ledger.messages:excuse("cut", backend.writer);
+		self.chaos.ledger.backend_requests:excuse("gone", backend.writer);
 		is_another_session(backend);
 		self:tell(backend, random(2) == 1 and "unavailable" or "error");
 		self.chaos:after(0.1, function ()
@@ -295,7 +326,7 @@ end
 local function say_again(self)
 	local backend = self:any();
 	if backend then
-		backend.priority = random(0, 3);
+		backend.priority, backend.last_changed = random(0, 3), now();
 		self:tell(backend);
 	end
 end

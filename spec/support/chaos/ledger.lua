@@ -6,9 +6,14 @@
 -- under way when it disconnected is closed in the ledger before it does, so that
 -- what Prosody then has nobody to deliver to counts neither way.
 --
+-- What there is to know of messages is in messages.lua, and of requests that backends send in backend_requests.lua.
+--
 -- The other rules depend on what was the case when the component decided. This process sees that
 -- later than the component, and in another order. What may have been right does not count.
 
+local backend_requests = require "spec.support.chaos.backend_requests";
+local messages = require "spec.support.chaos.messages";
+local window = require "spec.support.chaos.window";
 local now = require "socket".gettime;
 
 local ledger = {};
@@ -20,7 +25,8 @@ local HUNG_IS_KNOWN_AFTER = 5; -- seconds since it let a request time out: the l
 local DRAINED_IS_KNOWN_AFTER = 2; -- seconds since the command has ended; likewise the target that a reload changed
 local ALL_IS_SEEN_AFTER = 1.5; -- seconds
 local DEATH_IS_KNOWN_AFTER = 2; -- seconds since its server has answered a request in its name for the first time
-local FEW = 3; -- requests that a dead backend may get even after that
+local FEW = 3; -- bursts of requests that a dead backend may get even after that
+local BURST = 0.1; -- seconds: what was on its way when the first one was refused
 local READY_FOR = 6; -- seconds that a backend must have been without fault to be ready for sure
 local THERE_FOR = 3; -- seconds that it must have been there
 
@@ -35,6 +41,8 @@ ledger.never = {
 	{ "given_to_dead", "given to the dead" }; -- likewise for one that is gone, but for the few that it takes to find out
 	{ "given_to_drained", "given to the drained" };
 	{ "given_to_wrong_target", "given to the wrong target" };
+	{ "disordered", "out of order" }; -- messages from one to another
+	{ "strayed", "strayed" }; -- messages that went elsewhere than the others of their conversation
 	{ "failed_commands", "failed commands" }; -- of the operator: a reload, say
 };
 
@@ -49,6 +57,7 @@ function ledger.new()
 		backends = {}; -- those that are online, by JID: see backends.lua
 		target = nil; -- the bare JID, nil while it is being changed
 		target_since = 0;
+		configured_at = 0; -- when a reload with other options has ended, math.huge until then
 		stalls = 0, stalled_at = 0; -- when this process, or what it waited for, has taken too long
 		suspicions = {}; -- to be looked at again when all has been seen: { at, holds, name, what }
 		told = {}; -- what was found, in words
@@ -56,6 +65,7 @@ function ledger.new()
 	for _, column in ipairs(ledger.never) do
 		self[column[1]] = 0;
 	end
+	self.messages, self.backend_requests = messages.new(self), backend_requests.new(self);
 	return self;
 end
 
@@ -87,6 +97,11 @@ function ledger:suspect(name, time, holds, ...)
 	table.insert(self.suspicions, { at = time + ALL_IS_SEEN_AFTER, holds = holds, name = name, what = table.pack(...) });
 end
 
+-- How many requests, messages, or requests of backends and their answers there have been, of which there have been the fewest
+function ledger:least()
+	return math.min(self.requests, self.messages.count, 2 * self.backend_requests.count);
+end
+
 -- How often what must never happen has happened
 function ledger:violations()
 	local sum = 0;
@@ -115,7 +130,7 @@ function ledger:close(request)
 	local requester = request.requester;
 	requester.open[request.id] = nil;
 	requester.open_count = requester.open_count - 1;
-	request.is_closed = true;
+	window.over(request);
 	self.open = self.open - 1;
 	self.open_excused = self.open_excused - (request.is_excused and 1 or 0);
 end
@@ -126,6 +141,8 @@ function ledger:abandon(requester)
 		self:close(request);
 		self.abandoned = self.abandoned + 1;
 	end
+	self.messages:leave(requester.writer, now());
+	self.backend_requests:leave(requester.writer);
 	self.requesters[requester.jid] = nil;
 end
 
@@ -171,10 +188,12 @@ end
 
 -- A backend that lets a request time out is suspended for a moment, even if it answers all others. One whose
 -- answer its server may have given is in doubt for a moment.
-local function was_ready_at(backend, time)
+function ledger.was_ready_at(backend, time)
 	return math.abs(backend.last_timeout - time) > 2 and math.abs(backend.last_doubted - time) > 1
 		and is_ready_for_sure(backend, time);
 end
+
+local was_ready_at = ledger.was_ready_at;
 
 -- Whether there is one, other than `backend`, that is ready for sure
 function ledger:other_ready(backend, time)
@@ -204,10 +223,10 @@ end
 -- (backend, says, time): its session is over, and nobody has been told. From now on its server says so in
 -- its name about each request, or says nothing.
 function ledger.died(_, backend, says, time)
-	backend.death = { at = time, says = says, visible = nil, arrivals = 0 };
+	backend.death = { at = time, says = says, visible = nil, arrivals = 0, last_burst = 0 };
 end
 
--- to be called when somebody says in its name that it is there, though it is not
+-- to be called when somebody says in its name that it is there, though it is not, or when what was said may not have been heard
 function ledger.told_alive(_, backend)
 	backend.death.visible, backend.death.arrivals = nil, 0;
 end
@@ -223,7 +242,9 @@ function ledger:judge_dead(backend, request, time)
 		return;
 	end
 	local other = self:other_ready(backend, time);
-	death.arrivals = death.arrivals + (other and 1 or 0);
+	if other and time > death.last_burst + BURST then
+		death.arrivals, death.last_burst = death.arrivals + 1, time;
+	end
 	if other and death.arrivals > FEW then
 		self:suspect("given_to_dead", time, function () return was_ready_at(other, time); end,
 			"%s to %s, dead for %.1f s, known for %.1f s; %s was ready; %s", request.id, backend.jid, time - death.at,
@@ -251,7 +272,17 @@ function ledger:judge_target(backend, request)
 	end
 end
 
--- A backend has got a request: whose it is and what it is are told by its payload.
+-- A backend has got what any other could have been given.
+function ledger:judge_choice(backend, request, time)
+	if backend.death then
+		self:judge_dead(backend, request, time);
+	end
+	self:judge_hung(backend, request, time);
+	self:judge_drained(backend, request, time);
+	self:judge_target(backend, request);
+end
+
+-- A backend has got a request: whose it is and what it is are told by its payload. -> the request | nil if it is over
 function ledger:arrived(backend, query, from, time)
 	local requester = self.requesters[query.attr.who];
 	if not requester then
@@ -261,13 +292,9 @@ function ledger:arrived(backend, query, from, time)
 	local request = requester.open[query.attr.what];
 	if request then
 		table.insert(request.arrivals, { backend = backend, at = time, bounce = backend.death and backend.death.says });
-		if backend.death then
-			self:judge_dead(backend, request, time);
-		end
-		self:judge_hung(backend, request, time);
-		self:judge_drained(backend, request, time);
-		self:judge_target(backend, request);
+		self:judge_choice(backend, request, time);
 	end
+	return request;
 end
 
 --
@@ -334,7 +361,7 @@ function ledger:unexpected(requester, stanza, query)
 	self:found(is_own and "doubled" or "misdelivered", "%s", stanza:top_tag());
 end
 
--- -> the request that it answers | nil; the condition, if it is an error that no backend made
+-- -> the condition, if it is an error that no backend made
 function ledger:answered(requester, stanza, time)
 	local attr, query = stanza.attr, stanza:get_child("query", NS);
 	local request = requester.open[attr.id];
@@ -354,7 +381,7 @@ function ledger:answered(requester, stanza, time)
 		self:judge_failure(request, stanza, condition, time);
 	end
 	self:close(request);
-	return request, condition;
+	return condition;
 end
 
 --
@@ -371,9 +398,11 @@ function ledger:step(time)
 	end
 end
 
--- (target): a reload to another target begins (nil), or has ended
+-- (target): a reload to another target begins (nil), or has ended. Messages to the old one may be lost, as what its server
+-- says of them is then a stranger's word.
 function ledger:set_target(target, time)
 	self.target, self.target_since = target, time;
+	self.messages:excuse_until("retargeted", target and time or math.huge);
 end
 
 -- -> one line
@@ -382,8 +411,9 @@ function ledger:describe()
 	for _, column in ipairs(ledger.never) do
 		table.insert(never, ("%d %s"):format(self[column[1]], column[2]));
 	end
-	return ("%d requests, %d answers (%d errors), %d abandoned, %d excused, %d stalls; %s"):format(
-		self.requests, self.answers, self.errors, self.abandoned, self.excused, self.stalls, table.concat(never, ", "));
+	return ("%d requests, %d answers (%d errors), %d abandoned, %d excused, %d stalls; %s; %s; %s"):format(
+		self.requests, self.answers, self.errors, self.abandoned, self.excused, self.stalls,
+		self.messages:describe(), self.backend_requests:describe(), table.concat(never, ", "));
 end
 
 return ledger;

@@ -11,6 +11,8 @@ local now, random = socket.gettime, math.random;
 local operator = {};
 operator.__index = operator;
 
+local FEW_REQUESTERS = 100; -- for a book in which not all of those who take part have room
+
 -- What is to be had again at the end, so that memory can be compared
 local USUAL = {
 	strategy = "random", retries = 2, address_format = "unset", timeout = 2;
@@ -91,9 +93,16 @@ function operator:reload(on_end)
 end
 
 function operator:configure(on_end)
+	local ledger = self.chaos.ledger;
+	ledger.configured_at = math.huge;
+	ledger.messages:excuse_until("forgotten", math.huge);
 	self.chaos.server:configure(hosts_with(self.values, self.target));
 	self:run("config:reload()", function ()
-		self:reload(on_end);
+		self:reload(function (ok)
+			ledger.configured_at = now();
+			ledger.messages:excuse_until("forgotten", self.values.max_requesters < FEW_REQUESTERS and math.huge or now());
+			return on_end and on_end(ok);
+		end);
 	end);
 end
 
@@ -170,7 +179,7 @@ function operator:undrain()
 	if backend then
 		backend.drained_at = nil;
 		self:run(command("undrain", backend), function (ok)
-			backend.may_be_drained = not ok;
+			backend.may_be_drained, backend.last_changed = not ok, now();
 			return true;
 		end);
 	end

@@ -247,10 +247,27 @@ local function all_backends(self)
 	return list;
 end
 
+-- What has been said in the name of the dead, or was not answered by them, may have been lost.
+local function forget_the_dead(self)
+	for _, party in ipairs(self.parties) do
+		for _, backend in pairs(party.dead) do
+			self.chaos.ledger:told_alive(backend);
+		end
+	end
+end
+
+-- What is under way, or sent until then, may be lost.
+local function excuse_until(self, last)
+	self.chaos.ledger.messages:excuse_until("cut", last);
+	self.chaos.ledger.backend_requests:excuse_until("cut", last);
+end
+
 local function begin_episode(self)
 	local seconds, finish, is_mild = episodes[names[random(#names)]](self);
 	self.episode = { ends_at = now() + seconds, finish = finish or function () end, is_mild = is_mild };
 	if not is_mild then
+		excuse_until(self, math.huge);
+		forget_the_dead(self);
 		for _, backend in ipairs(all_backends(self)) do
 			backend.online_since = nil; -- the ledger expects nothing of it
 		end
@@ -280,6 +297,8 @@ end
 -- All is well again: sometimes all presence is told then, and at other times the component has to ask for it.
 local function settle(self)
 	self.settles_by = nil;
+	forget_the_dead(self);
+	excuse_until(self, now() + 1);
 	self.next_at = now() + PAUSE + random() * 6;
 	if random(2) == 1 then
 		for _, party in ipairs(self.parties) do

@@ -3,6 +3,7 @@
 local service = require "spec.support.service";
 local socket = require "socket";
 local text = require "spec.support.chaos.text";
+local window = require "spec.support.chaos.window";
 local xmpp = require "spec.support.xmpp";
 
 local now, random = socket.gettime, math.random;
@@ -11,13 +12,14 @@ local REQUESTERS = 8;
 -- Requests that each has under way: so many that all backends have some, or so few that most have none
 local PIPELINES = { 25, 3, 1, 1, 1 };
 local BRISK = { 25 };
-local SLOW = 0.3; -- seconds after which a request is not one of these any more
+local AHEAD = 1000; -- how many more requests there may be than stanzas of another kind
 local MOST_OPEN = 150; -- requests of one requester, the slow ones included
-
-local ADDRESSES = { service.proxy, service.proxy, service.proxy, service.proxy.."/thing", "room@"..service.proxy, "room@"..service.proxy.."/thing" };
 
 local requesters = {};
 requesters.__index = requesters;
+
+local ADDRESSES = { service.proxy, service.proxy, service.proxy, service.proxy.."/thing", "room@"..service.proxy, "room@"..service.proxy.."/thing" };
+requesters.ADDRESSES = ADDRESSES;
 
 requesters.users = { "u", "user", "other-user", ("long-name"):rep(8) };
 
@@ -58,30 +60,19 @@ local function as_xml(request)
 	return #payload > 500 and xml..(" "):rep(#xml) or xml; -- see send_large in spec/support/xmpp.lua
 end
 
--- Requests that take long make room for others.
-local function look_for_slow(requester, time)
-	local quick = requester.quick; -- those that were sent not long ago, in their order
-	local request = quick[requester.first];
-	while request and (request.is_closed or request.sent < time - SLOW) do
-		if not request.is_closed then
-			request.is_slow = true;
-			requester.quick_count = requester.quick_count - 1;
-		end
-		quick[requester.first] = nil;
-		requester.first = requester.first + 1;
-		request = quick[requester.first];
-	end
+-- Where there are to be as many as possible of each kind of stanza, whether requests have to wait for the others
+function requesters:is_ahead()
+	local ledger = self.chaos.ledger;
+	return self.chaos.is_brisk and ledger.requests > ledger:least() + AHEAD;
 end
 
 function requesters:send_requests(requester, time)
-	look_for_slow(requester, time);
 	local data = {};
-	while time >= requester.pauses_until and requester.quick_count < self.pipeline and requester.open_count < MOST_OPEN do
+	while not self:is_ahead() and time >= requester.pauses_until and requester.window:count_quick(time) < self.pipeline
+		and requester.open_count < MOST_OPEN do
 		local request = new_request(requester, not self.chaos.without.neighbour);
 		self.chaos.ledger:sent(request);
-		requester.last = requester.last + 1;
-		requester.quick[requester.last] = request;
-		requester.quick_count = requester.quick_count + 1;
+		requester.window:add(request);
 		table.insert(data, as_xml(request));
 	end
 	if data[1] then
@@ -90,16 +81,20 @@ function requesters:send_requests(requester, time)
 end
 
 function requesters:on_answer(requester, stanza, time)
-	local attr = stanza.attr;
-	if stanza.name ~= "iq" or attr.type ~= "result" and attr.type ~= "error" then
-		return;
-	end
-	local request, condition = self.chaos.ledger:answered(requester, stanza, time);
-	if request and not request.is_slow then
-		requester.quick_count = requester.quick_count - 1;
-	end
+	local condition = self.chaos.ledger:answered(requester, stanza, time);
 	if condition then -- it would be no use to ask again at once
 		requester.pauses_until = time + random() * 0.02;
+	end
+end
+
+function requesters:on_stanza(requester, stanza, time)
+	local type = stanza.attr.type;
+	if stanza.name == "message" then
+		self.chaos.conversations:hear(requester, stanza, time);
+	elseif stanza.name == "iq" and (type == "result" or type == "error") then
+		self:on_answer(requester, stanza, time);
+	elseif stanza.name == "iq" then
+		self.chaos.asking:answer(requester, stanza);
 	end
 end
 
@@ -107,13 +102,15 @@ function requesters:connect(slot)
 	local user = requesters.users[random(3) > 1 and 1 or random(#requesters.users)];
 	local connection = xmpp.client(self.chaos.server, user, "some-domain.example", text.new_resource());
 	local requester = {
-		connection = connection, jid = connection.jid;
+		connection = connection, jid = connection.jid, writer = self.chaos.ledger.messages:new_writer(connection.jid);
+		heard = {}, told = window.new(); -- see conversations.lua
 		count = 0, open = {}, open_count = 0, asked = {}; -- by id: see ledger.lua
-		quick = {}, first = 1, last = 0, quick_count = 0;
+		window = window.new();
 		seen_as = {}; -- by bare service address, from which address a backend has last got a request
 		is_blocked = false, last_blocked = -math.huge;
 		pauses_until = 0;
 	};
+	requester.writer.requester = requester;
 	self.chaos.ledger.requesters[requester.jid] = requester;
 	self.list[slot] = requester;
 end
@@ -172,11 +169,12 @@ function requesters:step(is_sending)
 	for _, requester in ipairs(self.list) do
 		local received = requester.connection.received;
 		for position = 1, #received do
-			self:on_answer(requester, received[position], time);
+			self:on_stanza(requester, received[position], time);
 		end
 		requester.connection.received = {};
 		if is_sending and time >= self.rests_until then
 			self:send_requests(requester, time);
+			self.chaos.conversations:go_on(requester, time);
 		end
 	end
 end

@@ -1,7 +1,7 @@
 -- A neighbour of mod_client_proxy, for spec/support/chaos.lua: it does to a request what the
--- payload's attribute `ask` asks for, and answers it or throws. On the component it sees the
--- requests and what backends answer, on the requesters' host the errors, whose payload is gone:
--- those it knows by the id.
+-- payload's attribute `ask` asks for, and answers it or throws; at messages and requests of
+-- backends, it only throws. On the component it sees the requests and what backends answer, on the
+-- requesters' host the errors, whose payload is gone: those it knows by the id.
 
 local st = require "util.stanza";
 
@@ -16,6 +16,16 @@ local function answer(event)
 	local stanza = event.stanza;
 	event.origin.send(st.reply(stanza):add_child(stanza.tags[1]));
 	return true;
+end
+
+-- (name, ask): a handler that throws if the payload, which has that name, asks for that
+local function throw_on_demand(name, ask)
+	return function (event)
+		local payload = event.stanza:get_child(name, XMLNS);
+		if payload and payload.attr.ask == ask then
+			throw();
+		end
+	end;
 end
 
 -- (names of what to do, by what a payload may ask for) -> a handler for IQ
@@ -39,10 +49,17 @@ if module:get_host_type() == "component" then
 		module:hook("iq/"..address, first, 20);
 		module:hook("iq/"..address, before_mod_iq, 5);
 		module:hook("iq/"..address, last, -5);
+		module:hook("message/"..address, throw_on_demand("note", "throw-first"), 20);
+		module:hook("iq/"..address, throw_on_demand("asks", "throw-first"), 20);
 		module:hook("iq-get/"..address.."/"..XMLNS..":query", in_mod_iq);
 		module:hook("iq-set/"..address.."/"..XMLNS..":query", in_mod_iq);
 	end
 else
+	module:hook("message/full", throw_on_demand("note", "throw-at-receiver"), 20);
+	module:hook("iq/full", throw_on_demand("asks", "throw-at-receiver"), 20);
+	-- Nobody's messages are kept: what cannot be delivered comes back.
+	module:hook("message/offline/handle", function () return false; end, 10);
+
 	-- What is on its way to a backend, or to a requester. When a backend goes, mod_client_proxy does
 	-- something about all that it had while another module, or somebody's login, waits for that: what is
 	-- thrown then would hit those. So it throws only when a request is on its way for the first time.
