@@ -60,15 +60,17 @@ local function as_xml(request)
 	return #payload > 500 and xml..(" "):rep(#xml) or xml; -- see send_large in spec/support/xmpp.lua
 end
 
--- Where there are to be as many as possible of each kind of stanza, whether requests have to wait for the others
-function requesters:is_ahead()
+-- How many requests of each requester may be under way. Where there are to be as many as possible of each kind of stanza,
+-- requests wait for the others, but some there must be, as it is from them that backends learn whom to ask.
+function requesters:most_under_way()
 	local ledger = self.chaos.ledger;
-	return self.chaos.is_brisk and ledger.requests > ledger:least() + AHEAD;
+	return self.chaos.is_brisk and ledger.requests > ledger:least() + AHEAD and 1 or self.pipeline;
 end
 
 function requesters:send_requests(requester, time)
 	local data = {};
-	while not self:is_ahead() and time >= requester.pauses_until and requester.window:count_quick(time) < self.pipeline
+	local most = self:most_under_way();
+	while time >= requester.pauses_until and requester.window:count_quick(time) < most
 		and requester.open_count < MOST_OPEN do
 		local request = new_request(requester, not self.chaos.without.neighbour);
 		self.chaos.ledger:sent(request);
