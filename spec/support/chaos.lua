@@ -19,7 +19,7 @@ local throwaway = require "spec.support.throwaway";
 local now = socket.gettime;
 
 local GRACE = 12; -- seconds after the last request that an answer may take
-local STALL, SILENCE = 0.5, 1; -- seconds
+local STALL, SILENCE, QUIET = 0.5, 1, 0.3; -- seconds
 
 -- By where the targets are: the two of them
 local TARGETS = {
@@ -121,6 +121,9 @@ function chaos:watch_stalls(begun, has_read)
 	local time = now();
 	if time > begun + STALL or time > self.last_read + SILENCE then
 		self.ledger:stalled(time);
+	end
+	if time > begun + QUIET or time > self.last_read + QUIET then
+		self.ledger.quiet_at = time;
 	end
 	if has_read then
 		self.last_read = time;

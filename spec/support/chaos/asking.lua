@@ -141,7 +141,7 @@ local replies = {
 };
 
 local function reply_at_once(_, requester, stanza, request)
-	request.was_answered_at_once = true;
+	request.was_answered_at_once = now();
 	reply(requester, stanza);
 end
 
