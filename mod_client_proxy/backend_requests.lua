@@ -7,7 +7,6 @@
 
 local deadlines = module:require "deadlines";
 local delivery = module:require "delivery";
-local slices = module:require "slices";
 
 local now = require "util.time".monotonic;
 
@@ -21,22 +20,12 @@ local function answered_by(requester, address)
 	return address.."\n"..requester;
 end
 
--- Does a slice: drops what backends have asked that have gone. -> whether there is more
-local function drop_abandoned(self)
-	for _ = 1, slices.SIZE do
-		if not self.pending:take_abandoned() then
-			return false;
-		end
-		self.metrics:count("backend_requests_backend_gone");
-	end
-	return true;
-end
-
--- Nobody waits for the answers any more; one who comes under the same JID may use the same ids.
+-- Nobody waits for the answers any more. All that is done at once, as nobody is told, and nothing is sent: another session may
+-- come under the same JID, and what is left in the table till then would end for that one.
 local function on_backend_gone(self, backend)
 	self.pending:abandon(backend);
-	if self.pending:has_abandoned() then
-		self.dropping:start();
+	while self.pending:take_abandoned() do
+		self.metrics:count("backend_requests_backend_gone");
 	end
 end
 
@@ -53,11 +42,7 @@ function backend_requests.new(setup)
 		deadlines = deadlines.new { pending = pending, failures = setup.failures };
 		is_stopped = false, is_retired = false;
 	}, backend_requests);
-	self.dropping = slices.new(function () return drop_abandoned(self); end);
 	setup.events.add_handler("backend-gone", function (backend) on_backend_gone(self, backend); end);
-	if pending:has_abandoned() then
-		self.dropping:start();
-	end
 	return self;
 end
 
@@ -108,7 +93,6 @@ end
 function backend_requests:retire()
 	self.is_retired = true;
 	self.deadlines:retire();
-	self.dropping:retire();
 end
 
 return backend_requests;

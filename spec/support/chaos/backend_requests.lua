@@ -162,13 +162,26 @@ function backend_requests:judge_failure(request, stanza, time)
 		self.late = self.late + 1; -- it, or its answer, has waited for long until it was read
 		return;
 	end
-	ledger:found("failed_innocent", "%s ended by %s (%s) after %.1f s, though %s had answered", describe(request), condition, text,
-		time - request.sent, request.receiver and request.receiver.jid);
+	ledger:found("failed_innocent", "%s ended by %s (%s) after %.1f s, though %s had answered %.1f s ago, and it was quiet %.1f s ago",
+		describe(request), condition, text, time - request.sent, request.receiver and request.receiver.jid,
+		time - request.was_answered_at_once, time - ledger.quiet_at);
 end
 
 local function has_had(asker, id)
 	local number = tonumber(id:match("^q(%d+)$"));
 	return number and asker.last_id and number > asker.first and number <= asker.last_id;
+end
+
+-- What is known of the request of any session of that JID that a stanza is about
+function backend_requests:history(jid, stanza, time)
+	for _, request in pairs(self.by_number) do
+		if request.asker.jid == jid and request.id == stanza.attr.id and request.address == stanza.attr.from then
+			return ("which was asked %.1f s ago, came to %s %s s ago, and ended %s s ago; it is excused as %s"):format(time - request.sent,
+				request.receiver and request.receiver.jid or "nobody", request.came_at and time - request.came_at or "no",
+				request.ended_at and time - request.ended_at or "no", tostring(request.excuse));
+		end
+	end
+	return "of which nothing is known";
 end
 
 -- (asker, stanza, time): an answer has come to a backend.
@@ -178,7 +191,8 @@ function backend_requests:settled(asker, stanza, time)
 	self.answers, self.errors = self.answers + 1, self.errors + (is_answer and 0 or 1);
 	if not request then
 		if not (asker.backend.is_elsewhere or attr.from:find("/unknown", 1, true)) then
-			self.ledger:found(has_had(asker, attr.id) and "doubled" or "misdelivered", "%s came to %s", stanza:top_tag(), asker.jid);
+			self.ledger:found(has_had(asker, attr.id) and "doubled" or "misdelivered", "%s came to %s, %s", tostring(stanza), asker.jid,
+				self:history(asker.jid, stanza, time));
 		end
 	elseif request.asker ~= asker and not ((asker.backend.is_elsewhere or request.was_dispatched) and request.asker.jid == asker.jid) then
 		self.ledger:found("misdelivered", "%s came to %s, and is about %s", stanza:top_tag(), asker.jid, describe(request));
