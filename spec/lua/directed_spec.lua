@@ -392,6 +392,15 @@ describe("directed presence", function ()
 			assert_sent(take());
 		end);
 
+		it("ends for who had it before a server could not reach that one for a while", function ()
+			local from = backend_address(A, PROXY);
+			receive(A, token);
+			receive_stanza(st.presence({ from = REQUESTER, to = from, type = "error" }):tag("error", { type = "wait" })
+				:tag("remote-server-timeout", { xmlns = "urn:ietf:params:xml:ns:xmpp-stanzas" }):reset());
+			go(A);
+			assert_sent(take(), { from, REQUESTER, "unavailable" });
+		end);
+
 		it("ends for each of many requesters, in slices", function ()
 			local from = backend_address(A, PROXY);
 			for number = 1, 250 do
