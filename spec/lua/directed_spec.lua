@@ -491,6 +491,20 @@ describe("directed presence", function ()
 				{ address_of("user@some-domain.example/2", PROXY), A, "unavailable" });
 		end);
 
+		it("a reload to a lower limit ends what is too much in slices, though somebody comes meanwhile", function ()
+			max = 500;
+			reload();
+			for number = 1, 500 do
+				receive(("user-%d@some-domain.example"):format(number), PROXY);
+			end
+			max = 1;
+			reload();
+			receive_stanza(st.presence { from = REQUESTER, to = PROXY });
+			assert.equal(100 + 1, #sent);
+			take();
+			assert.same({ [address_of(REQUESTER, PROXY)] = true }, views[A]);
+		end);
+
 		it("nothing is left of many who have come and gone", function ()
 			for number = 1, 300 do
 				local name = ("user%d@some-domain.example/x"):format(number);
