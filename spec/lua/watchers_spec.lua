@@ -12,7 +12,7 @@ local GRACE, WRITE_AFTER, SLICE = 5, 60, 100;
 random.announce("watchers_spec");
 
 describe("watchers", function ()
-	local module, watchers, events, serves, is_allowed, max, on_send;
+	local module, watchers, events, serves, is_allowed, max, on_send, target;
 	local driver, directory; -- of Prosody's storage
 
 	local function set_storage()
@@ -37,7 +37,7 @@ describe("watchers", function ()
 			end
 		end
 		watchers = module:require "watchers".new {
-			target = TARGET, events = events, max = max, is_allowed = is_allowed, saved = saved;
+			target = target, events = events, max = max, is_allowed = is_allowed, saved = saved;
 			pool = { serves = function () return serves; end };
 		};
 	end
@@ -49,7 +49,7 @@ describe("watchers", function ()
 
 	before_each(function ()
 		module = fake_module.new();
-		serves, is_allowed, max, on_send, driver = false, nil, 100000, nil, "sql";
+		serves, is_allowed, max, on_send, driver, target = false, nil, 100000, nil, "sql", TARGET;
 	end);
 
 	local function reload(is_wrong)
@@ -606,6 +606,22 @@ describe("watchers", function ()
 			for number = 1, SLICE do
 				assert.is_true(is_told[("unavailable from %s to %s"):format(PROXY, account(number))]);
 			end
+		end);
+
+		it("that makes one of them the target, are told, but for that one at the proxy host, whose presence it is then", function ()
+			have_watchers(2);
+			watch(account(1), NODE);
+			target = account(1);
+			reload();
+			assert.equal(2, #watchers);
+			set_serving(false);
+			module:pass(GRACE + WRITE_AFTER);
+			local lines = sent();
+			table.sort(lines);
+			assert.same({
+				("unavailable from %s to %s"):format(NODE, account(1)), ("unavailable from %s to %s"):format(PROXY, account(2)),
+			}, lines);
+			assert.same({ account(1).." "..NODE, account(2).." "..PROXY }, stored());
 		end);
 
 		it("that is refused, are told that the service is unavailable", function ()
