@@ -1212,7 +1212,7 @@ describe("backends", function ()
 			function module.send()
 				error("thrown");
 			end
-			assert.error(function () receive(nil, TARGET.."/b", PROXY); end, "thrown");
+			receive(nil, TARGET.."/b", PROXY);
 			assert.same({ "away "..BACKEND }, told);
 			assert.equal(1, changes);
 		end);
