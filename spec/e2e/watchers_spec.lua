@@ -61,6 +61,16 @@ describe("a service that is watched", function ()
 		user:receive(xmpp.presence_from(address or PROXY, "unavailable"));
 	end
 
+	-- in either order
+	local function unavailable_at_both()
+		local addresses = { [PROXY] = true, [NODE] = true };
+		while next(addresses) do
+			local attr = user:receive(function (stanza) return stanza.name == "presence" and addresses[stanza.attr.from]; end).attr;
+			assert.equal("unavailable", attr.type);
+			addresses[attr.from] = nil;
+		end
+	end
+
 	local function reload()
 		server:ctl("shell", "module", "reload", "client_proxy", PROXY);
 	end
@@ -112,24 +122,19 @@ describe("a service that is watched", function ()
 	end);
 
 	it("is known to its watchers after a restart of Prosody", function ()
-		service.backend(server, "a");
+		local backend = service.backend(server, "a");
 		ask "subscribe";
 		ask("subscribe", NODE);
 		available(NODE);
 		user.received = {};
+		-- Prosody 0.12 can be interrupted by a signal as it writes to a client, and takes what it sends to that one then for
+		-- written. So the last that it writes before is not to this one.
+		backend:sync();
 		server:stop();
-		-- Of what is sent at the end, a client does not always get all: so it is the log that tells.
-		local told = {};
-		for presence in server:log():match("Received SIGTERM.*"):gmatch("Sending%[c2s%]: (<presence [^>]*type='unavailable'[^>]*>)") do
-			table.insert(told, presence:match(" from='([^']*)'"));
-		end
-		table.sort(told);
-		assert.same({ NODE, PROXY }, told);
+		unavailable_at_both();
 		server:start();
 		user = log_in();
-		local list = seen();
-		table.sort(list);
-		assert.same({ "unavailable from "..NODE, "unavailable from "..PROXY }, list);
+		unavailable_at_both();
 		service.backend(server, "a");
 		available();
 		assert.equal(2, count());
