@@ -134,9 +134,9 @@ describe("watchers", function ()
 	local function stored()
 		local list = {};
 		for _, shard in pairs(module.stores[STORE].content) do
-			for who, addresses in pairs(shard) do
-				for _, address in ipairs(addresses) do
-					table.insert(list, who.." "..address);
+			for _, entry in ipairs(shard) do -- a list, so that storage in SQL has one row for all
+				for index = 2, #entry do
+					table.insert(list, entry[1].." "..entry[index]);
 				end
 			end
 		end
@@ -910,8 +910,9 @@ describe("watchers", function ()
 		end);
 
 		for what, content in pairs {
-			["a text"] = "text", ["a list"] = { "text" }, ["accounts with no list"] = { [USER] = true },
-			["accounts with a list of numbers"] = { [USER] = { 1 } },
+			["a text"] = "text", ["a list of texts"] = { "text" }, ["something that is no list"] = { [USER] = { USER, PROXY } };
+			["a list of no lists"] = { { account = USER } };
+			["a list of numbers"] = { { USER, 1 } }, ["a number for an account"] = { { 1, PROXY } };
 		} do
 			it("are lost in a shard that is damaged: "..what, function ()
 				is_lost(function () store.content["7"] = content; end, "damaged");
@@ -945,8 +946,8 @@ describe("watchers", function ()
 		end);
 
 		it("are one, if Prosody has ended as it wrote, and they are in two shards", function ()
-			store.content["3"] = { [USER] = { PROXY } };
-			store.content["9"] = { [USER] = { NODE, PROXY }, [account(1)] = { PROXY } };
+			store.content["3"] = { { USER, PROXY } };
+			store.content["9"] = { { USER, NODE, PROXY }, { account(1), PROXY } };
 			restart(true);
 			assert.equal(3, #watchers);
 			sent();
