@@ -1208,6 +1208,7 @@ describe("backends", function ()
 		it("are told of though another module's handler throws when the target is told that others can serve", function ()
 			receive("subscribe", TARGET, PROXY, { type = "subscribed", from = PROXY, to = TARGET }, { from = PROXY, to = TARGET });
 			hibernate "a";
+			module:take_sent();
 			told, changes = {}, 0;
 			function module.send()
 				error("thrown");
