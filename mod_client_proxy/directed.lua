@@ -70,6 +70,17 @@ local function evict(self, list)
 	return sighting ~= nil;
 end
 
+-- Ends what is too much after one has been added, which is little, unless a reload has lowered the limit: then the rest is
+-- left to the slices.
+local function make_room(self, list)
+	for _ = 1, slices.SIZE do
+		if not evict(self, list) then
+			return;
+		end
+	end
+	self.working:start();
+end
+
 -- Takes the sightings out of the list that a new one takes the place of. -> a list of those whose end is to be told
 local function replace(list, sighting, same, before)
 	local ended = {};
@@ -95,7 +106,7 @@ local function see(self, list, sighting, stanza)
 	for _, other in ipairs(ended) do
 		say(self.being_sent, other, unavailable(other));
 	end
-	repeat until not evict(self, list);
+	make_room(self, list);
 	if list:is_due(sighting) then -- all that was sent may have changed that
 		say(self.being_sent, sighting, copy(stanza, sighting));
 	end

@@ -16,8 +16,12 @@ function own_presence.new(setup)
 	}, own_presence);
 end
 
+-- An error in another module's handler interrupts nothing: when the module goes, there are others to be told after this.
 local function send(to, type)
-	module:send(st.presence({ from = module.host, to = to, type = type }));
+	local ok, problem = pcall(module.send, module, st.presence({ from = module.host, to = to, type = type }));
+	if not ok then
+		module:log("error", "Another module's handler has failed on presence: %s", problem);
+	end
 end
 
 local function send_current(self, to)

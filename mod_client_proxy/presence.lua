@@ -23,15 +23,20 @@ local IS_PASSING = {
 	["internal-server-error"] = true, ["resource-constraint"] = true;
 };
 
+-- Whether an error says that it will pass, by its type (RFC 6120 section 8.3.2) or by its condition
+local function is_passing(stanza)
+	local type, condition = stanza:get_error();
+	return type == "wait" or IS_PASSING[condition] or false;
+end
+
 local presence = {};
 
--- Of an error from anybody else
+-- Of an error that is not from the target to the proxy host
 local function kind_of_error(stanza)
-	if addresses.resource(stanza.attr.to) then
-		return "recipient-unreachable";
+	if is_passing(stanza) then
+		return "ignored";
 	end
-	local _, condition = stanza:get_error();
-	return IS_PASSING[condition] and "ignored" or "watcher-error";
+	return addresses.resource(stanza.attr.to) and "recipient-unreachable" or "watcher-error";
 end
 
 -- (stanza, target) -> what a presence is. From the target to the proxy host:
@@ -48,7 +53,7 @@ end
 --   "watcher-error"               what that account was sent cannot be delivered for good, or is not wanted
 -- From anybody to anybody else:
 --   "directed"                    of a requester to a backend, or of a backend to a requester: see presence.direction
---   "recipient-unreachable"       a server cannot reach whom presence was sent to from an address with a resource
+--   "recipient-unreachable"       a server cannot reach whom presence was sent to from an address with a resource, for good
 -- And "ignored", which is anything else.
 -- target: the prepared bare JID
 function presence.kind(stanza, target)
@@ -59,7 +64,7 @@ function presence.kind(stanza, target)
 		local of_one = addresses.resource(attr.from) and OF_RESOURCE or OF_ACCOUNT;
 		return OF_EITHER[type] or OF_EITHER_TO_ANY[type] or of_one[type] or "ignored";
 	elseif is_of_target and addresses.bare(attr.to) == module.host then
-		return OF_EITHER_TO_ANY[type] or DIRECTED[type] or type == "error" and "recipient-unreachable" or "ignored";
+		return OF_EITHER_TO_ANY[type] or DIRECTED[type] or type == "error" and kind_of_error(stanza) or "ignored";
 	end
 	return DIRECTED[type] or OF_OTHERS[type] or type == "error" and kind_of_error(stanza) or "ignored";
 end

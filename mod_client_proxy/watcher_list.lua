@@ -1,7 +1,8 @@
 -- Who watches which service addresses, and what each watcher has been told. It is kept in Prosody's storage, in shards, so
 -- that no more is written than what has changed, and one shard at a time.
 --
--- Stored, under "1" to "64": { [account] = { service address, ... }, ... }
+-- Stored, under "1" to "64": { { account, service address, ... }, ... }, a list, as SQL storage has a row, and thus a statement,
+-- for each key that is a text.
 --
 -- In which shard an account is, is left to chance. Nobody can thus see to it that all are in one, which would be large.
 
@@ -24,18 +25,25 @@ watcher_list.__index = watcher_list;
 
 watcher_list.SHARDS = SHARDS;
 
+local function is_sound_entry(entry)
+	if type(entry) ~= "table" or not entry[1] then
+		return false;
+	end
+	for _, text in pairs(entry) do
+		if type(text) ~= "string" then
+			return false;
+		end
+	end
+	return true;
+end
+
 local function is_sound(stored)
 	if type(stored) ~= "table" then
 		return false;
 	end
-	for account, addresses in pairs(stored) do
-		if type(account) ~= "string" or type(addresses) ~= "table" then
+	for index, entry in pairs(stored) do
+		if not math.tointeger(index) or not is_sound_entry(entry) then
 			return false;
-		end
-		for _, address in pairs(addresses) do
-			if type(address) ~= "string" then
-				return false;
-			end
 		end
 	end
 	return true;
@@ -66,13 +74,14 @@ end
 
 -- If Prosody has ended while it wrote, an account that had been forgotten and come again may be in two shards.
 local function take_in(state, number, stored)
-	for account, addresses in pairs(stored) do
+	for _, entry in ipairs(stored) do
+		local account = entry[1];
 		local before = state.shard_of[account];
 		if before then
 			state.changed[before], state.changed[number] = true, true;
 		end
-		for _, address in pairs(addresses) do
-			put(state, account, address, before or number);
+		for index = 2, #entry do
+			put(state, account, entry[index], before or number);
 		end
 	end
 end
@@ -119,11 +128,11 @@ end
 local function write(self, number)
 	local state, stored = self.state, {};
 	for account, watched in pairs(state.shards[number]) do
-		local addresses = {};
+		local entry = { account };
 		for address in pairs(watched) do
-			table.insert(addresses, address);
+			table.insert(entry, address);
 		end
-		stored[account] = addresses;
+		table.insert(stored, entry);
 	end
 	local ok, problem = self.store:set(tostring(number), stored);
 	if ok then

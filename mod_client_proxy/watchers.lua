@@ -232,6 +232,7 @@ end
 -- To be called when all hosts are there. What is wrong with what watchers have been told is put right from now on.
 function watchers:start()
 	self.is_active = true;
+	self.list:forget(self.target, module.host); -- of when another account was the target: own_presence.lua is for this one
 	see_to_all(self);
 	if self.state.gone_at then
 		wait_for_a_backend(self);

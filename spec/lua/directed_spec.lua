@@ -392,6 +392,15 @@ describe("directed presence", function ()
 			assert_sent(take());
 		end);
 
+		it("ends for who had it before a server could not reach that one for a while", function ()
+			local from = backend_address(A, PROXY);
+			receive(A, token);
+			receive_stanza(st.presence({ from = REQUESTER, to = from, type = "error" }):tag("error", { type = "wait" })
+				:tag("remote-server-timeout", { xmlns = "urn:ietf:params:xml:ns:xmpp-stanzas" }):reset());
+			go(A);
+			assert_sent(take(), { from, REQUESTER, "unavailable" });
+		end);
+
 		it("ends for each of many requesters, in slices", function ()
 			local from = backend_address(A, PROXY);
 			for number = 1, 250 do
@@ -480,6 +489,20 @@ describe("directed presence", function ()
 			reload();
 			assert_sent(take(), { address_of("user@some-domain.example/1", PROXY), A, "unavailable" },
 				{ address_of("user@some-domain.example/2", PROXY), A, "unavailable" });
+		end);
+
+		it("a reload to a lower limit ends what is too much in slices, though somebody comes meanwhile", function ()
+			max = 500;
+			reload();
+			for number = 1, 500 do
+				receive(("user-%d@some-domain.example"):format(number), PROXY);
+			end
+			max = 1;
+			reload();
+			receive_stanza(st.presence { from = REQUESTER, to = PROXY });
+			assert.equal(100 + 1, #sent);
+			take();
+			assert.same({ [address_of(REQUESTER, PROXY)] = true }, views[A]);
 		end);
 
 		it("nothing is left of many who have come and gone", function ()

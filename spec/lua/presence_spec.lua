@@ -74,17 +74,22 @@ describe("a presence", function ()
 		assert.equal("recipient-unreachable", kind("error", TARGET.."/a", "node@"..PROXY.."/thing"));
 	end);
 
-	it("is an error about what came from a bare address, unless it will pass", function ()
-		local function kind_of(condition, from, to)
-			return presence.kind(st.presence { type = "error", from = from, to = to }:tag("error", { type = "cancel" })
+	it("is an error about what came from a bare address, or from one with a resource, unless it will pass", function ()
+		local function kind_of(condition, from, to, error_type)
+			return presence.kind(st.presence { type = "error", from = from, to = to }:tag("error", { type = error_type or "cancel" })
 				:tag(condition, { xmlns = "urn:ietf:params:xml:ns:xmpp-stanzas" }):reset(), TARGET);
 		end
-		for _, to in ipairs { PROXY, "node@"..PROXY } do
-			for _, condition in ipairs { "item-not-found", "forbidden", "not-allowed", "service-unavailable", "gone" } do
-				assert.equal("watcher-error", kind_of(condition, "user@some-domain.example", to));
-			end
-			for _, condition in ipairs { "remote-server-not-found", "remote-server-timeout", "internal-server-error", "resource-constraint" } do
-				assert.equal("ignored", kind_of(condition, "user@some-domain.example", to));
+		for to, expected in pairs {
+			[PROXY] = "watcher-error", ["node@"..PROXY] = "watcher-error", [PROXY.."/thing"] = "recipient-unreachable";
+		} do
+			for _, from in ipairs { "user@some-domain.example", "user@some-domain.example/a", to ~= PROXY and TARGET.."/a" or nil } do
+				for _, condition in ipairs { "item-not-found", "forbidden", "not-allowed", "service-unavailable", "gone" } do
+					assert.equal(expected, kind_of(condition, from, to));
+					assert.equal("ignored", kind_of(condition, from, to, "wait"));
+				end
+				for _, condition in ipairs { "remote-server-not-found", "remote-server-timeout", "internal-server-error", "resource-constraint" } do
+					assert.equal("ignored", kind_of(condition, from, to));
+				end
 			end
 		end
 		assert.equal("watcher-error", kind("error", "user@some-domain.example/a", PROXY));

@@ -12,7 +12,7 @@ local GRACE, WRITE_AFTER, SLICE = 5, 60, 100;
 random.announce("watchers_spec");
 
 describe("watchers", function ()
-	local module, watchers, events, serves, is_allowed, max, on_send;
+	local module, watchers, events, serves, is_allowed, max, on_send, target;
 	local driver, directory; -- of Prosody's storage
 
 	local function set_storage()
@@ -37,7 +37,7 @@ describe("watchers", function ()
 			end
 		end
 		watchers = module:require "watchers".new {
-			target = TARGET, events = events, max = max, is_allowed = is_allowed, saved = saved;
+			target = target, events = events, max = max, is_allowed = is_allowed, saved = saved;
 			pool = { serves = function () return serves; end };
 		};
 	end
@@ -49,7 +49,7 @@ describe("watchers", function ()
 
 	before_each(function ()
 		module = fake_module.new();
-		serves, is_allowed, max, on_send, driver = false, nil, 100000, nil, "sql";
+		serves, is_allowed, max, on_send, driver, target = false, nil, 100000, nil, "sql", TARGET;
 	end);
 
 	local function reload(is_wrong)
@@ -134,9 +134,9 @@ describe("watchers", function ()
 	local function stored()
 		local list = {};
 		for _, shard in pairs(module.stores[STORE].content) do
-			for who, addresses in pairs(shard) do
-				for _, address in ipairs(addresses) do
-					table.insert(list, who.." "..address);
+			for _, entry in ipairs(shard) do -- a list, so that storage in SQL has one row for all
+				for index = 2, #entry do
+					table.insert(list, entry[1].." "..entry[index]);
 				end
 			end
 		end
@@ -608,6 +608,22 @@ describe("watchers", function ()
 			end
 		end);
 
+		it("that makes one of them the target, are told, but for that one at the proxy host, whose presence it is then", function ()
+			have_watchers(2);
+			watch(account(1), NODE);
+			target = account(1);
+			reload();
+			assert.equal(2, #watchers);
+			set_serving(false);
+			module:pass(GRACE + WRITE_AFTER);
+			local lines = sent();
+			table.sort(lines);
+			assert.same({
+				("unavailable from %s to %s"):format(NODE, account(1)), ("unavailable from %s to %s"):format(PROXY, account(2)),
+			}, lines);
+			assert.same({ account(1).." "..NODE, account(2).." "..PROXY }, stored());
+		end);
+
 		it("that is refused, are told that the service is unavailable", function ()
 			have_watchers(1);
 			module.stores[STORE].write_error = "disk full";
@@ -894,8 +910,9 @@ describe("watchers", function ()
 		end);
 
 		for what, content in pairs {
-			["a text"] = "text", ["a list"] = { "text" }, ["accounts with no list"] = { [USER] = true },
-			["accounts with a list of numbers"] = { [USER] = { 1 } },
+			["a text"] = "text", ["a list of texts"] = { "text" }, ["something that is no list"] = { [USER] = { USER, PROXY } };
+			["a list of no lists"] = { { account = USER } };
+			["a list of numbers"] = { { USER, 1 } }, ["a number for an account"] = { { 1, PROXY } };
 		} do
 			it("are lost in a shard that is damaged: "..what, function ()
 				is_lost(function () store.content["7"] = content; end, "damaged");
@@ -929,8 +946,8 @@ describe("watchers", function ()
 		end);
 
 		it("are one, if Prosody has ended as it wrote, and they are in two shards", function ()
-			store.content["3"] = { [USER] = { PROXY } };
-			store.content["9"] = { [USER] = { NODE, PROXY }, [account(1)] = { PROXY } };
+			store.content["3"] = { { USER, PROXY } };
+			store.content["9"] = { { USER, NODE, PROXY }, { account(1), PROXY } };
 			restart(true);
 			assert.equal(3, #watchers);
 			sent();
