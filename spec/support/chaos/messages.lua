@@ -15,6 +15,7 @@ local messages = {};
 messages.__index = messages;
 
 local NS = "urn:example:chaos";
+local REPLIED_WITHIN = 3; -- seconds; until then, backends reply to addresses of the format before
 local MUST_COME_WITHIN = 8; -- seconds: a session that nobody resumes ends after one, and the rest is for a busy machine
 local KNOWN_FOR = 15; -- seconds that a writer is remembered who has gone
 local CUT_IS_KNOWN_AFTER = 0.3; -- seconds
@@ -336,7 +337,7 @@ function messages:judge_error(message, stanza, time)
 		ledger:found("doubled", "error about %s: %s (%s)", describe(message), condition, text);
 	elseif arrival and not is_unacknowledged(arrival) then
 		ledger:found("doubled", "error about %s, which has arrived: %s (%s)", describe(message), condition, text);
-	elseif from ~= message.address and from ~= bare(message.address) and message.sent > ledger.configured_at then
+	elseif from ~= message.address and from ~= bare(message.address) and message.sent > ledger.configured_at + REPLIED_WITHIN then
 		ledger:found("wrong_address", "error about %s came from %s", describe(message), from);
 	elseif arrival then
 		self.unacknowledged = self.unacknowledged + 1;
