@@ -198,6 +198,14 @@ function clients:leave(backend)
 	way(self, backend);
 end
 
+-- to be called ten times a second
+function clients:something_happens()
+	for _, backend in pairs(self.online) do
+		send_if_open(backend.connection, text.NUDGE);
+	end
+	backends.something_happens(self);
+end
+
 -- -> by their sockets, what is to be called when one can be read from
 function clients:readers()
 	local readers = {};

@@ -14,8 +14,6 @@ local PIPELINES = { 25, 3, 1, 1, 1 };
 local BRISK = { 25 };
 local AHEAD = 1000; -- how many more requests there may be than stanzas of another kind
 local MOST_OPEN = 150; -- requests of one requester, the slow ones included
--- Expat in the server may not look at the end of what has come until more comes, and then an answer waits for that.
-local NUDGE = (" "):rep(2048);
 
 local requesters = {};
 requesters.__index = requesters;
@@ -160,7 +158,7 @@ end
 -- to be called ten times a second
 function requesters:something_happens()
 	for _, requester in ipairs(self.list) do
-		requester.connection:send(NUDGE);
+		requester.connection:send(text.NUDGE);
 	end
 	if random(20) == 1 then
 		self:reconnect(random(#self.list));

@@ -55,4 +55,8 @@ function text.payload()
 	return ("payload "):rep(dice > 30 and random(1, 20) or dice > 10 and random(100, 1000) or random(1000, 5000));
 end
 
+-- Expat in the server may not look at the end of what has come until more comes. So that nothing waits for that, this is sent
+-- now and then.
+text.NUDGE = (" "):rep(2048);
+
 return text;
