@@ -19,6 +19,8 @@ local LEFT_LATELY = 3; -- seconds in which a backend that leaves may get what no
 local UNHEARD = 2; -- seconds: what was said just before a connection was cut may not have been heard
 local KNOWN_FOR = 20; -- seconds
 
+local IS_FROM_SERVICE = "^[^/]*proxy%.domain%.example/";
+
 local function bare(address)
 	return address:match("^[^/]+");
 end
@@ -122,7 +124,7 @@ end
 -- What comes
 --
 
--- A backend has got what is for a requester: only if the address was none of a requester's in the component's eyes.
+-- A backend has got what is for somebody else: only if the address was none of a requester's in the component's eyes.
 function presence:may_be_at_a_backend(one)
 	return not one.receiver or self.ledger.backend_requests:may_be_dispatched {
 		receiver = one.receiver, asker = one.showing.sender, sent = one.sent, known_since = one.known_since;
@@ -161,7 +163,7 @@ function presence:has_come(receiver, one, stanza, time)
 		self.ledger:found("doubled", "presence %s came to %s, and to %s", describe(one), receiver.jid, one.came_to.jid);
 	elseif bare(from) ~= bare(one.showing.at) or stanza.attr.to ~= receiver.jid then
 		self.ledger:found("wrong_address", "presence %s came to %s as %s", describe(one), receiver.jid, stanza:top_tag());
-	elseif receiver.backend then
+	elseif receiver.backend and not (one.receiver and one.receiver.jid == receiver.jid) then
 		self:judge_backend(one, receiver.backend, from, time);
 	else
 		self:judge_requester(one, receiver, from);
@@ -186,8 +188,8 @@ end
 function presence:came(receiver, stanza, time)
 	local type, seen = stanza.attr.type, stanza:get_child("seen", NS);
 	local one = seen and self.by_number[seen.attr.what];
-	if not stanza.attr.from:find("/", 1, true) then
-		return; -- the service's own
+	if not stanza.attr.from:find(IS_FROM_SERVICE) then
+		return; -- the service's own, or that of another resource of the same account
 	elseif type == "error" and not receiver.backend then
 		self.ledger:found("misdelivered", "presence was answered to %s: %s", receiver.jid, stanza:top_tag());
 	elseif type == "unavailable" then
