@@ -209,6 +209,10 @@ function chaos:close()
 	self.requesters:close();
 	self.parties[1]:close();
 	self.parties[2]:close();
+	if self.watching and not self.is_brisk then
+		self.watching:are_deserted();
+		self:go_on(GRACE, function () return self.watching:know_it() or self.ledger.watched_wrong > 0; end);
+	end
 	self.operator:close();
 	(self.cluster or self.watching):close();
 end

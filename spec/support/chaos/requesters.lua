@@ -195,6 +195,7 @@ function requesters:close()
 		self.chaos.ledger:abandon(requester);
 		requester.connection:close();
 	end
+	self.list = {};
 end
 
 return requesters;

@@ -17,7 +17,13 @@ watching.__index = watching;
 
 -- (chaos) -> watching
 function watching.new(chaos)
-	return setmetatable({ chaos = chaos, believes = {}, served_since = nil, left_since = nil, is_wrong = {} }, watching);
+	return setmetatable({
+		chaos = chaos, connection = nil, is_settled_at = nil;
+		believes = {}; -- by address: "available" or "unavailable"
+		is_wrong = {}; -- by address, whether that has been found already
+		served_since = nil; -- since when there has been a backend that is ready for sure
+		deserted_at = nil; -- when the last one of all has gone
+	}, watching);
 end
 
 -- to be called when all is as at the beginning
@@ -65,7 +71,9 @@ end
 -- What is so for sure, if that has been so for long
 function watching:truth(time)
 	local ledger = self.chaos.ledger;
-	if not ledger.target or not ledger:other_ready(nil, time) then
+	if self.deserted_at then
+		return time > self.deserted_at + IS_KNOWN_AFTER and "unavailable" or nil;
+	elseif not ledger.target or not ledger:other_ready(nil, time) then
 		self.served_since = nil;
 		return nil;
 	end
@@ -85,6 +93,21 @@ function watching:judge()
 		end
 		self.is_wrong[address] = is_wrong;
 	end
+end
+
+-- to be called when all backends have gone, and none comes back
+function watching:are_deserted()
+	self.deserted_at = now();
+end
+
+-- -> whether they believe that none is there
+function watching:know_it()
+	for _, address in ipairs(self.connection and ADDRESSES or {}) do
+		if self.believes[address] ~= "unavailable" then
+			return false;
+		end
+	end
+	return true;
 end
 
 function watching:close()
