@@ -6,7 +6,7 @@
 --     CHAOS_TARGETS        here: they are accounts of the same Prosody; elsewhere: of a played server, whose
 --                          streams break; else the ones, and then the others for as long
 --     CHAOS_WITHOUT        what is to be left out, to narrow down what something comes of:
---                          some of asking, blocking, drains, hangs, messages, neighbour, options, targets; elsewhere also of
+--                          some of asking, blocking, drains, hangs, messages, neighbour, options, presence, targets; elsewhere also of
 --                          episodes (streams that break, say) and whims (what is said though it is not so)
 --     SPEC_SEED            what decides what happens, else the time
 --

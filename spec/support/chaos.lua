@@ -13,8 +13,10 @@ local later = require "spec.support.later";
 local ledger = require "spec.support.chaos.ledger";
 local operator = require "spec.support.chaos.operator";
 local requesters = require "spec.support.chaos.requesters";
+local showing = require "spec.support.chaos.showing";
 local socket = require "socket";
 local throwaway = require "spec.support.throwaway";
+local watching = require "spec.support.chaos.watching";
 
 local now = socket.gettime;
 
@@ -41,7 +43,7 @@ local function left_out()
 end
 
 local function accounts(place)
-	local list = place == "here" and { table.unpack(TARGETS.here) } or {};
+	local list = place == "here" and { watching.account, table.unpack(TARGETS.here) } or {};
 	for _, user in ipairs(requesters.users) do
 		table.insert(list, user.."@some-domain.example");
 	end
@@ -74,6 +76,9 @@ function chaos.new(server, place, is_brisk)
 	self.conversations, self.asking = conversations.new(self), asking.new(self);
 	self.operator = operator.new(self);
 	self.blocking = blocking.new(self);
+	if place == "here" then
+		self.showing, self.watching = showing.new(self), watching.new(self);
+	end
 	self.parts = { self.parties[1], self.parties[2], self.requesters, self.operator, self.blocking, self.cluster };
 	return self;
 end
@@ -98,12 +103,16 @@ function chaos:look_for_lost()
 	self.requesters:count_lost();
 	self.ledger.messages:count_lost(now());
 	self.ledger.backend_requests:count_lost(now());
+	if self.showing then
+		self.showing:judge();
+		self.watching:judge();
+	end
 	self:after(1, function () self:look_for_lost(); end);
 end
 
 function chaos:read()
 	local sockets, readers = {}, {};
-	for _, party in ipairs { self.requesters, self.parties[1], self.parties[2], self.cluster } do
+	for _, party in ipairs { self.requesters, self.parties[1], self.parties[2], self.cluster or self.watching } do
 		for one, read in pairs(party:readers()) do
 			table.insert(sockets, one);
 			readers[one] = read;
@@ -143,6 +152,10 @@ function chaos:step()
 	if not self.is_over then
 		self.asking:step();
 	end
+	if self.showing then
+		self.showing:step(not self.is_over);
+		self.watching:step();
+	end
 	self.operator:step();
 	self.later:run();
 	self:watch_stalls(begun, has_read);
@@ -166,6 +179,9 @@ function chaos:start()
 		end
 	end
 	self.requesters:start();
+	if self.watching then
+		self.watching:start();
+	end
 	self:something_happens();
 	self:look_for_lost();
 end
@@ -181,14 +197,24 @@ function chaos:finish()
 			and self.ledger.backend_requests.open_count == 0;
 	end);
 	self:go_on(GRACE, function () return self.blocking:finish(); end);
+	if self.showing then
+		self.showing:finish();
+		self:go_on(GRACE, function () return self.showing:has_finished(); end);
+	end
 	self:go_on(3, function () return not self.ledger.suspicions[1]; end);
+	self:close();
+end
+
+function chaos:close()
 	self.requesters:close();
 	self.parties[1]:close();
 	self.parties[2]:close();
-	self.operator:close();
-	if self.cluster then
-		self.cluster:close();
+	if self.watching and not self.is_brisk then
+		self.watching:are_deserted();
+		self:go_on(GRACE, function () return self.watching:know_it() or self.ledger.watched_wrong > 0; end);
 	end
+	self.operator:close();
+	(self.cluster or self.watching):close();
 end
 
 -- (goes_on, progress) -> ledger

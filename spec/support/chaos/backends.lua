@@ -79,6 +79,7 @@ function backends:is_leaving(backend)
 	self.chaos.ledger.backends[backend.jid] = nil;
 	self.chaos.ledger.messages:cut(backend.writer, now());
 	self.chaos.ledger.backend_requests:excuse("gone", backend.writer);
+	self.chaos.ledger.presence:left(backend.writer, now());
 	if backend.on_result then
 		backend.on_result.call(false);
 		backend.on_result = nil;

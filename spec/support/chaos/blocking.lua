@@ -29,6 +29,7 @@ function blocking:block()
 		requester.is_blocked = true;
 		self.chaos.ledger.messages:excuse("blocked", requester.writer);
 		self.chaos.ledger.backend_requests:excuse("blocked", requester.writer);
+		self.chaos.ledger.presence:block(requester.writer, addresses);
 		self.requester, self.party = requester, party;
 		self.next_at = now() + 1 + random() * 3;
 	end

@@ -67,6 +67,8 @@ function clients:on_stanza(backend, stanza)
 		backend.handled = backend.handled + 1;
 		if stanza.attr.type == "subscribe" then
 			self:send(backend, st.presence({ to = service.proxy, type = "subscribed" }));
+		else
+			self.chaos.ledger.presence:came(backend.writer, stanza, now());
 		end
 	end
 end

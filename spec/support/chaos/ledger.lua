@@ -6,13 +6,15 @@
 -- under way when it disconnected is closed in the ledger before it does, so that
 -- what Prosody then has nobody to deliver to counts neither way.
 --
--- What there is to know of messages is in messages.lua, and of requests that backends send in backend_requests.lua.
+-- What there is to know of messages is in messages.lua, of requests that backends send in backend_requests.lua, of directed
+-- presence in presence.lua, and of watchers in watching.lua.
 --
 -- The other rules depend on what was the case when the component decided. This process sees that
 -- later than the component, and in another order. What may have been right does not count.
 
 local backend_requests = require "spec.support.chaos.backend_requests";
 local messages = require "spec.support.chaos.messages";
+local presence = require "spec.support.chaos.presence";
 local window = require "spec.support.chaos.window";
 local now = require "socket".gettime;
 
@@ -43,6 +45,10 @@ ledger.never = {
 	{ "given_to_wrong_target", "given to the wrong target" };
 	{ "disordered", "out of order" }; -- messages from one to another
 	{ "strayed", "strayed" }; -- messages that went elsewhere than the others of their conversation
+	{ "unended", "unended" }; -- presence that somebody goes on to believe though it is over
+	{ "ended_twice", "ended twice" }; -- likewise that ends for somebody who does not believe it
+	{ "watched_wrong", "watched wrong" }; -- watchers who believe what is not so
+	{ "told_twice", "told twice" }; -- likewise who are told what they believe
 	{ "failed_commands", "failed commands" }; -- of the operator: a reload, say
 };
 
@@ -66,7 +72,7 @@ function ledger.new()
 	for _, column in ipairs(ledger.never) do
 		self[column[1]] = 0;
 	end
-	self.messages, self.backend_requests = messages.new(self), backend_requests.new(self);
+	self.messages, self.backend_requests, self.presence = messages.new(self), backend_requests.new(self), presence.new(self);
 	return self;
 end
 
@@ -412,9 +418,9 @@ function ledger:describe()
 	for _, column in ipairs(ledger.never) do
 		table.insert(never, ("%d %s"):format(self[column[1]], column[2]));
 	end
-	return ("%d requests, %d answers (%d errors), %d abandoned, %d excused, %d stalls; %s; %s; %s"):format(
+	return ("%d requests, %d answers (%d errors), %d abandoned, %d excused, %d stalls; %s; %s; %s; %s"):format(
 		self.requests, self.answers, self.errors, self.abandoned, self.excused, self.stalls,
-		self.messages:describe(), self.backend_requests:describe(), table.concat(never, ", "));
+		self.messages:describe(), self.backend_requests:describe(), self.presence:describe(), table.concat(never, ", "));
 end
 
 return ledger;

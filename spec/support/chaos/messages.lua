@@ -56,6 +56,7 @@ function messages:new_writer(jid, backend)
 		count = 0, sent = {}, seen = {}; -- seen: by the key of a writer, the number of the last message from there
 		open_count = 0;
 		open_requests = {}; -- see backend_requests.lua
+		shown = {}, sees = {}; -- by the address that it has shown itself to, a showing; by that it is shown, a presence: see presence.lua
 	};
 	self.writers[writer.key] = writer;
 	return writer;

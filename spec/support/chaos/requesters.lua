@@ -93,6 +93,8 @@ function requesters:on_stanza(requester, stanza, time)
 	local type = stanza.attr.type;
 	if stanza.name == "message" then
 		self.chaos.conversations:hear(requester, stanza, time);
+	elseif stanza.name == "presence" then
+		self.chaos.ledger.presence:came(requester.writer, stanza, time);
 	elseif stanza.name == "iq" and (type == "result" or type == "error") then
 		self:on_answer(requester, stanza, time);
 	elseif stanza.name == "iq" then
@@ -196,6 +198,7 @@ function requesters:close()
 		self.chaos.ledger:abandon(requester);
 		requester.connection:close();
 	end
+	self.list = {};
 end
 
 return requesters;
