@@ -21,7 +21,7 @@ local watching = require "spec.support.chaos.watching";
 local now = socket.gettime;
 
 local GRACE = 12; -- seconds after the last request that an answer may take
-local STALL, SILENCE, QUIET = 0.5, 1, 0.3; -- seconds
+local STALL, SILENCE = 0.5, 1; -- seconds
 
 -- By where the targets are: the two of them
 local TARGETS = {
@@ -130,9 +130,6 @@ function chaos:watch_stalls(begun, has_read)
 	local time = now();
 	if time > begun + STALL or time > self.last_read + SILENCE then
 		self.ledger:stalled(time);
-	end
-	if time > begun + QUIET or time > self.last_read + QUIET then
-		self.ledger.quiet_at = time;
 	end
 	if has_read then
 		self.last_read = time;

@@ -64,7 +64,6 @@ function ledger.new()
 		target = nil; -- the bare JID, nil while it is being changed
 		target_since = 0;
 		configured_at = 0; -- when a reload with other options has ended, math.huge until then
-		quiet_at = 0; -- when nothing had come for a while, so that what has been sent may have waited for long to be read
 		stalls = 0, stalled_at = 0; -- when this process, or what it waited for, has taken too long
 		suspicions = {}; -- to be looked at again when all has been seen: { at, holds, name, what }
 		told = {}; -- what was found, in words
