@@ -176,13 +176,19 @@ function presence:has_come(receiver, one, stanza, time)
 	receiver.sees[from] = one;
 end
 
+-- Nobody tells the component that a requester's session is over. If that is a backend's, which has written as a requester
+-- does, the next one of its JID may be told of the end of what the one before has seen.
+local function may_be_of_the_session_before(self, receiver, from)
+	return receiver.backend and receiver.first > 0 and not self.owners[from];
+end
+
 function presence:has_ended(receiver, from)
 	local one = receiver.sees[from];
 	self.ends = self.ends + 1;
 	receiver.sees[from] = nil;
 	if one then
 		one.showing.is_believed = false;
-	elseif not self.was_blocked[from] then
+	elseif not self.was_blocked[from] and not may_be_of_the_session_before(self, receiver, from) then
 		self.ledger:found("ended_twice", "%s was told that %s is unavailable, and did not believe otherwise", receiver.jid, from);
 	end
 end
