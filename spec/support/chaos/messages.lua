@@ -19,6 +19,7 @@ local MUST_COME_WITHIN = 8; -- seconds: a session that nobody resumes ends after
 local KNOWN_FOR = 15; -- seconds that a writer is remembered who has gone
 local CUT_IS_KNOWN_AFTER = 0.3; -- seconds
 local ACKNOWLEDGED_WITHIN = 2; -- seconds: what was acknowledged just before a connection was cut may not have been heard
+local OLD_TOKENS_USED_FOR = 3; -- seconds in which a backend may reply to a token of a format that has been replaced
 local STEADY_FOR = 1.5; -- seconds between two messages of a conversation of which is asked why they went to different backends
 
 -- The component's own word that there is nobody for a message
@@ -337,7 +338,7 @@ function messages:judge_error(message, stanza, time)
 		ledger:found("doubled", "error about %s: %s (%s)", describe(message), condition, text);
 	elseif arrival and not is_unacknowledged(arrival) then
 		ledger:found("doubled", "error about %s, which has arrived: %s (%s)", describe(message), condition, text);
-	elseif from ~= message.address and from ~= bare(message.address) and message.sent > ledger.configured_at then
+	elseif from ~= message.address and from ~= bare(message.address) and message.sent > ledger.configured_at + OLD_TOKENS_USED_FOR then
 		ledger:found("wrong_address", "error about %s came from %s", describe(message), from);
 	elseif arrival then
 		self.unacknowledged = self.unacknowledged + 1;
