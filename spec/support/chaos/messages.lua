@@ -15,11 +15,11 @@ local messages = {};
 messages.__index = messages;
 
 local NS = "urn:example:chaos";
-local REPLIED_WITHIN = 3; -- seconds; until then, backends reply to addresses of the format before
 local MUST_COME_WITHIN = 8; -- seconds: a session that nobody resumes ends after one, and the rest is for a busy machine
 local KNOWN_FOR = 15; -- seconds that a writer is remembered who has gone
 local CUT_IS_KNOWN_AFTER = 0.3; -- seconds
 local ACKNOWLEDGED_WITHIN = 2; -- seconds: what was acknowledged just before a connection was cut may not have been heard
+local OLD_TOKENS_USED_FOR = 3; -- seconds in which a backend may reply to a token of a format that has been replaced
 local STEADY_FOR = 1.5; -- seconds between two messages of a conversation of which is asked why they went to different backends
 
 -- The component's own word that there is nobody for a message
@@ -338,7 +338,7 @@ function messages:judge_error(message, stanza, time)
 		ledger:found("doubled", "error about %s: %s (%s)", describe(message), condition, text);
 	elseif arrival and not is_unacknowledged(arrival) then
 		ledger:found("doubled", "error about %s, which has arrived: %s (%s)", describe(message), condition, text);
-	elseif from ~= message.address and from ~= bare(message.address) and message.sent > ledger.configured_at + REPLIED_WITHIN then
+	elseif from ~= message.address and from ~= bare(message.address) and message.sent > ledger.configured_at + OLD_TOKENS_USED_FOR then
 		ledger:found("wrong_address", "error about %s came from %s", describe(message), from);
 	elseif arrival then
 		self.unacknowledged = self.unacknowledged + 1;

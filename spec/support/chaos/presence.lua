@@ -124,8 +124,8 @@ end
 -- What comes
 --
 
--- A backend has got what is for somebody else: only if the address was none of a requester's in the component's eyes.
-function presence:may_be_at_a_backend(one)
+-- Whether it may have gone to any backend: the address need have been none of a requester's in the component's eyes.
+function presence:may_be_dispatched(one)
 	return not one.receiver or self.ledger.backend_requests:may_be_dispatched {
 		receiver = one.receiver, asker = one.showing.sender, sent = one.sent, known_since = one.known_since;
 	};
@@ -137,7 +137,7 @@ function presence:judge_backend(one, backend, from, time)
 	local as_message = { writer = sender, id = one.number, address = at, sent = one.sent, addressed = one.addressed };
 	if self.owners[from] ~= sender.jid then
 		self.ledger:found("wrong_address", "presence %s came from %s, which is %s", describe(one), from, self.owners[from]);
-	elseif not self:may_be_at_a_backend(one) or backend == sender.backend then
+	elseif not self:may_be_dispatched(one) or backend == sender.backend then
 		self.ledger:found("misdelivered", "presence %s came to %s", describe(one), backend.jid);
 	elseif one.addressed then
 		messages:judge_addressed(as_message, backend, time);
@@ -147,10 +147,13 @@ function presence:judge_backend(one, backend, from, time)
 	end
 end
 
+-- Also a backend can be one, which has written as a requester does.
 function presence:judge_requester(one, receiver, from)
 	local sender = one.showing.sender;
 	if not one.receiver or one.receiver.jid ~= receiver.jid then
 		self.ledger:found("misdelivered", "presence %s came to %s", describe(one), receiver.jid);
+	elseif receiver.backend and self:may_be_dispatched(one) then
+		return; -- to the one that was meant, by chance
 	elseif not self.ledger.messages:is_token_of(sender.jid, from) then
 		self.ledger:found("wrong_address", "presence %s came from %s", describe(one), from);
 	end
@@ -173,13 +176,19 @@ function presence:has_come(receiver, one, stanza, time)
 	receiver.sees[from] = one;
 end
 
+-- Nobody tells the component that a requester's session is over. If that is a backend's, which has written as a requester
+-- does, the next one of its JID may be told of the end of what the one before has seen.
+local function may_be_of_the_session_before(self, receiver, from)
+	return receiver.backend and receiver.first > 0 and not self.owners[from];
+end
+
 function presence:has_ended(receiver, from)
 	local one = receiver.sees[from];
 	self.ends = self.ends + 1;
 	receiver.sees[from] = nil;
 	if one then
 		one.showing.is_believed = false;
-	elseif not self.was_blocked[from] then
+	elseif not self.was_blocked[from] and not may_be_of_the_session_before(self, receiver, from) then
 		self.ledger:found("ended_twice", "%s was told that %s is unavailable, and did not believe otherwise", receiver.jid, from);
 	end
 end
