@@ -317,12 +317,13 @@ local function acknowledged_for_sure(backend)
 	return 0;
 end
 
--- Whether a backend has got it, and its server may not know that
-local function is_unacknowledged(arrival)
+-- Whether a backend has got it, and its server may not know that. mod_smacks alone says so in these words, and may not have read yet
+-- what acknowledges it, however long ago that was sent.
+local function is_unacknowledged(arrival, condition)
 	local backend = arrival.backend;
 	if not backend then
 		return false;
-	elseif arrival.is_dead then
+	elseif arrival.is_dead or condition == "recipient-unavailable" and not backend.is_online then
 		return true;
 	end
 	return not backend.is_online and arrival.number > acknowledged_for_sure(backend);
@@ -336,7 +337,7 @@ function messages:judge_error(message, stanza, time)
 		ledger:found("misdelivered", "%s, about %s", stanza:top_tag(), describe(message));
 	elseif message.type == "error" or message.has_come_back then
 		ledger:found("doubled", "error about %s: %s (%s)", describe(message), condition, text);
-	elseif arrival and not is_unacknowledged(arrival) then
+	elseif arrival and not is_unacknowledged(arrival, condition) then
 		ledger:found("doubled", "error about %s, which has arrived: %s (%s)", describe(message), condition, text);
 	elseif from ~= message.address and from ~= bare(message.address) and message.sent > ledger.configured_at + OLD_TOKENS_USED_FOR then
 		ledger:found("wrong_address", "error about %s came from %s", describe(message), from);
