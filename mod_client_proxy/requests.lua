@@ -23,11 +23,11 @@ local translate_items = disco.translate_items;
 local requests = {};
 requests.__index = requests;
 
--- (self, stanza) -> the backend that gets this request and no other | nil: one is chosen; how often it can be sent again
+-- (self, stanza, backend) -> the backend that gets this request and no other | nil: one is chosen; how often it can be sent again
+-- backend: the one whose token is in the address, or nil
 -- An exchange of several stages (XEP-0050) stays with the backend to which its sender's messages go.
-local function destination(self, stanza)
+local function destination(self, stanza, backend)
 	local attr = stanza.attr;
-	local backend = self.addresses:backend(attr.to);
 	if backend then
 		return backend, 0;
 	elseif is_command(stanza) then
@@ -36,8 +36,8 @@ local function destination(self, stanza)
 	return nil, self.max_retries;
 end
 
--- Hands the request to a backend, if its sender may use the service.
-local function dispatch(self, origin, stanza)
+-- Hands the request to a backend, if its sender may use the service. backend: see destination()
+local function dispatch(self, origin, stanza, backend)
 	local attr = stanza.attr;
 	if self.is_allowed and not self.is_allowed(attr.from) then
 		return self.failures:refuse(origin, stanza, "forbidden");
@@ -45,8 +45,8 @@ local function dispatch(self, origin, stanza)
 	if self.is_stopped or self.is_retired then -- while other modules were offered the request
 		return self.failures:refuse(origin, stanza, "unloaded");
 	end
-	local time, backend, max_retries = now(), destination(self, stanza);
-	local ok, failure = self.hand_over(stanza, attr.from, attr.to, attr.id, time, time + self.timeout, max_retries, backend);
+	local time, wanted, max_retries = now(), destination(self, stanza, backend);
+	local ok, failure = self.hand_over(stanza, attr.from, attr.to, attr.id, time, time + self.timeout, max_retries, wanted);
 	if not ok then
 		self.failures:refuse(origin, stanza, failure);
 	end
@@ -128,7 +128,7 @@ local function add_handlers(self)
 		elseif kind == "backends-request" then
 			backend_requests:ask(origin, stanza, what);
 		elseif kind == "request-to-one" then
-			dispatch(self, origin, stanza);
+			dispatch(self, origin, stanza, addresses:backend(stanza.attr.to));
 		elseif kind == "refused" then
 			self.failures:refuse(origin, stanza, what);
 		else
