@@ -7,6 +7,7 @@
 local addresses = module:require "addresses";
 local presence = module:require "presence";
 local sightings = module:require "sightings";
+local send = module:require "send_presence";
 local slices = module:require "slices";
 
 local st = require "util.stanza";
@@ -16,14 +17,6 @@ local MAX_PER_BARE = 32;
 
 local directed = {};
 directed.__index = directed;
-
--- An error in another module's handler interrupts nothing here: what is due is to be sent to the others.
-local function send(stanza)
-	local ok, problem = pcall(module.send, module, stanza);
-	if not ok then
-		module:log("error", "Another module's handler has failed on a presence: %s", problem);
-	end
-end
 
 -- -> what is to be sent on: the server that has sent the stanza may go on to send it to others.
 local function copy(stanza, sighting)

@@ -1,5 +1,7 @@
 -- The proxy's own presence, for the target: the proxy is available as long as it can serve.
 
+local send_presence = module:require "send_presence";
+
 local st = require "util.stanza";
 
 local own_presence = {};
@@ -16,12 +18,8 @@ function own_presence.new(setup)
 	}, own_presence);
 end
 
--- An error in another module's handler interrupts nothing: when the module goes, there are others to be told after this.
 local function send(to, type)
-	local ok, problem = pcall(module.send, module, st.presence({ from = module.host, to = to, type = type }));
-	if not ok then
-		module:log("error", "Another module's handler has failed on presence: %s", problem);
-	end
+	send_presence(st.presence({ from = module.host, to = to, type = type }));
 end
 
 local function send_current(self, to)

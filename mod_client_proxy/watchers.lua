@@ -3,6 +3,7 @@
 
 local addresses = module:require "addresses";
 local presence = module:require "presence";
+local send_presence = module:require "send_presence";
 local slices = module:require "slices";
 local timers = module:require "timers";
 local watcher_list = module:require "watcher_list";
@@ -17,12 +18,8 @@ local PASSED_IN_A_SLICE = 10 * slices.SIZE; -- accounts that need not be told an
 local watchers = {};
 watchers.__index = watchers;
 
--- An error in another module's handler does not keep those from being told who come after.
 local function send(from, to, type)
-	local ok, problem = pcall(module.send, module, st.presence({ from = from, to = to, type = type }));
-	if not ok then
-		module:log("error", "Another module's handler has failed on presence: %s", problem);
-	end
+	send_presence(st.presence({ from = from, to = to, type = type }));
 end
 
 -- (type): "available" or "unavailable"
