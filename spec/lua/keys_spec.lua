@@ -7,16 +7,7 @@ local DAY = 24 * HOUR;
 local LIFETIME = 30 * DAY;
 local REQUESTER = "user@some-domain.example/abc";
 
-local function copy(value)
-	if type(value) ~= "table" then
-		return value;
-	end
-	local copied = {};
-	for k, v in pairs(value) do
-		copied[k] = copy(v);
-	end
-	return copied;
-end
+local copy = fake_module.copy;
 
 describe("keys", function ()
 	local module, clock, jat;

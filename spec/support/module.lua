@@ -12,6 +12,7 @@ local directory = os.getenv("MODULE_DIR") or "mod_client_proxy";
 
 local fake_module = {};
 
+-- (value) -> the same, which has no table in common with it
 local function copy(value)
 	if type(value) ~= "table" then
 		return value;
@@ -22,6 +23,8 @@ local function copy(value)
 	end
 	return copied;
 end
+
+fake_module.copy = copy;
 
 -- A keyval store that, like Prosody's, keeps no reference to what it is given, and nothing of an empty table.
 -- content: by key; read_errors: by key, what to fail with; write_error: likewise, for all; writes: the keys of all writes
