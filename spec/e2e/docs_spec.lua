@@ -1,0 +1,58 @@
+-- What the documentation says to write or to type, and what it says comes of it, on a real Prosody
+
+local code_blocks = require "spec.support.code_blocks";
+local play = require "spec.support.play";
+local prosody = require "spec.support.prosody";
+local throwaway = require "spec.support.throwaway";
+
+local function name_of(block)
+	return ("%s, line %d (%s)"):format(block.path, block.line, block.heading);
+end
+
+describe("in the documentation", function ()
+	describe("the stanzas", function ()
+		local server;
+
+		lazy_setup(function ()
+			server = prosody.new():start();
+		end);
+
+		lazy_teardown(function ()
+			server:remove();
+		end);
+
+		for _, block in ipairs(code_blocks.all("xmpp")) do
+			it("of "..name_of(block).." come and go", function ()
+				play(server, block.text);
+			end);
+		end
+	end);
+
+	describe("the configuration", function ()
+		-- (text) -> the configuration of a server that it is written into: a component with all that it needs, the rest above that
+		local function hosts_of(text)
+			local has_component = text:find("Component", 1, true);
+			local global = text:match("^(.-)Component") or text;
+			return global..'VirtualHost "some-domain.example"\n'..(has_component and text:sub(#global + 1)
+				or 'Component "proxy.domain.example" "client_proxy"\n\ttarget_address = "some-user@some-domain.example"\n');
+		end
+
+		-- Of a line of the log, whether it complains of more than that nobody has logged in yet, and that there is no other server
+		local function is_complaint(line)
+			return (line:find("\terror\t") or line:find("\twarn\t")) and line:find("proxy.domain.example", 1, true)
+				and not line:find("No resource of", 1, true) and not line:find("cannot be reached", 1, true);
+		end
+
+		for _, block in ipairs(code_blocks.all("lua")) do
+			it("of "..name_of(block).." is one that nobody complains of", function ()
+				local server = prosody.new { hosts = hosts_of(block.text:gsub("/path/to/the/checkout", throwaway.checkout)) };
+				finally(function () server:remove(); end);
+				server:start();
+				assert.truthy(server:client_proxy("status", "proxy.domain.example"):find("Target:", 1, true));
+				for line in server:log():gmatch("[^\n]+") do
+					assert.falsy(is_complaint(line) and line);
+				end
+			end);
+		end
+	end);
+end);
