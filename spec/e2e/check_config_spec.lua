@@ -1,5 +1,6 @@
--- What prosodyctl says about the README's configuration
+-- What prosodyctl says about the configurations in the documentation
 
+local code_blocks = require "spec.support.code_blocks";
 local new_prosody = require "spec.support.prosody".new;
 
 -- A server without faults, which the component belongs to by its domain
@@ -11,17 +12,15 @@ modules_enabled = { "roster", "saslauth", "tls", "disco" }
 VirtualHost "domain.example"
 ]];
 
--- The README's blocks of Lua that configure the component
+-- Those of them that configure the component
 local function examples()
-	local file = assert(io.open("README.markdown"));
-	local readme, found = file:read("a"), {};
-	file:close();
-	for block in readme:gmatch("\n``` lua(\n.-\n)```\n") do
-		if block:find('\nComponent "[^"]+" "client_proxy"\n') then
-			table.insert(found, block);
+	local found = {};
+	for _, block in ipairs(code_blocks.all("lua")) do
+		if block.text:find('Component "[^"]+" "client_proxy"\n') then
+			table.insert(found, "\n"..block.text);
 		end
 	end
-	assert(#found > 0, "the README has no example");
+	assert(#found > 0, "the documentation has no example");
 	return found;
 end
 
@@ -45,7 +44,7 @@ describe("prosodyctl check config", function ()
 	end
 
 	-- Prosody 13 always says which of its own features such a small server lacks.
-	it("says nothing more with the README's component than without", function ()
+	it("says nothing more with the component than without", function ()
 		local without, code = check "";
 		assert.equal(0, code, without);
 		for _, example in ipairs(examples()) do

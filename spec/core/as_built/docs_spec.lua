@@ -1,0 +1,92 @@
+-- Whether the documentation is in step with what there is: files, headings, options, specs, code that some spec tries
+
+local code_blocks = require "spec.support.code_blocks";
+local read_file = require "spec.support.throwaway".read_file;
+
+-- The languages of code, each with the spec that tries it
+local TRIED = {
+	xmpp = "spec/e2e/docs_spec.lua", lua = "spec/e2e/docs_spec.lua", sh = "spec/e2e/docs_spec.lua";
+};
+
+local FILES = code_blocks.files();
+
+local function exists(path)
+	return os.rename(path, path) ~= nil;
+end
+
+-- (text) -> the text without blocks of code
+local function prose_of(text)
+	return (text:gsub("\n```.-\n```", ""));
+end
+
+-- (path) -> a set of what links to its headings say
+local function anchors_of(path)
+	local anchors, last = {}, "";
+	for line in prose_of(read_file(path)):gmatch("[^\n]*") do
+		local heading = line:match("^#+ (.+)$") or line:find("^[=-]+$") and last;
+		if heading then
+			anchors[heading:lower():gsub("[^%w_ -]", ""):gsub(" ", "-")] = true;
+		end
+		last = line;
+	end
+	return anchors;
+end
+
+describe("the documentation", function ()
+	it("has a README of at most 200 lines", function ()
+		local _, lines = read_file("README.markdown"):gsub("\n", "");
+		assert.is_true(lines <= 200, lines);
+	end);
+
+	it("leads to files and headings that are there", function ()
+		local count = 0;
+		for _, path in ipairs(FILES) do
+			for target in read_file(path):gmatch("%]%(([^)]+)%)") do
+				local file, anchor = target:match("^([^#]*)#?(.*)$");
+				file = file == "" and path or path:match("^(.-)[^/]*$")..file;
+				file = file:gsub("^doc/%.%./", "");
+				assert.is_true(exists(file), path..": "..target);
+				assert.is_true(anchor == "" or anchors_of(file)[anchor], path..": "..target);
+				count = count + 1;
+			end
+		end
+		assert.is_true(count > 20);
+	end);
+
+	it("has no code that no spec tries", function ()
+		for _, path in ipairs(FILES) do
+			for _, block in ipairs(code_blocks.of(path)) do
+				assert.truthy(TRIED[block.language], ("%s, line %d: %s"):format(path, block.line, block.language));
+			end
+			assert.falsy(prose_of(read_file(path)):find("\n\n    %S"), path.." has code that is only indented");
+		end
+	end);
+
+	it("tells all options, with their defaults", function ()
+		local readme, count = read_file("README.markdown"), 0;
+		for name, rest in read_file("mod_client_proxy/options.lua"):gmatch('\n\t[%w_]+ = read_%w+%("([%w_]+)"([^\n]*)%)') do
+			local default = readme:match("\n| `"..name.."` | ([^|]+) |");
+			assert.truthy(default, name);
+			local number, days, word = rest:match("^, (%d+)[,%s]"), rest:match("^, (%d+) %* DAY"), rest:match("^, \"?(%a+)\"?");
+			if days then
+				assert.equal(days.." days", default);
+			elseif number then
+				assert.equal(number, default);
+			elseif word and word ~= "nil" then
+				assert.equal(word, (default:gsub('[`"]', "")));
+			end
+			count = count + 1;
+		end
+		local _, told = readme:gsub("\n| `client_proxy_", "");
+		assert.equal(count, told + 1); -- and target_address
+	end);
+
+	it("names specs that are there", function ()
+		local count = 0;
+		for name in read_file("doc/security.markdown"):gmatch("`(%l[%w_]+/[%w_/]+)`") do
+			assert.is_true(exists("spec/"..name.."_spec.lua"), name);
+			count = count + 1;
+		end
+		assert.is_true(count > 20);
+	end);
+end);
