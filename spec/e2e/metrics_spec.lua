@@ -198,6 +198,11 @@ describe("the metrics", function ()
 		assert.same({ 0, 0 }, { value("retries_total", HASTY), value("unmatched_answers_total", HASTY) });
 	end);
 
+	it("count each time that a backend has ceased to be ready", function ()
+		-- for both, two went and one hibernated; for one, another was suspended
+		assert.same({ 3, 4 }, { value("backends_interrupted_total"), value("backends_interrupted_total", HASTY) });
+	end);
+
 	it("measure the time that backends take to answer", function ()
 		local buckets = by_label("answer_time_seconds_bucket", "le");
 		assert.same({ 16, 16, 16 }, { value("answer_time_seconds_count"), buckets["+Inf"], buckets["60"] });
@@ -209,6 +214,10 @@ describe("the metrics", function ()
 		assert.same({ 3, 0 }, { value("pending"), value("pending", HASTY) });
 		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1, excluded = 0 }, by_label("backends", "state"));
 		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1, excluded = 0 }, by_label("backends", "state", HASTY));
+	end);
+
+	it("tell the limits, and of what fails", function ()
+		assert.same({ 100000, 100000, 0 }, { value("max_pending"), value("max_requesters"), value("watchers_failing") });
 	end);
 
 	it("reach Prometheus as they are, which finds no fault", function ()
@@ -227,8 +236,9 @@ describe("the metrics", function ()
 		end
 		assert.same({
 			requests = "counter ", retries = "counter ", unmatched_answers = "counter ",
-			messages = "counter ", backend_requests = "counter ";
+			messages = "counter ", backend_requests = "counter ", backends_interrupted = "counter ";
 			answer_time_seconds = "histogram seconds", pending = "gauge ", backends = "gauge ", requesters = "gauge ", watchers = "gauge ",
+			max_pending = "gauge ", max_requesters = "gauge ", watchers_failing = "gauge ",
 		}, types);
 	end);
 
@@ -258,7 +268,7 @@ describe("the metrics", function ()
 		local all = table.concat(expressions, "\n");
 		for _, name in ipairs {
 			"requests_total", "retries_total", "unmatched_answers_total", "answer_time_seconds_bucket", "pending", "backends",
-			"messages_total", "backend_requests_total", "requesters", "watchers",
+			"messages_total", "backend_requests_total", "requesters", "watchers", "backends_interrupted_total",
 		} do
 			assert.truthy(all:find(PREFIX..name.."{", 1, true), name);
 		end
@@ -314,6 +324,13 @@ describe("the metrics of one proxy", function ()
 		return server:metrics()[("%s%s{host=%q}"):format(PREFIX, name, PROXY)];
 	end
 
+	local function no_backend_is_told_of()
+		local metrics = server:metrics();
+		for _, state in ipairs { "ready", "suspended", "hibernating", "draining", "excluded" } do
+			assert.equal(0, metrics[("%sbackends{host=%q,state=%q}"):format(PREFIX, PROXY, state)]);
+		end
+	end
+
 	after_each(function ()
 		server:remove();
 	end);
@@ -337,12 +354,14 @@ describe("the metrics of one proxy", function ()
 		assert.same({ 1, 1 }, { value "pending", server:metrics()[("%sbackends{host=%q,state=%q}"):format(PREFIX, PROXY, "ready")] });
 		reload(usual_hosts.."client_proxy_retries = 'many'");
 		assert.equal("service-unavailable", (service.error_of(requester:receive(is_iq))));
-		local metrics = server:metrics();
-		for _, state in ipairs { "ready", "suspended", "hibernating", "draining", "excluded" } do
-			assert.equal(0, metrics[("%sbackends{host=%q,state=%q}"):format(PREFIX, PROXY, state)]);
-		end
+		no_backend_is_told_of();
 		assert.equal(0, value "pending");
-		assert.equal(1, metrics[("%srequests_total{host=%q,outcome=%q}"):format(PREFIX, PROXY, "unloaded")]);
+		assert.equal(1, server:metrics()[("%srequests_total{host=%q,outcome=%q}"):format(PREFIX, PROXY, "unloaded")]);
+	end);
+
+	it("tell of no backends when the module could not be loaded", function ()
+		start "client_proxy_retries = 'many'";
+		no_backend_is_told_of();
 	end);
 end);
 
