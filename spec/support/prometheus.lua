@@ -1,4 +1,4 @@
--- A throwaway Prometheus, the one that tools/setup unpacked.
+-- A throwaway Prometheus, the one that tools/setup unpacked, and its tool
 
 local http = require "socket.http";
 local json = require "util.json";
@@ -30,6 +30,15 @@ function prometheus.start(configuration, consoles)
 		return line:find("Server is ready to receive web requests", 1, true);
 	end, "being ready");
 	return self;
+end
+
+-- (...) -> output, exit code: runs promtool with these arguments
+function prometheus.promtool(...)
+	local words = { quote(root.."/usr/bin/promtool") };
+	for _, word in ipairs { ... } do
+		table.insert(words, quote(word));
+	end
+	return throwaway.read_command(table.concat(words, " ").." 2>&1");
 end
 
 -- (path) -> body, status
