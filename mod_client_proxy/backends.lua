@@ -49,6 +49,18 @@ local function changed(self)
 	self.own_presence:update();
 end
 
+-- (backend, state): it gets this state in the pool, or leaves it if that is nil.
+local function set_state(self, backend, state)
+	if state ~= "ready" and self.pool:state(backend) == "ready" then
+		self.metrics:count "backends_interrupted";
+	end
+	if state then
+		self.pool:set_state(backend, state);
+	else
+		self.pool:remove(backend);
+	end
+end
+
 -- Sets fields of a backend's record, and tells the pool what follows from the record.
 local function set_fields(self, backend, fields)
 	local record = self.records[backend];
@@ -56,7 +68,7 @@ local function set_fields(self, backend, fields)
 		record[name] = value;
 	end
 	self.pool:set_priority(backend, record.priority);
-	self.pool:set_state(backend, states.in_pool(state_of(self, backend)));
+	set_state(self, backend, states.in_pool(state_of(self, backend)));
 end
 
 -- Does the same if it is a backend, and tells everybody.
@@ -93,6 +105,7 @@ local function add(self, backend)
 		module:log("error", "A backend cannot be used: %s", failure);
 		return false;
 	end
+	self.pool:set_state(backend, "away"); -- until came() has its priority, so that it does not cease to be ready by that
 	local known = recall(self, backend);
 	self.records[backend] = {
 		since = os.time(), priority = 0, is_hibernating = hibernation.is_hibernating(backend);
@@ -137,7 +150,7 @@ local function remove(self, backend)
 	local record = self.records[backend];
 	if record then
 		self.records[backend] = nil;
-		self.pool:remove(backend);
+		set_state(self, backend, nil);
 		self.formats:forget(backend);
 		self.checks:forget(backend);
 		self.doubts:forget(backend);
@@ -364,13 +377,13 @@ end
 
 -- (setup) -> backends, with the handlers for presence and IQ events
 -- setup: { target (the prepared bare JID), exchange, pool (the exchange's, filled and emptied here from now on),
---          subscription, server (the target's), formats, events (see mod_client_proxy.lua), is_wanted(resource): whether it may serve,
---          saved (what save() returned before a reload, or nil) }
+--          subscription, server (the target's), formats, metrics, events (see mod_client_proxy.lua), is_wanted(resource): whether
+--          it may serve, saved (what save() returned before a reload, or nil) }
 function backends.new(setup)
 	local saved = setup.saved or { records = {}, remembered = new_cache(REMEMBERED), doubts = {} };
 	local self = setmetatable({
 		target = setup.target, pool = setup.pool, subscription = setup.subscription, server = setup.server, events = setup.events;
-		exchange = setup.exchange, formats = setup.formats, is_wanted = setup.is_wanted;
+		exchange = setup.exchange, formats = setup.formats, metrics = setup.metrics, is_wanted = setup.is_wanted;
 		-- by a backend's JID: { since, priority, is_drained, is_hibernating, is_suspended }. The pool has the same
 		-- backends, but of each only what a choice takes, and gives no list of them.
 		records = saved.records;

@@ -7,7 +7,12 @@ local ANSWERS = { "answered", "error" }; -- how a request can end that is answer
 local DIRECTIONS = { "to_backend", "to_requester" }; -- of messages
 -- What can become of a message: sent on, or, as an error that is about another one, sent on; or how it fails
 local MESSAGE_OUTCOMES = { "sent", "error", "no_backend", "limited", "refused", "dropped", "unloaded" };
-local GAUGES = { "pending", "requesters", "watchers" }; -- besides that of the backends
+local GAUGES = { -- besides that of the backends: by name, what it is
+	pending = "Requests that wait for an answer", max_pending = "As many of them there may be in each direction";
+	requesters = "Requesters that are remembered", max_requesters = "As many of them there may be";
+	watchers = "Subscriptions to the service's presence, by account and service address";
+	watchers_failing = "Entries of the watchers' store that cannot be read or written";
+};
 local SUM, FIRST_BUCKET = 3, 4; -- where these are among what a source counts
 
 local metrics = {};
@@ -32,6 +37,8 @@ local function new_counters(outcomes)
 			"Requests handed to another backend because theirs was gone", {}):with_labels();
 		unmatched_answers = module:metric("counter", "unmatched_answers", "",
 			"Answers that no request was waiting for, dropped", {}):with_labels();
+		backends_interrupted = module:metric("counter", "backends_interrupted", "",
+			"Times that a backend has ceased to be ready", {}):with_labels();
 	};
 	local requests = module:metric("counter", "requests", "", "Requests that have ended, by how", { "outcome" });
 	local backend_requests = module:metric("counter", "backend_requests", "", "Requests of backends that have ended, by how",
@@ -46,6 +53,14 @@ local function new_counters(outcomes)
 	return counters;
 end
 
+local function new_gauges()
+	local gauges = {};
+	for name, description in pairs(GAUGES) do
+		gauges[name] = module:metric("gauge", name, "", description, {}):with_labels();
+	end
+	return gauges;
+end
+
 -- (setup) -> metrics
 -- setup: { outcomes (how requests can end that no backend answers), states (those of backends), both lists of names,
 --          totals (what a reload carries over: what publish() returned, or nil) }
@@ -55,15 +70,12 @@ function metrics.new(setup)
 		totals = setup.totals or {}; -- by name, as far as they are published
 		unpublished = {}; -- by name: what has happened since
 		counters = new_counters(setup.outcomes);
-		pending = module:metric("gauge", "pending", "", "Requests that wait for an answer", {}):with_labels();
+		gauges = new_gauges();
 		backends = module:metric("gauge", "backends", "", "Backends by state", { "state" });
-		requesters = module:metric("gauge", "requesters", "", "Requesters that are remembered", {}):with_labels();
-		watchers = module:metric("gauge", "watchers", "",
-			"Subscriptions to the service's presence, by account and service address", {}):with_labels();
 		source = nil, wants_samples = false; -- see set_source()
 	}, metrics);
 	-- Where Prosody keeps no statistics, it gives something in place of a metric whose every field is a table.
-	self.has_readers = type(self.pending.set) == "function";
+	self.has_readers = type(self.gauges.pending.set) == "function";
 	for name in pairs(self.counters) do
 		self.totals[name] = self.totals[name] or 0;
 		self.unpublished[name] = 0;
@@ -166,8 +178,7 @@ function metrics:retire()
 	self.count = count_at_once;
 end
 
--- (numbers): what there is now. numbers: { pending (requests, in either direction), requesters (that are remembered), watchers,
--- backends (by state) }; what is nil is none
+-- (numbers): what there is now, by the names in GAUGES, and `backends`, by state; what is nil is none
 function metrics:set_gauges(numbers)
 	if not self.has_readers then
 		return;
@@ -175,8 +186,8 @@ function metrics:set_gauges(numbers)
 	for _, state in ipairs(self.states) do
 		self.backends:with_labels(state):set(numbers.backends and numbers.backends[state] or 0);
 	end
-	for _, name in ipairs(GAUGES) do
-		self[name]:set(numbers[name] or 0);
+	for name, gauge in pairs(self.gauges) do
+		gauge:set(numbers[name] or 0);
 	end
 end
 

@@ -44,9 +44,9 @@ local refusal_mt = {
 };
 
 local function refuse_to_load(message)
+	metrics:set_gauges {}; -- who looks at them sees that nothing is served
 	if saved.pending then
 		answers:give_up(saved.pending, "unloaded");
-		metrics:set_gauges {};
 	end
 	if saved.asked then -- no version before 1.1 had what follows
 		backend_request_failures:give_up(saved.asked, "unloaded");
@@ -134,6 +134,7 @@ local backends = module:require "backends".new {
 	exchange = exchange;
 	formats = formats;
 	subscription = subscription;
+	metrics = metrics;
 	events = events;
 	is_wanted = module:require "globs".matcher(options.resources or { "*" });
 	saved = keeps_target and saved.backends;
@@ -237,7 +238,10 @@ module:hook("iq/host", backends.on_iq, 5);
 
 local function update_statistics()
 	metrics:set_gauges {
-		pending = #pending + #asked, requesters = #book, watchers = #watchers, backends = backends:count_states();
+		pending = #pending + #asked, max_pending = options.max_pending;
+		requesters = #book, max_requesters = options.max_requesters;
+		watchers = #watchers, watchers_failing = watchers:failing();
+		backends = backends:count_states();
 	};
 	metrics:publish();
 end

@@ -205,6 +205,18 @@ function watcher_list:__len()
 	return self.state.count;
 end
 
+-- -> how many entries of the store could not be read, or have been changed and could not be written yet
+function watcher_list:failing()
+	local state, count = self.state, 0;
+	for _ in pairs(state.lost) do
+		count = count + 1;
+	end
+	for _ in pairs(state.is_failing and state.changed or {}) do
+		count = count + 1;
+	end
+	return count;
+end
+
 -- (account) -> { [address] = what it has been told }, whose values may be changed: "unknown" at first | nil: it watches none
 function watcher_list:watched(account)
 	local number = self.state.shard_of[account];

@@ -226,6 +226,11 @@ function watchers:__len()
 	return #self.list;
 end
 
+-- -> how many entries of their store cannot be read or written, so that watchers may be forgotten
+function watchers:failing()
+	return self.list:failing();
+end
+
 -- To be called when all hosts are there. What is wrong with what watchers have been told is put right from now on.
 function watchers:start()
 	self.is_active = true;

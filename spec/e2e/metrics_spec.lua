@@ -1,5 +1,5 @@
 -- The metrics: on Prosody's page, in a Prometheus that scrapes it with the job of
--- examples/prometheus, and on the console page there
+-- examples/prometheus, and on the console page and the dashboard there
 
 local json = require "util.json";
 local new_prosody = require "spec.support.prosody".new;
@@ -171,8 +171,9 @@ describe("the metrics", function ()
 	lazy_setup(function ()
 		server = new_prosody { hosts = HOSTS }:start();
 		requester = service.requester(server);
-		local job = read_file("examples/prometheus/prometheus.yml")
-			:gsub("localhost:5280", "127.0.0.1:"..server.http_port):gsub("15s", "500ms");
+		local job = "global:\n  evaluation_interval: 500ms\n"..read_file("examples/prometheus/prometheus.yml")
+			:gsub("localhost:5280", "127.0.0.1:"..server.http_port):gsub("15s", "500ms")
+			:gsub("client_proxy_alerts.yml\n", checkout.."/examples/prometheus/%0");
 		monitor = prometheus.start(job, checkout.."/examples/prometheus");
 		monitor:await_scrape(); -- what is counted from now on, it sees as an increase
 		let_everything_happen();
@@ -198,6 +199,11 @@ describe("the metrics", function ()
 		assert.same({ 0, 0 }, { value("retries_total", HASTY), value("unmatched_answers_total", HASTY) });
 	end);
 
+	it("count each time that a backend has ceased to be ready", function ()
+		-- for both, two went and one hibernated; for one, another was suspended
+		assert.same({ 3, 4 }, { value("backends_interrupted_total"), value("backends_interrupted_total", HASTY) });
+	end);
+
 	it("measure the time that backends take to answer", function ()
 		local buckets = by_label("answer_time_seconds_bucket", "le");
 		assert.same({ 16, 16, 16 }, { value("answer_time_seconds_count"), buckets["+Inf"], buckets["60"] });
@@ -209,6 +215,10 @@ describe("the metrics", function ()
 		assert.same({ 3, 0 }, { value("pending"), value("pending", HASTY) });
 		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1, excluded = 0 }, by_label("backends", "state"));
 		assert.same({ ready = 1, suspended = 0, hibernating = 1, draining = 1, excluded = 0 }, by_label("backends", "state", HASTY));
+	end);
+
+	it("tell the limits, and of what fails", function ()
+		assert.same({ 100000, 100000, 0 }, { value("max_pending"), value("max_requesters"), value("watchers_failing") });
 	end);
 
 	it("reach Prometheus as they are, which finds no fault", function ()
@@ -227,26 +237,54 @@ describe("the metrics", function ()
 		end
 		assert.same({
 			requests = "counter ", retries = "counter ", unmatched_answers = "counter ",
-			messages = "counter ", backend_requests = "counter ";
+			messages = "counter ", backend_requests = "counter ", backends_interrupted = "counter ";
 			answer_time_seconds = "histogram seconds", pending = "gauge ", backends = "gauge ", requesters = "gauge ", watchers = "gauge ",
+			max_pending = "gauge ", max_requesters = "gauge ", watchers_failing = "gauge ",
 		}, types);
 	end);
 
-	-- The expressions of the console page's graphs
-	local function drawn(parameters)
-		local page, status = monitor:get("/consoles/client_proxy.html"..parameters);
-		assert.equal(200, status);
-		local expressions = {};
-		for line in page:gmatch("[^\n]+") do
-			if line:find(PREFIX, 1, true) then
-				table.insert(expressions, json.decode((line:match('".*"'))));
+	it("make alerts, which say whom they are about", function ()
+		local alert = monitor:await_alert("ClientProxyTimeouts", HASTY);
+		assert.equal("Backends of "..HASTY.." leave 100% of their requests unanswered", alert.annotations.summary);
+		for _, group in ipairs(monitor:api("rules").groups) do
+			for _, rule in ipairs(group.rules) do
+				assert.same({ "ok" }, { rule.health, rule.lastError });
 			end
 		end
-		return expressions, page;
+	end);
+
+	local function console_page(parameters)
+		local page, status = monitor:get("/consoles/client_proxy.html"..parameters);
+		assert.equal(200, status);
+		return page;
+	end
+
+	-- -> the graphs of a console page: a list of { title, unit (or nil), lines (a list of { expression, name }) }
+	local function graphs_of(page)
+		local graphs = {};
+		for title, script in page:gmatch("<h2>(.-)</h2>(.-)</script>") do
+			local names, lines = json.decode(script:match("name: (%b[]),") or '['..script:match('name: (".-"),')..']'), {};
+			for expression in script:gmatch('"[^\n]*'..PREFIX..'[^\n]*"') do
+				table.insert(lines, { json.decode(expression), names[#lines + 1] });
+			end
+			table.insert(graphs, { title = title, unit = script:match('yUnits: "(.-)"'), lines = lines });
+		end
+		return graphs;
+	end
+
+	-- -> the expressions of a console page's graphs
+	local function expressions_of(page)
+		local expressions = {};
+		for _, graph in ipairs(graphs_of(page)) do
+			for _, line in ipairs(graph.lines) do
+				table.insert(expressions, line[1]);
+			end
+		end
+		return expressions;
 	end
 
 	it("are all on the console page, whose expressions Prometheus has data for", function ()
-		local expressions = drawn("?host="..PROXY);
+		local expressions = expressions_of(console_page("?host="..PROXY));
 		for _, expression in ipairs(expressions) do
 			assert.truthy(expression:find(("{host=%q"):format(PROXY), 1, true));
 			local result = monitor:query(expression);
@@ -258,18 +296,91 @@ describe("the metrics", function ()
 		local all = table.concat(expressions, "\n");
 		for _, name in ipairs {
 			"requests_total", "retries_total", "unmatched_answers_total", "answer_time_seconds_bucket", "pending", "backends",
-			"messages_total", "backend_requests_total", "requesters", "watchers",
+			"messages_total", "backend_requests_total", "requesters", "watchers", "backends_interrupted_total",
 		} do
 			assert.truthy(all:find(PREFIX..name.."{", 1, true), name);
 		end
 	end);
 
 	it("are on the console page of the first host, which leads to the others", function ()
-		local expressions, page = drawn("");
-		assert.truthy(expressions[1]:find(("{host=%q"):format(HASTY), 1, true));
+		local page = console_page("");
+		assert.truthy(expressions_of(page)[1]:find(("{host=%q"):format(HASTY), 1, true));
 		for _, host in ipairs { PROXY, HASTY } do
 			assert.truthy(page:find(('href="?host=%s"'):format(host), 1, true));
 		end
+	end);
+
+	it("are on a console page that loads nothing from elsewhere", function ()
+		local page = console_page("");
+		assert.is_nil(page:find("%w+://"));
+		for address in page:gmatch("%f[%w]src=\"(.-)\"") do
+			assert.truthy(address:find("^/[^/]"), address);
+		end
+		for address in page:gmatch("%f[%w]href=\"(.-)\"") do
+			assert.truthy(address:find("^/[^/]") or address:find("^%?"), address);
+		end
+	end);
+
+	local UNITS = { ["suffix: /s"] = "/s", ["s"] = "s" }; -- of Grafana: by its name, what the console page has for it
+
+	-- (dashboard, host) -> what Grafana draws of it for this host, in the form of graphs_of()
+	local function panels_of(dashboard, host)
+		local graphs = {};
+		for _, panel in ipairs(dashboard.panels) do
+			local lines = {};
+			for _, target in ipairs(panel.targets) do
+				table.insert(lines, { (target.expr:gsub("$host", host)), (target.legendFormat:gsub("{{(.-)}}", "[[%1]]")) });
+			end
+			table.insert(graphs, { title = panel.title, unit = UNITS[panel.fieldConfig.defaults.unit], lines = lines });
+		end
+		return graphs;
+	end
+
+	describe("on Grafana's dashboard", function ()
+		local dashboard = json.decode(read_file "examples/prometheus/client_proxy_grafana.json");
+
+		it("are what is on the console page", function ()
+			local graphs = graphs_of(console_page("?host="..PROXY));
+			assert.is_true(#graphs > 10);
+			assert.same(graphs, panels_of(dashboard, PROXY));
+		end);
+
+		it("are of the host and the Prometheus that one chooses", function ()
+			local by_name = {};
+			for _, variable in ipairs(dashboard.templating.list) do
+				by_name[variable.name] = variable;
+			end
+			assert.same({ "datasource", "prometheus" }, { by_name.datasource.type, by_name.datasource.query });
+			assert.equal("query", by_name.host.type);
+			local series, label = by_name.host.query.query:match("^label_values%((.-), (.-)%)$");
+			local hosts = {};
+			for _, sample in ipairs(monitor:query(("group by (%s) (%s)"):format(label, series))) do
+				hosts[sample.metric[label]] = true;
+			end
+			assert.same({ [PROXY] = true, [HASTY] = true }, hosts);
+			for _, user in ipairs { by_name.host, table.unpack(dashboard.panels) } do
+				assert.same({ type = "prometheus", uid = "${datasource}" }, user.datasource);
+			end
+			assert.is_nil(read_file("examples/prometheus/client_proxy_grafana.json"):find("%w+://"));
+		end);
+
+		it("stand side by side, none on another", function ()
+			assert.same({ "string", "string", "number" }, { type(dashboard.uid), type(dashboard.title), type(dashboard.schemaVersion) });
+			local taken, ids = {}, {};
+			for _, panel in ipairs(dashboard.panels) do
+				local place = panel.gridPos;
+				assert.equal("timeseries", panel.type);
+				assert.is_nil(ids[panel.id]);
+				ids[panel.id] = true;
+				assert.is_true(place.x >= 0 and place.x + place.w <= 24);
+				for x = place.x, place.x + place.w - 1 do
+					for y = place.y, place.y + place.h - 1 do
+						assert.is_nil(taken[x..","..y]);
+						taken[x..","..y] = true;
+					end
+				end
+			end
+		end);
 	end);
 
 	it("are as many series as before when strangers vary what they send", function ()
@@ -314,6 +425,13 @@ describe("the metrics of one proxy", function ()
 		return server:metrics()[("%s%s{host=%q}"):format(PREFIX, name, PROXY)];
 	end
 
+	local function no_backend_is_told_of()
+		local metrics = server:metrics();
+		for _, state in ipairs { "ready", "suspended", "hibernating", "draining", "excluded" } do
+			assert.equal(0, metrics[("%sbackends{host=%q,state=%q}"):format(PREFIX, PROXY, state)]);
+		end
+	end
+
 	after_each(function ()
 		server:remove();
 	end);
@@ -337,12 +455,14 @@ describe("the metrics of one proxy", function ()
 		assert.same({ 1, 1 }, { value "pending", server:metrics()[("%sbackends{host=%q,state=%q}"):format(PREFIX, PROXY, "ready")] });
 		reload(usual_hosts.."client_proxy_retries = 'many'");
 		assert.equal("service-unavailable", (service.error_of(requester:receive(is_iq))));
-		local metrics = server:metrics();
-		for _, state in ipairs { "ready", "suspended", "hibernating", "draining", "excluded" } do
-			assert.equal(0, metrics[("%sbackends{host=%q,state=%q}"):format(PREFIX, PROXY, state)]);
-		end
+		no_backend_is_told_of();
 		assert.equal(0, value "pending");
-		assert.equal(1, metrics[("%srequests_total{host=%q,outcome=%q}"):format(PREFIX, PROXY, "unloaded")]);
+		assert.equal(1, server:metrics()[("%srequests_total{host=%q,outcome=%q}"):format(PREFIX, PROXY, "unloaded")]);
+	end);
+
+	it("tell of no backends when the module could not be loaded", function ()
+		start "client_proxy_retries = 'many'";
+		no_backend_is_told_of();
 	end);
 end);
 

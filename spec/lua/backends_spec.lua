@@ -24,6 +24,7 @@ describe("backends", function ()
 	local heard; -- how often the target's server has been heard
 	local is_heard; -- whether something comes from the target's server that those in doubt are asked by
 	local events; -- by which all is told
+	local interruptions; -- how often metrics.lua was told that a backend has ceased to be ready
 	local formatted; -- what formats.lua is told: a list of { backend, is_jicofo, how many changes there had been } or { backend, "gone" }
 
 	local function tell_subscription(name)
@@ -86,13 +87,19 @@ describe("backends", function ()
 				on_subscribed = tell_subscription "subscribed", on_unsubscribed = tell_subscription "unsubscribed",
 				resync = tell_subscription "resync", start = tell_subscription "start",
 			};
+			metrics = {
+				count = function (_, name)
+					assert.equal("backends_interrupted", name);
+					interruptions = interruptions + 1;
+				end;
+			};
 			events = events;
 		};
 	end
 
 	before_each(function ()
 		module = fake_module.new();
-		formatted = {};
+		formatted, interruptions = {}, 0;
 		told, asked, changes, on_check, on_heard, heard, is_heard = {}, {}, 0, nil, nil, 0, true;
 		is_wanted = function () return true; end;
 		pool = core.pool(("\0"):rep(core.POOL_SEEDBYTES));
@@ -641,6 +648,55 @@ describe("backends", function ()
 			change();
 			assert.is_true(changes > before, number);
 		end
+	end);
+
+	describe("are counted", function ()
+		-- (count, change): by change(), so many of them cease to be ready.
+		local function interrupts(count, change)
+			local before = interruptions;
+			change();
+			assert.equal(count, interruptions - before);
+		end
+
+		it("each time that one ceases to be ready, whatever it is then", function ()
+			interrupts(0, function ()
+				receive(nil, TARGET.."/a", PROXY);
+				receive_priority("1", TARGET.."/a");
+				receive(nil, TARGET.."/b", PROXY);
+				backends:suspect(TARGET.."/a");
+			end);
+			interrupts(1, function () receive_priority("-1", TARGET.."/a"); end); -- draining
+			interrupts(0, function () receive_priority("1", TARGET.."/a"); end);
+			interrupts(1, function () backends:drain("a", true); end);
+			interrupts(0, function () backends:drain("a", false); end);
+			interrupts(1, function () backends:suspect(TARGET.."/a"); module:pass(1); end); -- suspended
+			interrupts(1, function () receive("unavailable", TARGET.."/b", PROXY); end); -- gone
+		end);
+
+		it("all of them when all have gone, each that goes and comes at once, and none over a reload", function ()
+			for _, resource in ipairs { "a", "b", "c" } do
+				receive(nil, TARGET.."/"..resource, PROXY);
+			end
+			interrupts(0, function () reload(); backends:start(); end);
+			interrupts(3, function () receive("unavailable", TARGET, PROXY); end);
+			interrupts(4, function ()
+				for _ = 1, 4 do
+					receive(nil, TARGET.."/a", PROXY);
+					receive("unavailable", TARGET.."/a", PROXY);
+				end
+			end);
+		end);
+
+		it("not where they have not been ready", function ()
+			is_wanted = function (resource) return resource ~= "x"; end;
+			interrupts(0, function ()
+				receive(nil, TARGET.."/x", PROXY); -- excluded
+				receive("unavailable", TARGET.."/x", PROXY);
+				receive_priority("-1", TARGET.."/a"); -- draining
+				receive("unavailable", TARGET.."/a", PROXY);
+				receive("unavailable", TARGET.."/a", PROXY);
+			end);
+		end);
 	end);
 
 	describe("are asked anew when the operator wants it", function ()

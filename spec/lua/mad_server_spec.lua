@@ -50,7 +50,7 @@ describe("a target's server gone mad", function ()
 		backends = module:require "backends".new {
 			target = TARGET, exchange = exchange, pool = pool, subscription = subscription, server = server, saved = saved and saved.backends;
 			is_wanted = function () return true; end;
-			formats = module:require "formats".new { pool = pool }, events = events;
+			formats = module:require "formats".new { pool = pool }, metrics = metrics, events = events;
 		};
 		handlers = module:require "requests".new {
 			timeout = 60, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;

@@ -128,7 +128,7 @@ describe("metrics", function ()
 	end
 
 	it("has every count from the start, at nought", function ()
-		local expected = { retries = 0, unmatched_answers = 0 };
+		local expected = { retries = 0, unmatched_answers = 0, backends_interrupted = 0 };
 		for _, outcome in ipairs(OUTCOMES) do
 			assert.equal(0, value("requests", outcome));
 			assert.equal(0, value("backend_requests", outcome));
@@ -140,7 +140,7 @@ describe("metrics", function ()
 				expected[("messages_%s_%s"):format(direction, outcome)] = 0;
 			end
 		end
-		assert.same({ 0, 0 }, { value "retries", value "unmatched_answers" });
+		assert.same({ 0, 0, 0 }, { value "retries", value "unmatched_answers", value "backends_interrupted" });
 		assert.same(expected, metrics:publish());
 	end);
 
@@ -178,18 +178,23 @@ describe("metrics", function ()
 
 	it("shows how much there is now", function ()
 		local function gauges()
-			local values = { value "pending", value "requesters", value "watchers" };
+			local values = {
+				value "pending", value "max_pending", value "requesters", value "max_requesters", value "watchers", value "watchers_failing",
+			};
 			for _, state in ipairs { "ready", "suspended", "hibernating", "draining" } do
 				table.insert(values, value("backends", state));
 			end
 			return values;
 		end
-		metrics:set_gauges { pending = 7, requesters = 9, watchers = 3, backends = { ready = 2, draining = 1 } };
-		assert.same({ 7, 9, 3, 2, 0, 0, 1 }, gauges());
+		metrics:set_gauges {
+			pending = 7, max_pending = 8, requesters = 9, max_requesters = 10, watchers = 3, watchers_failing = 1;
+			backends = { ready = 2, draining = 1 };
+		};
+		assert.same({ 7, 8, 9, 10, 3, 1, 2, 0, 0, 1 }, gauges());
 		metrics:set_gauges { requesters = 1, backends = { suspended = 1, hibernating = 1 } };
-		assert.same({ 0, 1, 0, 0, 1, 1, 0 }, gauges());
+		assert.same({ 0, 0, 1, 0, 0, 0, 0, 1, 1, 0 }, gauges());
 		metrics:set_gauges {};
-		assert.same({ 0, 0, 0, 0, 0, 0, 0 }, gauges());
+		assert.same({ 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, gauges());
 	end);
 
 	it("goes on counting after a reload", function ()

@@ -29,7 +29,7 @@ describe("requests and backends together", function ()
 			target = TARGET, exchange = exchange, pool = pool, subscription = subscription, saved = saved;
 			server = module:require "server".new { host = "some-domain.example", pending = pending, events = events };
 			is_wanted = function () return true; end;
-			formats = module:require "formats".new { pool = pool }, events = events;
+			formats = module:require "formats".new { pool = pool }, metrics = metrics, events = events;
 		};
 		handlers = module:require "requests".new {
 			timeout = TIMEOUT, retries = 1, max_pending = 100000, max_pending_per_requester = 100000;
@@ -127,7 +127,7 @@ describe("requests and backends together", function ()
 		assert.equal(1, pending:count(A));
 		resume(A);
 		module:pass(TIMEOUT);
-		assert.same({ timeout = 1 }, counts);
+		assert.same({ timeout = 1, backends_interrupted = 2 }, counts); -- A, and B by its time-out
 	end);
 
 	it("what is left of a slice is handed on after a reload", function ()
@@ -175,7 +175,7 @@ describe("requests and backends together", function ()
 		assert.is_nil(pool:state(A));
 		module:pass(0);
 		assert.same({ [B] = 9 }, sent());
-		assert.same({ retries = 10 }, counts);
+		assert.same({ retries = 10, backends_interrupted = 1 }, counts);
 	end);
 
 	it("a refusal of one stanza is nobody else's business", function ()

@@ -847,16 +847,20 @@ describe("watchers", function ()
 			for number = 1, 10 do
 				watch(account(number));
 			end
+			assert.equal(0, watchers:failing());
 			module:pass(3 * WRITE_AFTER);
 			assert.same({}, stored());
+			assert.is_true(watchers:failing() > 0 and watchers:failing() <= 10, watchers:failing());
 			assert.equal(1, #logged "error");
 			assert.truthy(logged "error"[1]:find("disk full", 1, true));
 			reload();
 			reload();
 			assert.same({}, logged "error");
+			assert.is_true(watchers:failing() > 0);
 			store.write_error = nil;
 			module:pass(WRITE_AFTER);
 			assert.equal(10, #stored());
+			assert.equal(0, watchers:failing());
 			assert.same({}, module:running_timers());
 			store.write_error = "disk full";
 			watch();
@@ -889,6 +893,7 @@ describe("watchers", function ()
 			restart(true);
 			assert.equal(2000 - #lost, #watchers);
 			assert.equal(1, #logged "warn");
+			assert.equal(1, watchers:failing());
 			for _, word in ipairs { STORE, PROXY, words, "(7)", "1 of the 64" } do
 				assert.truthy(logged "warn"[1]:find(word, 1, true), logged "warn"[1]);
 			end

@@ -1,4 +1,4 @@
--- A throwaway Prometheus, the one that tools/setup unpacked.
+-- A throwaway Prometheus, the one that tools/setup unpacked, and its tool
 
 local http = require "socket.http";
 local json = require "util.json";
@@ -9,7 +9,7 @@ local url = require "socket.url";
 local quote = throwaway.quote;
 local root = throwaway.unpacked "prometheus";
 
-local TIMEOUT = 10; -- seconds, for a scrape
+local TIMEOUT = 10; -- seconds, for a scrape or an alert
 
 local prometheus = throwaway.class("Prometheus");
 
@@ -32,6 +32,15 @@ function prometheus.start(configuration, consoles)
 	return self;
 end
 
+-- (...) -> output, exit code: runs promtool with these arguments
+function prometheus.promtool(...)
+	local words = { quote(root.."/usr/bin/promtool") };
+	for _, word in ipairs { ... } do
+		table.insert(words, quote(word));
+	end
+	return throwaway.read_command(table.concat(words, " ").." 2>&1");
+end
+
 -- (path) -> body, status
 function prometheus:get(path)
 	return http.request(("http://127.0.0.1:%d%s"):format(self.port, path));
@@ -49,15 +58,35 @@ function prometheus:query(expression)
 	return self:api("query?query="..url.escape(expression)).result;
 end
 
--- Waits for a successful scrape that begins after now. Prometheus has no event for that.
-function prometheus:await_scrape()
-	local started = socket.gettime();
-	repeat
-		if socket.gettime() > started + TIMEOUT then
-			error("no scrape: "..json.encode(self:api("targets")), 2);
+-- (look, what, path): waits until look() returns something, as Prometheus has no event for it. -> that; if nothing comes:
+-- an error with what the API tells under that path
+local function await(self, look, what, path)
+	local deadline = socket.gettime() + TIMEOUT;
+	while socket.gettime() < deadline do
+		local found = look();
+		if found then
+			return found;
 		end
 		socket.sleep(0.05);
-	until #self:query(("timestamp(up) > %.3f and up == 1"):format(started)) > 0;
+	end
+	error(("no %s: %s"):format(what, json.encode(self:api(path))), 3);
+end
+
+-- Waits for a successful scrape that begins after now.
+function prometheus:await_scrape()
+	local expression = ("timestamp(up) > %.3f and up == 1"):format(socket.gettime());
+	await(self, function () return #self:query(expression) > 0; end, "scrape", "targets");
+end
+
+-- (name, host) -> the alert of that name, when it is about that host; it need not fire yet
+function prometheus:await_alert(name, host)
+	return await(self, function ()
+		for _, alert in ipairs(self:api("alerts").alerts) do
+			if alert.labels.alertname == name and alert.labels.host == host then
+				return alert;
+			end
+		end
+	end, name, "alerts");
 end
 
 return prometheus;
