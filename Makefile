@@ -103,7 +103,7 @@ demo:
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/demo.lua
 
 test:
-	@tools/setup build prosody prometheus ejabberd test fuzz
+	@tools/setup build prosody prometheus ejabberd node test fuzz
 	@$(MAKE) --silent all $(sanitized_core) $(failing_core) $(covered_core) $(colliding_core) $(fuzzers)
 	@tools/with_scratch tools/run_specs
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A notifier to copy: each line "TOPIC TEXT" of its standard input goes to those who have subscribed to the topic. Run
-it as often as you like; each copy gets all lines, and tells those who have subscribed with it:
+"""A notifier to copy, together with client.py: each line "TOPIC TEXT" of its standard input goes to those who have
+subscribed to the topic. Run it as often as you like; each copy gets all lines, and tells those who have subscribed with it:
 
     tail -F lines | XMPP_PASSWORD=... python3 notifier.py some-user@some-domain.example
 
@@ -18,14 +18,12 @@ Users write "subscribe news" to the service address, or execute its command (XEP
 * No two copies can have the same resource. The server gives each copy one of its own, unless the address has one.
 """
 import asyncio
-import os
 import re
-import signal
 import sys
 from collections import OrderedDict
 
-from slixmpp import ClientXMPP
-from slixmpp.exceptions import IqError, IqTimeout, XMPPError
+from client import Client, IqError, IqTimeout, Options  # first, as it says so if slixmpp is missing
+from slixmpp.exceptions import XMPPError
 from slixmpp.plugins.xep_0004 import Form
 
 TOPICS = ("news", "weather")
@@ -40,22 +38,22 @@ class Sessions(OrderedDict):  # of commands. Some are never completed, so the ol
             self.popitem(last=False)
 
 
-class Notifier(ClientXMPP):
-    def __init__(self, jid, password):
-        super().__init__(jid, password)
+class Notifier(Client):
+    def __init__(self, *settings):
+        super().__init__(*settings)
         self.topics = {}  # by the address of a user: a set
         self.round = None  # see ask_all()
         self.register_plugin("xep_0050", {"session_db": Sessions()})
-        self.register_plugin("xep_0199")
-        self.add_event_handler("session_start", self.on_start)
         self.add_event_handler("message", self.on_message)
         # signs that a user has gone
         self.add_event_handler("message_error", lambda message: self.forget(message["from"]))
         self.add_event_handler("presence_unavailable", lambda presence: self.forget(presence["from"]))
 
-    def on_start(self, event):
+    def on_session(self):
         self["xep_0050"].add_command(node="subscribe", name="Subscribe", handler=self.on_command)
-        self.send_presence()  # from now on, it gets messages and commands
+        super().on_session()  # from now on, it gets messages and commands
+        for user in self.topics:  # of whom there are some if the connection had been lost
+            self.send_presence(pto=user)
 
     def on_message(self, message):
         if message["type"] not in ("chat", "normal"):  # above all, an error is never answered
@@ -113,6 +111,7 @@ class Notifier(ClientXMPP):
 
     async def ask_all(self):  # as not all who go say so, and not all messages bounce
         for user in list(self.topics):
+            await self.session.wait()
             try:
                 await self["xep_0199"].ping(user)
             except IqTimeout:
@@ -123,19 +122,17 @@ class Notifier(ClientXMPP):
 
     async def read(self, lines):
         async for line in lines:
+            await self.session.wait()
             topic, _, text = line.decode(errors="replace").strip().partition(" ")
             self.publish(topic, re.sub("[\x00-\x1f\ufffe\uffff]", " ", text))  # what XML cannot have
 
 
 async def main():
-    notifier = Notifier(sys.argv[1], os.environ["XMPP_PASSWORD"])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        notifier.loop.add_signal_handler(number, notifier.disconnect)
+    notifier = Notifier(*Options(__doc__).read())
     lines = asyncio.StreamReader()  # of a pipe
     await notifier.loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    notifier.connect()
     reading = asyncio.create_task(notifier.read(lines))  # while there is a name for it
-    await notifier.disconnected
+    await notifier.run()
     reading.cancel()
 
 
