@@ -59,6 +59,12 @@ describe("the module", function ()
 		error("no core.so is in use");
 	end
 
+	-- The log says which version it is and, in these words, from where.
+	local function says_it_is_from(text)
+		local log = server:log();
+		assert.truthy(log:find(("%s, from %s\n"):format(VERSION, text), 1, true), log);
+	end
+
 	-- In a copy, as it builds core.so with other flags
 	local function make_rock()
 		copy_checkout(dir.."/checkout");
@@ -79,6 +85,17 @@ describe("the module", function ()
 		server = prosody.new { plugin_path = dir }:start();
 		serves();
 		runs_core_in(dir);
+		says_it_is_from(dir.."/mod_client_proxy/mod_client_proxy.lua");
+	end);
+
+	it("names one that is not loaded, as another comes first", function ()
+		server = prosody.new { plugin_path = dir };
+		run("cp -r mod_client_proxy %s/ && mkdir %s/custom_plugins && cp -r mod_client_proxy %s/custom_plugins/", dir, server.dir, server.dir);
+		server:start();
+		serves();
+		runs_core_in(server.dir.."/custom_plugins");
+		says_it_is_from(("%s/custom_plugins/mod_client_proxy/mod_client_proxy.lua, "
+			.."not from %s/mod_client_proxy/mod_client_proxy.lua (later in plugin_paths)"):format(server.dir, dir));
 	end);
 
 	it("works after make install", function ()
@@ -94,6 +111,7 @@ describe("the module", function ()
 		server = prosody.new { plugin_path = dir.."/tree" }:start();
 		serves();
 		runs_core_in(dir.."/tree/lib/lua/5.4");
+		says_it_is_from(dir.."/tree/share/lua/5.4/mod_client_proxy.lua");
 	end);
 
 	it("works after luarocks install, in another tree", function ()
@@ -112,6 +130,7 @@ describe("the module", function ()
 		server:start();
 		serves();
 		runs_core_in(server.dir.."/custom_plugins/lib/lua/5.4");
+		says_it_is_from(server.dir.."/custom_plugins/share/lua/5.4/mod_client_proxy.lua");
 	end);
 
 	it("names libsodium's package when a rock cannot be made without", function ()
