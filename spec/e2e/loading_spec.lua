@@ -59,10 +59,12 @@ describe("the module", function ()
 		error("no core.so is in use");
 	end
 
-	-- The log says which version it is and, in these words, from where.
+	-- The log and the status say which version it is and, in these words, from where.
 	local function says_it_is_from(text)
-		local log = server:log();
-		assert.truthy(log:find(("%s, from %s\n"):format(VERSION, text), 1, true), log);
+		local words = ("%s, from %s\n"):format(VERSION, text);
+		for _, output in ipairs { server:log(), server:client_proxy("status", service.proxy) } do
+			assert.truthy(output:find(words, 1, true), output);
+		end
 	end
 
 	-- In a copy, as it builds core.so with other flags
@@ -173,6 +175,7 @@ describe("the module", function ()
 		copy_checkout(dir.."/upgrade");
 		run("sed -i 's/^return .*/return %q;/' %s/upgrade/mod_client_proxy/version.lua", OTHER_VERSION, dir);
 		run("make --silent --directory=%s/upgrade install DESTDIR= MODULES=%s", dir, dir);
+		says_it_is_from(dir.."/mod_client_proxy/mod_client_proxy.lua"); -- as long as that is what runs
 		server:ctl("shell", "module", "reload", "client_proxy", "proxy.domain.example");
 		local answer = requester:receive();
 		assert.equal("pending", answer.attr.id);
