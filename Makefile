@@ -9,10 +9,11 @@
 #                PLUGIN_PATH= that of another mod_client_proxy, where it is
 # make mutants   breaks the module in small ways, and says which of them no spec finds
 # make fuzz      looks for inputs that break the C part, for SECONDS=600 each of its units
+# make deb       builds the Debian package for the release that this runs on, below .build/deb
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
 # make clean     removes what was built; make distclean also what was downloaded
 #
-# demo, test, lint, coverage, bench, chaos, mutants and fuzz first get from Debian's packages what they need.
+# demo, test, lint, coverage, bench, chaos, mutants, fuzz and deb first get from Debian's packages what they need.
 
 version := $(shell sed -n 's/^return "\(.*\)";$$/\1/p' mod_client_proxy/version.lua)
 
@@ -67,7 +68,7 @@ $(file >.build/built_with,$(built_with))
 endif
 build = Makefile .build/built_with
 
-.PHONY: all demo test lint coverage bench chaos mutants fuzz install install-rock clean distclean
+.PHONY: all demo test lint coverage bench chaos mutants fuzz deb install install-rock clean distclean
 all: $(core)
 
 $(core): $(sources) $(headers) $(build)
@@ -103,7 +104,7 @@ demo:
 	@tools/with_scratch tools/on_prosody "$$(head -n 1 .build/prosody/list)" lua5.4 tools/demo.lua
 
 test:
-	@tools/setup build prosody prometheus ejabberd node test fuzz
+	@tools/setup build prosody prometheus ejabberd node test fuzz deb root
 	@$(MAKE) --silent all $(sanitized_core) $(failing_core) $(covered_core) $(colliding_core) $(fuzzers)
 	@tools/with_scratch tools/run_specs
 
@@ -143,6 +144,10 @@ bench:
 $(benchmarks): .build/%: bench/%.c $(wildcard bench/*.h) $(units) $(headers) $(build)
 	mkdir -p $(@D)
 	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(units) $(SODIUM_LIBS) -o $@
+
+deb:
+	@tools/setup build deb
+	@tools/deb
 
 install: all
 	install -d $(DESTDIR)$(MODULES)/mod_client_proxy

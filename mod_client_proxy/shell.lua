@@ -8,6 +8,8 @@ local format_table = require "util.human.io".table;
 local jid_prep = require "util.jid".prep;
 local resourceprep = require "util.encodings".stringprep.resourceprep;
 
+local origin = module:require "origin"; -- as it was loaded, whatever the files say by now
+
 local proxies = module:shared("/*/client_proxy/proxies"); -- by proxy host: { command name = function }
 local shell_env = module:shared("/*/admin_shell/env");
 
@@ -100,6 +102,7 @@ local commands = {};
 
 function commands.status(proxy, session)
 	local _, line = proxy.diagnosis:current();
+	session.print(("Version:        %s"):format(origin));
 	session.print(("Target:         %s"):format(proxy.target));
 	session.print(("Subscription:   %s"):format((proxy.subscription:state())));
 	session.print(("Address format: %s"):format(proxy.formats:describe()));

@@ -4,8 +4,8 @@ local checkout = {};
 
 -- (folder): copies it there, with its times, so that make finds nothing to do
 function checkout.copy(folder)
-	assert(os.execute(("mkdir -p '%s' && cp -a --parents Makefile c_src mod_client_proxy rockspec .build/built_with '%s'")
-		:format(folder, folder)));
+	assert(os.execute(("mkdir -p '%s' && cp -a --parents Makefile *.markdown LICENSE c_src debian examples mod_client_proxy rockspec "
+		..".build/built_with '%s'"):format(folder, folder)));
 end
 
 return checkout;

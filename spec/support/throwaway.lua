@@ -43,7 +43,7 @@ end
 
 -- Specs that run side by side take their ports from ranges of their own, all of them below those that
 -- the system gives to clients: nobody else is likely to take one until its server does.
-local first_port, PORTS = tonumber(os.getenv("SPEC_FIRST_PORT")) or 10000, 5000;
+local first_port, PORTS = tonumber(os.getenv("SPEC_FIRST_PORT")) or 10000, 4000;
 local next_port = math.floor(socket.gettime() * 1000) % PORTS; -- others can be at it in the same range
 
 function throwaway.free_port()

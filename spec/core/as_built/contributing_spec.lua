@@ -1,7 +1,7 @@
 -- Whether CONTRIBUTING.markdown names every file that it has to name, and nothing that is not there
 
 -- Whose files all have a line of their own there; what the fuzz targets start from has not.
-local COMPLETE = "find mod_client_proxy c_src tools bench spec/support -type f "
+local COMPLETE = "find mod_client_proxy c_src tools bench spec/support debian -type f "
 	.."-not -name '*.so' -not -name '*.pyc' -not -path 'c_src/fuzz/corpus/*' -not -path 'bench/results/*'";
 
 local function read(path)
