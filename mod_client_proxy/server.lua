@@ -20,6 +20,8 @@ local PAUSE = 5; -- seconds until it is pinged again, and until it is pinged bec
 
 local REST = 1; -- seconds in which it is not pinged again when our own server has said that it cannot be reached
 
+local UNAUTHENTICATED = "s2sout_unauthed"; -- the type of a stream to another server until it is authenticated
+
 local IS_STREAM = { s2sin = true, s2sout = true }; -- the types of sessions that are streams of other servers
 
 local server = {};
@@ -33,6 +35,7 @@ function server.new(setup)
 		is_watched = false; -- whether start() was called
 		count = 0; -- how often something has come from it
 		renewals = 0; -- how often the stream to it was replaced since something has come
+		lacks_authentication = false; -- see is_unauthenticated()
 		rests_until = -math.huge; -- on the clock of util.time
 		listening = nil; -- while it is pinged: { id, rounds, route, is_told (whether that it is silent was told) }
 		timers = timers.new();
@@ -71,6 +74,32 @@ local function route_to(self)
 	return prosody.hosts[module.host].s2sout[self.host];
 end
 
+-- Whether what is sent to it waits, as the stream to it is not authenticated yet
+function server:is_waiting()
+	local route = self:is_elsewhere() and route_to(self);
+	return route and route.type == UNAUTHENTICATED or false;
+end
+
+-- Whether the last stream to it is there, or was, and is not authenticated in spite of having had the time for that, so
+-- that nothing can be sent by it
+function server:is_unauthenticated()
+	return self.lacks_authentication and self:is_elsewhere();
+end
+
+local function set_unauthenticated(self, lacks_authentication)
+	if self.lacks_authentication ~= lacks_authentication then
+		self.lacks_authentication = lacks_authentication;
+		self.events.fire_event("changed");
+	end
+end
+
+-- (stream): one to it, or nil, that has ended or had the time to be authenticated
+local function judge(self, stream)
+	if stream and stream.type == UNAUTHENTICATED then
+		set_unauthenticated(self, stream.had_stream or false); -- whether the other side has opened it, too
+	end
+end
+
 -- Closes the stream with the error that RFC 6120 section 4.9.3.4 has for a connection that may be dead.
 local function renew_route(self)
 	local route = route_to(self);
@@ -100,6 +129,7 @@ local function set_timer(self, listening, pause)
 	self.timers:set("ping", pause, function ()
 		set_timer(self, listening, PAUSE); -- already now, as an error in another module's handler would end this here
 		listening.rounds = listening.rounds + 1;
+		judge(self, route_to(self));
 		if is_time_to_renew(listening.rounds) then
 			renew_route(self);
 		end
@@ -195,8 +225,19 @@ local function on_destroyed(self, event)
 	end);
 end
 
--- Only a stream by which the server can send counts.
+-- A stream of the proxy's to it that ends before it is authenticated is none of those that the others look at.
+local function on_any_destroyed(self, event)
+	local session = event.session;
+	if session.direction == "outgoing" and session.to_host == self.host and is_ours(session) then
+		judge(self, session);
+	end
+end
+
+-- Only a stream by which the server can send counts as one that is established.
 local function on_established(self, event)
+	if event.session.outgoing and is_its_stream(self, event.session) and is_ours(event.session) then
+		set_unauthenticated(self, false);
+	end
 	if event.session.incoming and is_its_stream(self, event.session) and self:is_elsewhere() then
 		soon(self, "established", function () self.events.fire_event("stream-established"); end);
 	end
@@ -226,7 +267,7 @@ local function watch(self)
 	self.timers:set("watch", PAUSE, look);
 end
 
--- From now on it is watched, and these events are fired:
+-- From now on it is watched, and these events are fired, besides "changed":
 --   "stream-established"        a stream from it is there
 --   "stream-ended" (is_broken)  a stream has ended; whether what was sent by it may not have arrived
 --   "server-silent"             nothing comes from it
@@ -243,6 +284,7 @@ function server:start()
 	module:hook_global("s2sout-established", established);
 	module:hook_global("s2sin-destroyed", destroyed);
 	module:hook_global("s2sout-destroyed", destroyed);
+	module:hook_global("s2s-destroyed", function (event) on_any_destroyed(self, event); end);
 	watch(self);
 end
 

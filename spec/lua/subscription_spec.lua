@@ -8,6 +8,7 @@ local TARGET = "some-user@some-domain.example";
 describe("the subscription", function ()
 	local module, subscription, changes, auto_approve;
 	local is_worth_trying; -- whether a new stream to it may help
+	local is_waiting; -- whether what is sent to it waits
 	local heard, listens; -- how often the target's server was heard, and listened to
 	local roster; -- of the target, as Prosody's roster manager would see it, and what was done to it
 
@@ -72,6 +73,7 @@ describe("the subscription", function ()
 					return heard ~= before or module.prosody.hosts["some-domain.example"] ~= nil;
 				end;
 				is_worth_trying = function () return is_worth_trying; end;
+				is_waiting = function () return is_waiting; end;
 				listen = function () listens = listens + 1; end;
 			};
 			events = events;
@@ -80,7 +82,7 @@ describe("the subscription", function ()
 
 	before_each(function ()
 		module = fake_module.new();
-		is_worth_trying = false;
+		is_worth_trying, is_waiting = false, false;
 		changes, auto_approve, heard, listens = 0, true, 0, 0;
 		roster = { has_account = true, is_approved = false, pushes = 0, items = {} };
 		subscription = new_subscription();
@@ -156,6 +158,22 @@ describe("the subscription", function ()
 			end
 			assert.equal(6, listens);
 			heard = 11;
+			wait();
+			assert_state "unapproved";
+		end);
+
+		it("is not said to wait for approval before the stream to a server that has been heard is authenticated", function ()
+			is_waiting = true;
+			subscription:start();
+			for _ = 1, 5 do
+				heard = heard + 1; -- by a stream of its own
+				wait();
+				assert_state "asked";
+			end
+			is_waiting = false;
+			wait();
+			assert_state "asked";
+			heard = heard + 1;
 			wait();
 			assert_state "unapproved";
 		end);
@@ -623,11 +641,54 @@ describe("the subscription", function ()
 		end);
 	end);
 
-	it("to an account of a component on the same server needs nothing of a roster", function ()
-		module.prosody.hosts["some-domain.example"] = { type = "component", events = {} };
+	it("to an account of an external component on the same server needs nothing of a roster", function ()
+		module.prosody.hosts["some-domain.example"] = { type = "component", events = {}, modules = { component = {} } };
 		subscription:start();
 		assert.same({ "subscribe" }, sent());
 		assert.is_false(roster.is_approved);
+		assert_state "asked";
+		present();
+		assert_state "unapproved";
+	end);
+
+	describe("to something on a component that is a part of this Prosody", function ()
+		before_each(function ()
+			module.prosody.hosts["some-domain.example"] = { type = "component", events = {}, modules = { muc = {} } };
+			subscription:start();
+		end);
+
+		it("is said to be that, whatever is answered, and asked for again after growing pauses", function ()
+			assert_state "on-component";
+			assert.same({ "subscribe" }, sent());
+			assert.is_false(roster.is_approved);
+			for _, pause in ipairs { 1, 2, 4 } do
+				present();
+				assert.equal(pause, wait());
+				assert_state "on-component";
+				assert.same({ "subscribe" }, sent());
+			end
+			bounce("not-acceptable", "a room");
+			assert_state("on-component", "not-acceptable: a room");
+			subscription:on_unsubscribed();
+			assert_state "on-component";
+		end);
+
+		it("can be granted, as some components have accounts of their own", function ()
+			subscription:on_subscribed();
+			assert_state "granted";
+			subscription:on_unsubscribed();
+			assert_state "on-component";
+		end);
+
+		it("is one to an account from the start of a host on, which may have come in its place", function ()
+			auto_approve = false;
+			subscription = new_subscription(subscription:save());
+			make_local();
+			subscription:start();
+			assert_state "asked";
+			present();
+			assert_state "unapproved";
+		end);
 	end);
 
 	it("tells each change of its state, once", function ()
