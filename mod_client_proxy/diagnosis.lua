@@ -17,8 +17,6 @@ local problems = {
 		.."accept the request, which comes again, with a client that is logged in to that account" };
 	["no-account"] = { "warn", "There is no account %s: make it, with `prosodyctl adduser` for example" };
 	["roster-broken"] = { "error", "The roster of %s cannot be given %s: see to Prosody's storage" };
-	["on-component"] = { "warn", "The host of %s is a component, not a host with accounts: "
-		.."write the account that serves as target_address of %s" };
 	["unreachable"] = { "warn", "%s cannot be reached, it is tried again: see that its server runs, and that Prosody can connect to it" };
 };
 
@@ -30,6 +28,9 @@ local SILENT = "Nothing comes from the server of %s, though it is asked again an
 local UNAUTHENTICATED = "The stream to the server of %s is not authenticated, so nothing can be sent to it: see that Prosody has a "
 	.."certificate for %s which that server trusts, and the other way round, or, where the two use dialback (XEP-0220), that "
 	.."server can connect to Prosody for %s";
+
+-- About the target's host and the proxy host
+local ON_COMPONENT = "%s is a component, not a host with accounts: write an account that serves as target_address of %s";
 
 -- About the target
 local NONE_YET = "No resource of %s serves yet, as Prosody has just started";
@@ -113,11 +114,20 @@ function diagnosis.new(setup)
 	return self;
 end
 
+-- Whether the target is on a component that is a part of this Prosody, such as rooms. An external one (XEP-0114) is
+-- another server, for all that is known here.
+local function is_on_component(self)
+	local host = prosody.hosts[addresses.host(self.target)];
+	return host and host.type == "component" and not host.modules.component;
+end
+
 -- What is wrong with the way to the target. -> level, line, whether it can be so at a start | nil: nothing
 local function problem_of(self)
 	local state, reason = self.subscription:state();
 	reason = reason and (" (%s)"):format(reason) or "";
-	if self.server:is_unauthenticated() then
+	if #self.pool == 0 and is_on_component(self) then
+		return "warn", ON_COMPONENT:format(addresses.host(self.target), module.host);
+	elseif self.server:is_unauthenticated() then
 		return "warn", UNAUTHENTICATED:format(self.target, module.host, module.host)..reason, true;
 	elseif self.server:is_silent() then
 		return "warn", SILENT:format(self.target), true;

@@ -8,7 +8,6 @@
 --   "granted"       it is accepted
 --   "refused"       it is refused, or was withdrawn
 --   "unreachable"   a server cannot reach the target, or has no such account
---   "on-component"  it is not granted, and the target is on a component of this Prosody, which has no accounts
 
 local addresses = module:require "addresses";
 local new_probes = module:require "probes".new;
@@ -23,11 +22,8 @@ local LONGEST_PAUSE = 60 * 60;
 local LONGEST_PAUSE_UNREACHABLE = 5 * 60;
 local LONGEST_PAUSE_WORTH_TRYING = 2;
 
--- In these states the target has not been asked yet, or nobody was there to be asked. In all others, it has, and its answers
--- decide about the next state.
-local IS_UNASKED = {
-	["starting"] = true, ["no-account"] = true, ["roster-broken"] = true, ["reachable"] = true, ["on-component"] = true;
-};
+-- In these states the target has not been asked yet. In all others, it has, and its answers decide about the next state.
+local IS_UNASKED = { ["starting"] = true, ["no-account"] = true, ["roster-broken"] = true, ["reachable"] = true };
 
 local subscription = {};
 subscription.__index = subscription;
@@ -51,17 +47,7 @@ function subscription.new(setup)
 	return self;
 end
 
--- Whether the target is on a component that is a part of this Prosody, such as rooms. An external one (XEP-0114) is
--- another server for all we know.
-local function is_on_component(self)
-	local host = prosody.hosts[addresses.host(self.target)];
-	return host and host.type == "component" and not host.modules.component;
-end
-
 local function set_state(self, state, reason)
-	if state ~= "granted" and is_on_component(self) then
-		state = "on-component"; -- asked all the same, as such a component could be a gateway
-	end
 	if self.current ~= state or self.reason ~= reason then
 		self.current, self.reason = state, reason;
 		self.probes.is_allowed = state == "granted";

@@ -45,7 +45,7 @@ describe("the diagnosis", function ()
 		assert.same({ level = level, text = lines[1].text }, module.status);
 		local is_well = lines[1].text:find("requests are served", 1, true) ~= nil and level == "info";
 		assert.same({ level, lines[1].text, is_well }, { diagnosis:current() });
-		for _, words in ipairs { TARGET, ... } do
+		for _, words in ipairs { "some-domain.example", ... } do
 			assert.truthy(lines[1].text:find(words, 1, true), lines[1].text);
 		end
 	end
@@ -87,6 +87,26 @@ describe("the diagnosis", function ()
 		change();
 		is_silent = true;
 		assert_reported("warn", "Nothing comes from the server of");
+	end);
+
+	it("says that the target is on a component that is a part of this Prosody, whatever is answered there, unless it serves", function ()
+		is_serving, pool = false, {};
+		module.prosody.hosts["some-domain.example"] = { type = "component", modules = { muc = {} } };
+		assert_reported("warn", "some-domain.example is a component, not a host with accounts", "target_address of "..PROXY);
+		for _, current in ipairs { "asked", "unapproved", "refused", "unreachable", "granted" } do
+			state = current;
+			assert.same({}, change(1));
+		end
+		pool = { "a" };
+		assert_reported("warn", "requests are refused");
+		is_serving = true;
+		assert_reported("info", "requests are served");
+		is_serving, pool = false, {};
+		for _, other in ipairs { { type = "local", modules = {} }, { type = "component", modules = { component = {} } } } do
+			module.prosody.hosts["some-domain.example"] = other;
+			change(1);
+			assert.falsy(module.status.text:find("is a component", 1, true));
+		end
 	end);
 
 	it("says that the stream to the target's server is not authenticated, whatever else is known, and why", function ()
@@ -149,7 +169,7 @@ describe("the diagnosis", function ()
 		end);
 
 		it("warns at once of what does not pass by itself", function ()
-			for _, problem in ipairs { "no-account", "unapproved", "refused", "on-component" } do
+			for _, problem in ipairs { "no-account", "unapproved", "refused" } do
 				begin();
 				state = problem;
 				assert_line(change(), "warn", TARGET);
@@ -190,7 +210,6 @@ describe("the diagnosis", function ()
 		["refused"] = { "warn", PROXY, "accept the request" },
 		["no-account"] = { "warn", "no account", "prosodyctl adduser" },
 		["roster-broken"] = { "error", PROXY, "roster", "storage" },
-		["on-component"] = { "warn", PROXY, "is a component, not a host with accounts", "target_address" },
 		["unreachable"] = { "warn", "cannot be reached", "server runs" },
 	} do
 		it("says what is wrong with the subscription, and what to do: "..problem, function ()

@@ -641,54 +641,11 @@ describe("the subscription", function ()
 		end);
 	end);
 
-	it("to an account of an external component on the same server needs nothing of a roster", function ()
-		module.prosody.hosts["some-domain.example"] = { type = "component", events = {}, modules = { component = {} } };
+	it("to an account of a component on the same server needs nothing of a roster", function ()
+		module.prosody.hosts["some-domain.example"] = { type = "component", events = {} };
 		subscription:start();
 		assert.same({ "subscribe" }, sent());
 		assert.is_false(roster.is_approved);
-		assert_state "asked";
-		present();
-		assert_state "unapproved";
-	end);
-
-	describe("to something on a component that is a part of this Prosody", function ()
-		before_each(function ()
-			module.prosody.hosts["some-domain.example"] = { type = "component", events = {}, modules = { muc = {} } };
-			subscription:start();
-		end);
-
-		it("is said to be that, whatever is answered, and asked for again after growing pauses", function ()
-			assert_state "on-component";
-			assert.same({ "subscribe" }, sent());
-			assert.is_false(roster.is_approved);
-			for _, pause in ipairs { 1, 2, 4 } do
-				present();
-				assert.equal(pause, wait());
-				assert_state "on-component";
-				assert.same({ "subscribe" }, sent());
-			end
-			bounce("not-acceptable", "a room");
-			assert_state("on-component", "not-acceptable: a room");
-			subscription:on_unsubscribed();
-			assert_state "on-component";
-		end);
-
-		it("can be granted, as some components have accounts of their own", function ()
-			subscription:on_subscribed();
-			assert_state "granted";
-			subscription:on_unsubscribed();
-			assert_state "on-component";
-		end);
-
-		it("is one to an account from the start of a host on, which may have come in its place", function ()
-			auto_approve = false;
-			subscription = new_subscription(subscription:save());
-			make_local();
-			subscription:start();
-			assert_state "asked";
-			present();
-			assert_state "unapproved";
-		end);
 	end);
 
 	it("tells each change of its state, once", function ()
