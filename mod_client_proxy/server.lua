@@ -14,7 +14,7 @@ local new_id = require "util.id".medium;
 local now = require "util.time".monotonic;
 local st = require "util.stanza";
 
-local PATIENCE = 3; -- seconds that the server has to answer a ping
+local PATIENCE = 3; -- seconds that the server has to answer a ping, or to authenticate a stream
 local QUICK_TRIES = 20; -- of new streams, one soon after the other
 local PAUSE = 5; -- seconds until it is pinged again, and until it is pinged because a request has no answer yet
 
@@ -93,9 +93,9 @@ local function set_unauthenticated(self, lacks_authentication)
 	end
 end
 
--- (stream): one to it, or nil, that has ended or had the time to be authenticated
+-- (stream): one of ours to it, which has ended or had the time to be authenticated
 local function judge(self, stream)
-	if stream and stream.type == UNAUTHENTICATED then
+	if stream.type == UNAUTHENTICATED then
 		set_unauthenticated(self, stream.had_stream or false); -- whether the other side has opened it, too
 	end
 end
@@ -129,7 +129,6 @@ local function set_timer(self, listening, pause)
 	self.timers:set("ping", pause, function ()
 		set_timer(self, listening, PAUSE); -- already now, as an error in another module's handler would end this here
 		listening.rounds = listening.rounds + 1;
-		judge(self, route_to(self));
 		if is_time_to_renew(listening.rounds) then
 			renew_route(self);
 		end
@@ -225,12 +224,14 @@ local function on_destroyed(self, event)
 	end);
 end
 
--- A stream of the proxy's to it that ends before it is authenticated is none of those that the others look at.
-local function on_any_destroyed(self, event)
-	local session = event.session;
-	if session.direction == "outgoing" and session.to_host == self.host and is_ours(session) then
-		judge(self, session);
-	end
+-- Whether it is one of ours to that server, authenticated or not
+local function is_route(self, session)
+	return session.direction == "outgoing" and session.to_host == self.host and is_ours(session);
+end
+
+-- The stream has been begun. If it ends before it can be used, it is none of those that on_destroyed() looks at.
+local function on_begun(self, stream)
+	self.timers:set("authentication", PATIENCE, function () judge(self, stream); end);
 end
 
 -- Only a stream by which the server can send counts as one that is established.
@@ -284,7 +285,16 @@ function server:start()
 	module:hook_global("s2sout-established", established);
 	module:hook_global("s2sin-destroyed", destroyed);
 	module:hook_global("s2sout-destroyed", destroyed);
-	module:hook_global("s2s-destroyed", function (event) on_any_destroyed(self, event); end);
+	for event, handler in pairs { ["s2s-created"] = on_begun, ["s2s-destroyed"] = judge } do
+		module:hook_global(event, function (data)
+			if is_route(self, data.session) then
+				handler(self, data.session);
+			end
+		end);
+	end
+	if self:is_waiting() then
+		on_begun(self, route_to(self));
+	end
 	watch(self);
 end
 

@@ -658,19 +658,47 @@ describe("the target's server", function ()
 				assert.is_false(server:is_waiting());
 			end);
 
-			it("is told of when it has had three seconds, until one is", function ()
-				opened();
-				server:listen();
+			local function begin(session)
+				module.hooks["s2s-created"] { session = session };
+			end
+
+			it("is told of when it has had three seconds, whatever comes from there meanwhile, until one is", function ()
+				begin(opened());
 				pass(2.9);
+				server:heard();
 				assert.is_false(server:is_unauthenticated());
 				pass(0.1);
 				assert.is_true(server:is_unauthenticated());
-				assert.same({ "changed", "silent" }, take_told());
+				assert.same({ "changed" }, take_told());
 				pass(20);
 				assert.same({}, take_told());
 				establish(outgoing());
 				assert.is_false(server:is_unauthenticated());
 				assert.same({ "changed" }, take_told());
+			end);
+
+			it("has three seconds from a reload on, too", function ()
+				opened();
+				module = fake_module.new({}, module);
+				new_server();
+				start();
+				pass(2.9);
+				assert.is_false(server:is_unauthenticated());
+				pass(0.1);
+				assert.is_true(server:is_unauthenticated());
+			end);
+
+			it("is not told of if it is authenticated in time, or has gone, which is told of by itself", function ()
+				local session = opened();
+				begin(session);
+				session.type = "s2sout";
+				pass(10);
+				session = opened { had_stream = false };
+				begin(session);
+				destroy(session);
+				pass(10);
+				assert.is_false(server:is_unauthenticated());
+				assert.same({}, take_told());
 			end);
 
 			it("is told of when it ends", function ()
@@ -699,6 +727,9 @@ describe("the target's server", function ()
 				destroy(opened { from_host = "domain.example" });
 				destroy(opened { to_host = "other.example" });
 				destroy(incoming { type = "s2sin_unauthed", had_stream = true });
+				begin(opened { from_host = "domain.example" });
+				begin(opened { to_host = "other.example" });
+				pass(10);
 				assert.is_false(server:is_unauthenticated());
 			end);
 		end);
