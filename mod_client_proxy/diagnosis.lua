@@ -26,8 +26,8 @@ local SILENT = "Nothing comes from the server of %s, though it is asked again an
 
 -- About the target and, twice, the proxy host
 local UNAUTHENTICATED = "The stream to the server of %s is not authenticated, so nothing can be sent to it: see that Prosody has a "
-	.."certificate for %s which that server trusts, and the other way round, or, where the two use dialback (XEP-0220), that "
-	.."server can connect to Prosody for %s";
+	.."certificate for %s which the other server trusts, and the other way round; where the two use dialback (XEP-0220) instead, "
+	.."the other one has to be able to connect to Prosody for %s";
 
 -- About the target's host and the proxy host
 local ON_COMPONENT = "%s is a component, not a host with accounts: write an account that serves as target_address of %s";
