@@ -88,7 +88,7 @@ end
 
 local function log_new(self, backend)
 	local resource, count = jid_resource(backend), #self.pool;
-	module:log("debug", "%s came: %d backends", backend, count);
+	module:log("debug", "%s came, backends: %d", backend, count);
 	if not is_wanted(self, backend) then
 		module:log("info", "Resource %q of the target is not among client_proxy_resources: it gets no requests", resource);
 	elseif count > 1 then
@@ -163,7 +163,7 @@ end
 local function went(self, backend)
 	self.remembered:set(backend, nil);
 	if remove(self, backend) then
-		module:log("debug", "%s went: %d backends", backend, #self.pool);
+		module:log("debug", "%s went, backends: %d", backend, #self.pool);
 	end
 	self.events.fire_event("backend-went", backend);
 	changed(self);
@@ -185,7 +185,7 @@ local function lose_all(self)
 	for backend in pairs(self.records) do
 		forget(self, backend);
 	end
-	module:log("debug", "%d backends were lost: %d left", before - #self.pool, #self.pool);
+	module:log("debug", "Backends that were lost: %d, left: %d", before - #self.pool, #self.pool);
 	changed(self);
 end
 
@@ -239,7 +239,7 @@ local function on_lost(self, lost)
 			forget(self, backend);
 		end
 	end
-	module:log("info", "%d resources of the target are there no longer, as its server says: %d are", #lost, #self.pool);
+	module:log("info", "Resources of the target that are there no longer, as its server says: %d; that are: %d", #lost, #self.pool);
 	changed(self);
 	self.subscription:on_shaken();
 end
@@ -406,7 +406,7 @@ end
 function backends:lose_unreachable(backend)
 	if self.records[backend] and not prosody.full_sessions[backend] then
 		forget(self, backend);
-		module:log("debug", "%s cannot be reached: %d backends", backend, #self.pool);
+		module:log("debug", "%s cannot be reached, backends: %d", backend, #self.pool);
 		changed(self);
 		self.subscription:check();
 	end

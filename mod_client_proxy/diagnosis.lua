@@ -4,6 +4,8 @@
 local addresses = module:require "addresses";
 local timers = module:require "timers";
 
+local now = require "util.time".now;
+
 -- By the subscription's state: level, and a line about the target (first) and the proxy host (second)
 local problems = {
 	["starting"] = { "info", "Prosody is starting, %s is yet to be asked for its presence" };
@@ -22,6 +24,19 @@ local problems = {
 local SILENT = "Nothing comes from the server of %s, though it is asked again and again: see that it runs, "
 	.."and that it can connect to this one; a new stream to it is tried";
 
+-- About the target and, twice, the proxy host
+local UNAUTHENTICATED = "The stream to the server of %s is not authenticated, so nothing can be sent to it: see that Prosody has a "
+	.."certificate for %s which the other server trusts, and the other way round; where the two use dialback (XEP-0220) instead, "
+	.."the other one has to be able to connect to Prosody for %s";
+
+-- About the target's host and the proxy host
+local ON_COMPONENT = "%s is a component, not a host with accounts: write an account that serves as target_address of %s";
+
+-- About the target
+local NONE_YET = "No resource of %s serves yet, as Prosody has just started";
+local NONE_ONLINE = "No resource of %s is online, requests are refused: log in a client that answers them";
+local NONE_CHOSEN = "Each resource of %s that is online is draining, hibernating or excluded, requests are refused";
+
 -- About bytes a second, requests a second, the proxy host, and the target's. The option has to stand where mod_limits is
 -- enabled: a component does not have it from the global section.
 local LIMITED = "Prosody reads %d bytes a second at most from the server of %s (mod_limits), which are about %d answers: "
@@ -32,14 +47,18 @@ local BYTES_OF_ANSWER = 200; -- of a small one
 
 local PRESENCE_WITHIN = 1; -- seconds, in which presence may come before it is said that there is none
 
+-- Seconds from a start of Prosody, in which backends and other servers may come before it is warned of that they have not
+local GRACE = 30;
+
 local diagnosis = {};
 diagnosis.__index = diagnosis;
 
 -- Says what there is to say, if that is something new.
 local function report(self)
+	self.is_starting = self.is_starting and not self.pool:serves();
 	local level, line = self:current();
-	if line ~= self.reported then
-		self.reported = line;
+	if line ~= self.reported.line or level ~= self.reported.level then
+		self.reported = { level = level, line = line };
 		module:set_status(level, line, true);
 		module:log(level, "%s", line);
 	end
@@ -59,15 +78,29 @@ local function is_nobody_there(self)
 	return self.subscription:state() == "granted" and #self.pool == 0;
 end
 
+-- What happens at any start is no reason for an alert: until a backend serves, or for so many seconds, it is not warned of.
+local function begin_grace(self)
+	local since_start = prosody.start_time and now() - prosody.start_time or 0;
+	if since_start < GRACE then
+		self.is_starting = true;
+		self.timers:set("grace", math.min(GRACE - since_start, GRACE), function ()
+			self.is_starting = false;
+			report(self);
+		end);
+	end
+end
+
 -- (setup) -> diagnosis, which reports when "changed" is fired
 -- setup: { target, pool, formats, server, subscription, events (see mod_client_proxy.lua) }
 function diagnosis.new(setup)
 	local self = setmetatable({
 		target = setup.target, pool = setup.pool, formats = setup.formats, server = setup.server, subscription = setup.subscription;
-		reported = nil; -- the last line
+		reported = {}; -- the last line, and its level
 		reported_limit = nil; -- the last line about a limit
+		is_starting = false; -- see begin_grace()
 		timers = timers.new();
 	}, diagnosis);
+	begin_grace(self);
 	-- Changes often come together, as when all presence comes at once. Only what is the case after the last of them is said.
 	setup.events.add_handler("changed", function ()
 		if not self.timers:is_running("report") then
@@ -81,22 +114,42 @@ function diagnosis.new(setup)
 	return self;
 end
 
--- -> level ("info", "warn" or "error"), line
-function diagnosis:current()
-	local target, pool = self.target, self.pool;
+-- Whether the target is on a component that is a part of this Prosody, such as rooms. An external one (XEP-0114) is
+-- another server, for all that is known here.
+local function is_on_component(self)
+	local host = prosody.hosts[addresses.host(self.target)];
+	return host and host.type == "component" and not host.modules.component;
+end
+
+-- What is wrong with the way to the target. -> level, line, whether it can be so at a start | nil: nothing
+local function problem_of(self)
 	local state, reason = self.subscription:state();
-	if self.server:is_silent() then
-		return "warn", SILENT:format(target);
+	reason = reason and (" (%s)"):format(reason) or "";
+	if #self.pool == 0 and is_on_component(self) then
+		return "warn", ON_COMPONENT:format(addresses.host(self.target), module.host);
+	elseif self.server:is_unauthenticated() then
+		return "warn", UNAUTHENTICATED:format(self.target, module.host, module.host)..reason, true;
+	elseif self.server:is_silent() then
+		return "warn", SILENT:format(self.target), true;
 	elseif problems[state] then
 		local level, format = table.unpack(problems[state]);
-		return level, format:format(target, module.host)..(reason and (" (%s)"):format(reason) or "");
-	elseif pool:serves() then
-		local level, remark = self.formats:remark();
-		return level, ("%s is online, requests are served%s"):format(target, remark);
-	elseif #pool > 0 then
-		return "warn", ("All resources of %s are draining, hibernating or excluded, requests are refused"):format(target);
+		return level, format:format(self.target, module.host)..reason, state == "unreachable";
 	end
-	return "warn", ("No resource of %s is online, requests are refused: log in a client that answers them"):format(target);
+end
+
+-- -> level ("info", "warn" or "error"), line, whether requests are served as they should be
+function diagnosis:current()
+	local level, line, may_pass = problem_of(self);
+	if line then
+		return self.is_starting and may_pass and "info" or level, line, false;
+	elseif self.pool:serves() then
+		local remark;
+		level, remark = self.formats:remark();
+		return level, ("%s is online, requests are served%s"):format(self.target, remark), level == "info";
+	elseif self.is_starting then
+		return "info", NONE_YET:format(self.target), false;
+	end
+	return "warn", (#self.pool > 0 and NONE_CHOSEN or NONE_ONLINE):format(self.target), false;
 end
 
 -- -> line, about the limit that holds the target's server | nil: there is none

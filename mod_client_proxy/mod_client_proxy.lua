@@ -4,7 +4,7 @@
 --
 -- What a room has to tell those that use it, it says through `events`, one object for all of them (Prosody's
 -- util.events). The event, what comes with it, and who fires it:
---   changed                                     what an operator is told may be another line: subscription, backends
+--   changed                                     what an operator is told may be another line: subscription, backends, server
 --   backend-gone        backend                 it is in the pool no longer: backends
 --   backend-went        JID                     its server says that its session is over, if it was a backend or not: backends
 --   backend-away        backend                 others can do what it has got, as it hibernates or is in doubt: backends
@@ -20,6 +20,9 @@
 local random_bytes = require "util.random".bytes;
 local new_events = require "util.events".new;
 local sha256 = require "util.hashes".sha256;
+
+local shell = module:require "shell";
+shell.begin();
 
 local addresses = module:require "addresses";
 local failures = module:require "failures";
@@ -56,6 +59,7 @@ local function refuse_to_load(message)
 	module:require "limits".release();
 	metrics:retire();
 	module:set_status("error", message);
+	shell.fail(message);
 	error(setmetatable({ message = message }, refusal_mt));
 end
 
@@ -206,7 +210,6 @@ local watchers = module:require "watchers".new {
 	is_allowed = is_allowed;
 	saved = saved.watchers;
 };
-local shell = module:require "shell";
 shell.start {
 	target = options.target;
 	formats = formats;
@@ -284,6 +287,7 @@ function module.save()
 end
 
 local function stop()
+	diagnosis:retire(); -- that nobody serves after this is no news
 	requests:stop();
 	backend_requests:stop();
 	messages:stop();

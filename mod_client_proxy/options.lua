@@ -13,6 +13,12 @@ local parse_duration = require "util.human.io".parse_duration; -- nil before Pro
 local DAY = 24 * 60 * 60;
 
 local problems = {};
+local names = {}; -- of all options, as soon as they have been read
+
+local function read(name, default)
+	table.insert(names, name);
+	return module:get_option(name, default);
+end
 
 local function show(value)
 	return type(value) == "string" and ("%q"):format(value):gsub("\n", "n") or tostring(value);
@@ -29,7 +35,7 @@ end
 
 -- The bare JID of an account, prepared (RFC 7622 section 3) as the router compares it
 local function read_target(name)
-	local value = module:get_option(name);
+	local value = read(name);
 	local advice = ([[write the bare JID of the account that serves, like this, below Component %q "client_proxy": ]]
 		..[[%s = "some-user@some-domain.example"]]):format(module.host, name);
 	if value == nil then
@@ -64,7 +70,7 @@ end
 
 -- Seconds, from a number or, where Prosody knows them, from a period such as "2 minutes"
 local function read_period(name, default, min, max)
-	local value = module:get_option(name, default);
+	local value = read(name, default);
 	local seconds = to_seconds(value);
 	if seconds and seconds >= min and seconds <= max then
 		return seconds;
@@ -74,7 +80,7 @@ local function read_period(name, default, min, max)
 end
 
 local function read_integer(name, default, min, max)
-	local value = module:get_option(name, default);
+	local value = read(name, default);
 	local integer = math.tointeger((type(value) == "number" or type(value) == "string") and tonumber(value) or nil);
 	if integer and integer >= min and integer <= max then
 		return integer;
@@ -88,7 +94,7 @@ local booleans = {
 
 -- What Prosody takes for a boolean, too
 local function read_boolean(name, default)
-	local value = module:get_option(name, default);
+	local value = read(name, default);
 	if booleans[value] == nil then
 		reject(name, value, "write true or false");
 	end
@@ -97,7 +103,7 @@ end
 
 -- nil if there is no such option, and no default
 local function read_choice(name, default, choices)
-	local value = module:get_option(name, default);
+	local value = read(name, default);
 	if value == nil then
 		return;
 	end
@@ -111,7 +117,7 @@ end
 
 -- Prepared as the resources of JIDs are; nil if there is no such option
 local function read_resources(name)
-	local value = module:get_option(name);
+	local value = read(name);
 	if value == nil then
 		return;
 	end
@@ -144,7 +150,7 @@ end
 
 -- Bare JIDs and hosts; nil if there is no such option
 local function read_allowed(name)
-	local value = module:get_option(name);
+	local value = read(name);
 	if value == nil then
 		return;
 	end
@@ -179,6 +185,8 @@ local options = {
 	auto_approve = read_boolean("client_proxy_auto_approve", true);
 	key_lifetime = read_period("client_proxy_key_lifetime", 30 * DAY, 60, 3650 * DAY);
 };
+
+module:require "misspelt".warn(names);
 
 if #problems > 0 then
 	return nil, table.concat(problems, "; ");

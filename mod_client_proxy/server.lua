@@ -14,11 +14,13 @@ local new_id = require "util.id".medium;
 local now = require "util.time".monotonic;
 local st = require "util.stanza";
 
-local PATIENCE = 3; -- seconds that the server has to answer a ping
+local PATIENCE = 3; -- seconds that the server has to answer a ping, or to authenticate a stream
 local QUICK_TRIES = 20; -- of new streams, one soon after the other
 local PAUSE = 5; -- seconds until it is pinged again, and until it is pinged because a request has no answer yet
 
 local REST = 1; -- seconds in which it is not pinged again when our own server has said that it cannot be reached
+
+local UNAUTHENTICATED = "s2sout_unauthed"; -- the type of a stream to another server until it is authenticated
 
 local IS_STREAM = { s2sin = true, s2sout = true }; -- the types of sessions that are streams of other servers
 
@@ -33,6 +35,7 @@ function server.new(setup)
 		is_watched = false; -- whether start() was called
 		count = 0; -- how often something has come from it
 		renewals = 0; -- how often the stream to it was replaced since something has come
+		lacks_authentication = false; -- see is_unauthenticated()
 		rests_until = -math.huge; -- on the clock of util.time
 		listening = nil; -- while it is pinged: { id, rounds, route, is_told (whether that it is silent was told) }
 		timers = timers.new();
@@ -69,6 +72,32 @@ end
 -- The stream that our stanzas for it go by, or nil
 local function route_to(self)
 	return prosody.hosts[module.host].s2sout[self.host];
+end
+
+-- Whether what is sent to it waits, as the stream to it is not authenticated yet
+function server:is_waiting()
+	local route = self:is_elsewhere() and route_to(self);
+	return route and route.type == UNAUTHENTICATED or false;
+end
+
+-- Whether the last stream to it is there, or was, and is not authenticated in spite of having had the time for that, so
+-- that nothing can be sent by it
+function server:is_unauthenticated()
+	return self.lacks_authentication and self:is_elsewhere();
+end
+
+local function set_unauthenticated(self, lacks_authentication)
+	if self.lacks_authentication ~= lacks_authentication then
+		self.lacks_authentication = lacks_authentication;
+		self.events.fire_event("changed");
+	end
+end
+
+-- (stream): one of ours to it, which has ended or had the time to be authenticated
+local function judge(self, stream)
+	if stream.type == UNAUTHENTICATED then
+		set_unauthenticated(self, stream.had_stream or false); -- whether the other side has opened it, too
+	end
 end
 
 -- Closes the stream with the error that RFC 6120 section 4.9.3.4 has for a connection that may be dead.
@@ -195,8 +224,21 @@ local function on_destroyed(self, event)
 	end);
 end
 
--- Only a stream by which the server can send counts.
+-- Whether it is one of ours to that server, authenticated or not
+local function is_route(self, session)
+	return session.direction == "outgoing" and session.to_host == self.host and is_ours(session);
+end
+
+-- The stream has been begun. If it ends before it can be used, it is none of those that on_destroyed() looks at.
+local function on_begun(self, stream)
+	self.timers:set("authentication", PATIENCE, function () judge(self, stream); end);
+end
+
+-- Only a stream by which the server can send counts as one that is established.
 local function on_established(self, event)
+	if event.session.outgoing and is_its_stream(self, event.session) and is_ours(event.session) then
+		set_unauthenticated(self, false);
+	end
 	if event.session.incoming and is_its_stream(self, event.session) and self:is_elsewhere() then
 		soon(self, "established", function () self.events.fire_event("stream-established"); end);
 	end
@@ -226,7 +268,7 @@ local function watch(self)
 	self.timers:set("watch", PAUSE, look);
 end
 
--- From now on it is watched, and these events are fired:
+-- From now on it is watched, and these events are fired, besides "changed":
 --   "stream-established"        a stream from it is there
 --   "stream-ended" (is_broken)  a stream has ended; whether what was sent by it may not have arrived
 --   "server-silent"             nothing comes from it
@@ -243,6 +285,16 @@ function server:start()
 	module:hook_global("s2sout-established", established);
 	module:hook_global("s2sin-destroyed", destroyed);
 	module:hook_global("s2sout-destroyed", destroyed);
+	for event, handler in pairs { ["s2s-created"] = on_begun, ["s2s-destroyed"] = judge } do
+		module:hook_global(event, function (data)
+			if is_route(self, data.session) then
+				handler(self, data.session);
+			end
+		end);
+	end
+	if self:is_waiting() then
+		on_begun(self, route_to(self));
+	end
 	watch(self);
 end
 

@@ -57,6 +57,9 @@ end
 
 -- Whether the target's server has certainly read the request: as long as nothing comes from it, it may not have got it.
 local function has_been_read(self)
+	if self.server:is_waiting() then
+		self.asked_at = self.server:heard_so_far(); -- what has come until now is no answer
+	end
 	return self.server:has_been_heard_since(self.asked_at);
 end
 

@@ -17,8 +17,8 @@ local ADDRESSES_EACH = 32; -- how many one account watches at most
 local BYTES_EACH = 512; -- that account and address of a watcher may have on average, as many as there may be of them
 
 local LOST = "Not all that watch the service are known: %d of the %d entries of the store %q of %s cannot be read (entry %s: %s). "
-	.."They are left as they are, and the accounts in them are told nothing. Restore these entries (%s) and restart Prosody, "
-	.."or remove them: these accounts can subscribe anew";
+	.."What cannot be read is left as it is, and the accounts in there are told nothing. Restore it (%s) and restart Prosody, "
+	.."or remove it: these accounts can subscribe anew";
 
 local watcher_list = {};
 watcher_list.__index = watcher_list;

@@ -288,6 +288,27 @@ for _, name in ipairs { "Prosody", "ejabberd" } do
 			assert_served_by_all(log_in("a", "b"));
 		end);
 
+		it("is said not to authenticate the proxy's stream as long as it cannot do so, and not to have been asked", function ()
+			server:configure("s2s_require_encryption = true\n"..proxy_hosts); -- its question whose stream that is comes without
+			other:start();
+			start();
+			local function is_told()
+				return server:client_proxy("status", PROXY):find("The stream to the server of "..TARGET.." is not authenticated", 1, true);
+			end
+			local deadline = gettime() + PATIENCE;
+			repeat
+				assert(gettime() < deadline, "that was not told");
+			until is_told();
+			assert_refused();
+			assert.falsy(server:log():find("has not approved yet", 1, true));
+			server:stop();
+			server:configure(proxy_hosts);
+			start();
+			approve();
+			assert.falsy(is_told());
+			assert_served_by_all(log_in("a", "b"));
+		end);
+
 		it("is asked as soon as the proxy may speak to other servers", function ()
 			server:configure(proxy_hosts..'modules_disabled = { "s2s" }');
 			other:start();

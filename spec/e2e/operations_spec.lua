@@ -1,5 +1,6 @@
 -- What an operator sees: log, status, shell commands.
 
+local new_admin_shell = require "spec.support.admin_shell".new;
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
 local xmpp = require "spec.support.xmpp";
@@ -15,6 +16,12 @@ Component "proxy.domain.example" "client_proxy"
 	client_proxy_request_timeout = 1
 ]];
 
+local function assert_contains(text, ...)
+	for _, words in ipairs { ... } do
+		assert.truthy(text:find(words, 1, true), ("%q is not in %s"):format(words, text));
+	end
+end
+
 describe("an operator", function ()
 	local server, requester;
 
@@ -26,12 +33,6 @@ describe("an operator", function ()
 	after_each(function ()
 		server:remove();
 	end);
-
-	local function assert_contains(text, ...)
-		for _, words in ipairs { ... } do
-			assert.truthy(text:find(words, 1, true), ("%q is not in %s"):format(words, text));
-		end
-	end
 
 	-- The columns of a backend's line in the status
 	local function status_of(resource)
@@ -135,7 +136,7 @@ describe("an operator", function ()
 		local name = #backends.a:sync() > 0 and "a" or "b";
 		local other = name == "a" and "b" or "a";
 		local output = server:client_proxy("drain", PROXY, name);
-		assert_contains(output, name.." gets no new requests, 1 are pending");
+		assert_contains(output, name.." gets no new requests, pending: 1");
 		assert.equal("draining", status_of(name).state);
 		for number = 1, 20 do
 			requester:send(service.request("meanwhile-"..number));
@@ -149,6 +150,8 @@ describe("an operator", function ()
 		assert.equal("before", requester:receive(xmpp.is_iq).attr.id);
 		assert_contains(server:client_proxy("undrain", PROXY, name), name.." gets new requests");
 		assert.equal("ready", status_of(name).state);
+		assert_contains(table.concat(log_lines "info", "\n"), ("Resource %q of the target was drained in the shell"):format(name),
+			("Resource %q of the target was undrained in the shell: it is ready"):format(name));
 	end);
 
 	it("has drained what he has drained until its session is over, whatever is asked and not answered", function ()
@@ -182,7 +185,10 @@ describe("an operator", function ()
 		service.backend(server, "a");
 		server:client_proxy("drain", PROXY, "a");
 		assert.equal("service-unavailable", (service.error_of(requester:request(service.request("drained")))));
-		assert_contains(server:client_proxy("status", PROXY), "draining, hibernating or excluded");
+		local output, code = server:ctl("shell", "client_proxy", "status", PROXY);
+		assert.equal(1, code);
+		assert_contains(output, "draining, hibernating or excluded", "Error: Requests to "..PROXY.." are not served as they should be");
+		assert.falsy(output:find("OK:", 1, true));
 	end);
 
 	it("makes the proxy find out anew who is there", function ()
@@ -194,19 +200,46 @@ describe("an operator", function ()
 		assert.equal("ready", status_of "a".state);
 	end);
 
-	it("gets a clear message for an unknown host or resource", function ()
+	it("gets a clear message for an unknown host or resource, or none", function ()
 		for _, case in ipairs {
 			{ { "status", "nowhere.example" }, "nowhere.example is no client_proxy, these are: "..PROXY },
 			{ { "status", "some-domain.example" }, "some-domain.example is no client_proxy" },
 			{ { "drain", PROXY, "nobody" }, PROXY.." has no backend nobody" },
 			{ { "undrain", PROXY, "nobody" }, PROXY.." has no backend nobody" },
 			{ { "resync", "nowhere.example" }, "nowhere.example is no client_proxy" },
+			{ { "drain" }, "What is missing: the host, the resource. Write: client_proxy drain <host> <resource>" },
+			{ { "undrain", PROXY }, "What is missing: the resource. Write: client_proxy undrain <host> <resource>" },
+			{ { "resync" }, "What is missing: the host. Write: client_proxy resync <host>" },
 		} do
 			local output, code = server:ctl("shell", "client_proxy", table.unpack(case[1]));
 			assert.equal(1, code);
 			assert_contains(output, "Error: "..case[2]);
 		end
 		assert.falsy(server:log():find("[Tt]raceback"));
+	end);
+
+	it("finds the commands in the shell's help, where Prosody's tells of any, and by themselves", function ()
+		if not server:version():find("^0%.12") then
+			assert_contains(server:ctl("shell", "help", "client_proxy"), "Help: client_proxy", "client_proxy drain <host> <resource>");
+			local shell = new_admin_shell(server);
+			local _, _, printed = shell:run("help client_proxy");
+			assert_contains(printed, "Help: client_proxy", "client_proxy:drain(host, resource)");
+			_, _, printed = shell:run("help");
+			assert_contains(printed, "client_proxy: ");
+			shell:close();
+		end
+		assert_contains(server:client_proxy("help"), "client_proxy drain <host> <resource>", "client_proxy status <host>");
+	end);
+
+	it("is asked to open a shell anew that was there before the module", function ()
+		server:ctl("shell", "module", "unload", "client_proxy", PROXY);
+		local shell = new_admin_shell(server);
+		shell:run("server:version()"); -- from then on, it is open
+		server:ctl("shell", "module", "load", "client_proxy", PROXY);
+		local ok, text = shell:run(("client_proxy:status(%q)"):format(PROXY));
+		assert.is_false(ok);
+		assert_contains(text, "open it anew");
+		shell:close();
 	end);
 
 	it("has no commands of a proxy that is unloaded", function ()
@@ -217,11 +250,18 @@ describe("an operator", function ()
 		server:client_proxy("status", PROXY);
 	end);
 
+	-- It is as if Prosody had been started a while ago.
+	local function end_the_beginning()
+		server:run_lua("rawset(prosody, 'start_time', prosody.start_time - 60)");
+		server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+	end
+
 	it("reads in the log and the module's status what changes, once each, and nothing of single requests", function ()
-		await_module_status("[warn] No resource of "..TARGET.." is online");
+		await_module_status("[info] No resource of "..TARGET.." serves yet");
 		for number = 1, 5 do
 			requester:request(service.request("nobody-"..number));
 		end
+		assert.same({}, log_lines "warn");
 		local backend = service.backend(server, "a");
 		await_module_status("[info] "..TARGET.." is online, requests are served");
 		for number = 1, 5 do
@@ -235,14 +275,114 @@ describe("an operator", function ()
 		await_module_status("[warn] No resource of "..TARGET.." is online");
 		assert.same({
 			"No resource of "..TARGET.." is online, requests are refused: log in a client that answers them",
-			"No resource of "..TARGET.." is online, requests are refused: log in a client that answers them",
 		}, log_lines "warn");
 		assert.same({
 			"This is version "..VERSION..", from "..server.plugin_path.."/mod_client_proxy/mod_client_proxy.lua",
+			"No resource of "..TARGET.." serves yet, as Prosody has just started",
 			TARGET.." is online, requests are served",
 			'Resource "b" of the target is online, too: there are 2. If it should not serve, log it out, '
 				.."drain it with `prosodyctl shell client_proxy drain`, or name those that should in client_proxy_resources",
 		}, log_lines "info");
 		assert.same({}, log_lines "error");
+	end);
+
+	it("is warned that nobody serves if nobody has come when the beginning is over", function ()
+		await_module_status("[info] No resource of "..TARGET.." serves yet");
+		local output, code = server:ctl("shell", "client_proxy", "status");
+		assert.equal(1, code);
+		assert_contains(output, "serves yet, as Prosody has just started");
+		end_the_beginning();
+		await_module_status("[warn] No resource of "..TARGET.." is online, requests are refused");
+		assert.equal(1, #log_lines "warn");
+	end);
+
+	it("is warned of nothing when Prosody stops, whoever is online then", function ()
+		end_the_beginning();
+		await_module_status("[warn] No resource");
+		service.backends(server, { "a", "b" });
+		await_module_status("[info] "..TARGET.." is online");
+		server:stop();
+		assert.equal(1, #log_lines "warn");
+		assert.same({}, log_lines "error");
+	end);
+
+	it("learns from prosodyctl whether requests are served, by its status, too", function ()
+		service.backend(server, "a");
+		for _, arguments in ipairs { {}, { PROXY } } do
+			local output, code = server:ctl("shell", "client_proxy", "status", table.unpack(arguments));
+			assert.equal(0, code);
+			assert_contains(output, "Proxy:          "..PROXY, "Status:         "..TARGET.." is online, requests are served", "OK: Requests are served");
+		end
+	end);
+end);
+
+describe("an operator of two proxies, one of which cannot be loaded,", function ()
+	local OTHER = "other-proxy.domain.example";
+	local REASON = "client_proxy_retries = 99 is not possible: write a whole number from 0 to 10";
+	local other = ([[
+Component %q "client_proxy"
+	target_address = "other-user@some-domain.example"
+	client_proxy_retries = ]]):format(OTHER);
+
+	local server;
+
+	before_each(function ()
+		server = new_prosody { hosts = hosts..other.."99\n" }:start();
+		service.backend(server, "a");
+	end);
+
+	after_each(function ()
+		server:remove();
+	end);
+
+	-- (words of the command, status, words of the output)
+	local function assert_says(command, status, ...)
+		local output, code = server:ctl("shell", "client_proxy", table.unpack(command));
+		assert.equal(status, code, output);
+		assert_contains(output, ...);
+		return output;
+	end
+
+	local function reload_with(configuration)
+		server:configure(configuration);
+		server:ctl("shell", "config", "reload");
+	end
+
+	it("is told why, and how the other one is", function ()
+		local output = assert_says({ "status" }, 1, "Error: Requests to "..OTHER.." are not served as they should be",
+			"Proxy:          "..OTHER.."\nStatus:         It could not be loaded: "..REASON, "Proxy:          "..PROXY, "requests are served");
+		assert.falsy(output:find("nil value", 1, true));
+		assert_says({ "status", PROXY }, 0, "OK: Requests are served");
+		assert_says({ "status", OTHER }, 1, REASON);
+		assert_says({ "drain", OTHER, "a" }, 1, OTHER.." could not be loaded: "..REASON);
+	end);
+
+	it("is told how it is when it is loaded after all, and of the next failure", function ()
+		reload_with(hosts..other.."1\n");
+		server:ctl("shell", "module", "load", "client_proxy", OTHER);
+		assert_says({ "status", OTHER }, 1, "Target:         other-user@some-domain.example");
+		reload_with(hosts..other.."99\n");
+		server:ctl("shell", "module", "reload", "client_proxy", OTHER);
+		assert_says({ "status", OTHER }, 1, REASON);
+		server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+		assert_says({ "status", OTHER }, 1, REASON);
+		assert_says({ "status", PROXY }, 0, "OK: Requests are served");
+	end);
+
+	it("is told no more of it when its host is removed, nor of the other one then", function ()
+		reload_with(hosts);
+		server:ctl("shell", "host", "deactivate", OTHER);
+		local output = assert_says({ "status" }, 0, PROXY, "OK: Requests are served");
+		assert.falsy(output:find(OTHER, 1, true), output);
+		assert_says({ "status", OTHER }, 1, OTHER.." is no client_proxy, these are: "..PROXY);
+		server:ctl("shell", "host", "deactivate", PROXY);
+		local _, code = server:ctl("shell", "client_proxy", "status");
+		assert.not_equal(0, code);
+		assert.falsy(server:log():find("[Tt]raceback"));
+	end);
+
+	it("is told of it alone when the other one is unloaded", function ()
+		server:ctl("shell", "module", "unload", "client_proxy", PROXY);
+		assert.falsy(assert_says({ "status" }, 1, REASON):find("Proxy:          "..PROXY, 1, true));
 	end);
 end);

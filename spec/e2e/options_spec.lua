@@ -143,4 +143,61 @@ describe("the configuration", function ()
 		refuses(hosts_with "client_proxy_request_timeout = 0",
 			"target_address is missing", "client_proxy_request_timeout = 0");
 	end);
+
+	-- The module is loaded, and warns with these lines each time; of what it is loaded with it says nothing else.
+	local function warns(hosts, ...)
+		start(hosts);
+		for time = 1, 2 do
+			local lines = {};
+			for line in server:log():gmatch("client_proxy\twarn\t([^\n]*)") do
+				table.insert(lines, line);
+			end
+			local expected = {};
+			for _ = 1, time do
+				table.move({ ... }, 1, select("#", ...), #expected + 1, expected);
+			end
+			assert.same(expected, lines);
+			assert.falsy(server:log():find("Error initializing module", 1, true));
+			server:ctl("shell", "module", "reload", "client_proxy", service.proxy);
+		end
+	end
+
+	it("is warned of, if an option is misspelt, in the component's section or the global one", function ()
+		local hosts = [[
+client_proxy_retries = 2
+client_proxy_resource = "a"
+]]..target_and [[
+	client_proxy_stratgy = "round_robin"
+	client_proxy_max_pending = 100
+	client_proxy_color = "red"
+	restrict_room_creation = true
+]];
+		warns(hosts, "There is no option client_proxy_color, it has no effect. There are: target_address, client_proxy_address_format, "
+			.."client_proxy_allow, client_proxy_request_timeout, client_proxy_retries, client_proxy_max_pending, "
+			.."client_proxy_max_pending_per_requester, client_proxy_max_requesters, client_proxy_strategy, client_proxy_resources, "
+			.."client_proxy_auto_approve, client_proxy_key_lifetime",
+			"There is no option client_proxy_resource, it has no effect: client_proxy_resources may be meant",
+			"There is no option client_proxy_stratgy, it has no effect: client_proxy_strategy may be meant");
+	end);
+
+	it("is not warned of if all are spelt right", function ()
+		warns(target_and [[
+	client_proxy_address_format = "sealed"
+	client_proxy_allow = { "some-domain.example" }
+	client_proxy_request_timeout = 10
+	client_proxy_retries = 2
+	client_proxy_max_pending = 100
+	client_proxy_max_pending_per_requester = 10
+	client_proxy_max_requesters = 1000
+	client_proxy_strategy = "round_robin"
+	client_proxy_resources = { "*" }
+	client_proxy_auto_approve = true
+	client_proxy_key_lifetime = 86400
+]]);
+	end);
+
+	it("is warned of, too, if the target is missing by a letter", function ()
+		refuses(hosts_with [[target_adress = "some-user@some-domain.example"]], "target_address is missing");
+		assert.truthy(server:log():find("There is no option target_adress, it has no effect: target_address may be meant", 1, true));
+	end);
 end);

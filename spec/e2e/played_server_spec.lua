@@ -485,6 +485,60 @@ VirtualHost "loads-limits.example" -- which is for all streams
 			assert.falsy(status():find("othing comes from", 1, true));
 		end);
 
+		describe("as it does not authenticate our stream", function ()
+			local WORDS = "The stream to the server of "..TARGET.." is not authenticated";
+
+			before_each(function ()
+				account.is_approving = false;
+			end);
+
+			local function assert_told()
+				played:pump(function () return status():find(WORDS, 1, true); end, SECONDS);
+				assert.truthy(status():find("a certificate for "..PROXY, 1, true));
+				assert.is_true(is_logged(WORDS));
+				assert.is_false(is_logged("has not approved yet"));
+			end
+
+			-- From now on, it does.
+			local function authenticate()
+				played.on_key = nil;
+				played:receive(xmpp.presence_from(PROXY, "subscribe"), 2 * SECONDS);
+				assert.falsy(status():find(WORDS, 1, true));
+				played:send(st.presence({ from = TARGET, to = PROXY, type = "subscribed" }));
+				account:log_in("a");
+				await_ready("a", SECONDS);
+			end
+
+			it("is said to be that, and not to have been asked, though it is heard by a stream of its own", function ()
+				played.on_key = function () end; -- it takes ages
+				start();
+				for _ = 1, 2 do
+					local deadline = gettime() + SOON;
+					repeat
+						played:send(st.presence({ from = TARGET, to = PROXY, type = "probe" }));
+						played:turn(0.1);
+					until gettime() > deadline;
+					assert_told();
+					server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+				end
+				authenticate();
+			end);
+
+			it("is said to be that, and why, if it refuses to", function ()
+				played.on_key = function (stream)
+					stream:send("<stream:error><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>"
+						.."<text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>Your certificate is not trusted</text></stream:error></stream:stream>");
+				end;
+				start();
+				for _ = 1, 2 do
+					assert_told();
+					played:pump(function () return status():find("Your certificate is not trusted", 1, true); end, SECONDS);
+					server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+				end
+				authenticate();
+			end);
+		end);
+
 		it("is not said to have been asked when it was not", function ()
 			account.is_approving = false;
 			played.is_mute = true;

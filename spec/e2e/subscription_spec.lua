@@ -219,6 +219,40 @@ Component "proxy.domain.example" "client_proxy"
 		serves(service.backend(server, "a")); -- in the place of the other
 	end);
 
+	-- (target, components) -> the log; a proxy of that target is said to have it on a component, before and after a reload
+	local function is_told_of_a_component(target, components)
+		server = new_prosody { hosts = ([[
+VirtualHost "some-domain.example"
+Component "proxy.domain.example" "client_proxy"
+	target_address = %q
+]]):format(target)..components }:start();
+		refuses();
+		local words = target:match("@(.*)").." is a component, not a host with accounts: write an account that serves as "
+			.."target_address of "..PROXY;
+		says(words);
+		server:ctl("shell", "module", "reload", "client_proxy", PROXY);
+		server:client_proxy("resync", PROXY);
+		refuses();
+		says(words);
+		assert.truthy(server:log():find("\twarn\t"..words, 1, true));
+		for _, wrong in ipairs { "has not approved yet", "cannot be reached", "[Tt]raceback" } do
+			assert.falsy(server:log():find(wrong));
+		end
+	end
+
+	it("is said to be impossible where the target is a room", function ()
+		is_told_of_a_component("room@rooms.domain.example", [[
+Component "rooms.domain.example" "muc"
+]]);
+	end);
+
+	it("is said to be impossible where the target is on another proxy", function ()
+		is_told_of_a_component("room@other-proxy.domain.example", [[
+Component "other-proxy.domain.example" "client_proxy"
+	target_address = "some-user@some-domain.example"
+]]);
+	end);
+
 	it("is the one of two proxies, each to its own target", function ()
 		server = new_prosody { hosts = [[
 VirtualHost "some-domain.example"

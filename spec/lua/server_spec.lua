@@ -26,6 +26,7 @@ describe("the target's server", function ()
 		for event, name in pairs {
 			["stream-established"] = "established", ["stream-ended"] = "ended";
 			["server-silent"] = "silent", ["server-heard"] = "heard", ["server-unreachable"] = "unreachable";
+			["changed"] = "changed";
 		} do
 			events.add_handler(event, tell(name));
 		end
@@ -536,7 +537,10 @@ describe("the target's server", function ()
 
 		-- As Prosody does it, with what the session was before it is emptied
 		local function destroy(session, reason)
-			module.hooks[(session.direction == "outgoing" and "s2sout" or "s2sin").."-destroyed"] { session = session, reason = reason };
+			module.hooks["s2s-destroyed"] { session = session, reason = reason };
+			if session.type == "s2sin" or session.type == "s2sout" then
+				module.hooks[(session.direction == "outgoing" and "s2sout" or "s2sin").."-destroyed"] { session = session, reason = reason };
+			end
 			for name in pairs(session) do
 				session[name] = nil;
 			end
@@ -630,6 +634,104 @@ describe("the target's server", function ()
 			destroy(incoming { to_host = "domain.example" }, "closed");
 			destroy(incoming(), "closed");
 			assert.same({ BROKEN }, said());
+		end);
+
+		describe("one to it that is not authenticated", function ()
+			-- It is the one that our stanzas wait in, from now on
+			local function opened(changes)
+				local session = outgoing { type = "s2sout_unauthed", had_stream = true, close = function () end };
+				for name, value in pairs(changes or {}) do
+					session[name] = value;
+				end
+				module.prosody.hosts[PROXY].s2sout[HOST] = session;
+				return session;
+			end
+
+			it("lets wait what is sent to it", function ()
+				assert.is_false(server:is_waiting());
+				local session = opened();
+				assert.is_true(server:is_waiting());
+				session.type = "s2sout";
+				assert.is_false(server:is_waiting());
+				opened();
+				make_ours "component";
+				assert.is_false(server:is_waiting());
+			end);
+
+			local function begin(session)
+				module.hooks["s2s-created"] { session = session };
+			end
+
+			it("is told of when it has had three seconds, whatever comes from there meanwhile, until one is", function ()
+				begin(opened());
+				pass(2.9);
+				server:heard();
+				assert.is_false(server:is_unauthenticated());
+				pass(0.1);
+				assert.is_true(server:is_unauthenticated());
+				assert.same({ "changed" }, take_told());
+				pass(20);
+				assert.same({}, take_told());
+				establish(outgoing());
+				assert.is_false(server:is_unauthenticated());
+				assert.same({ "changed" }, take_told());
+			end);
+
+			it("has three seconds from a reload on, too", function ()
+				opened();
+				module = fake_module.new({}, module);
+				new_server();
+				start();
+				pass(2.9);
+				assert.is_false(server:is_unauthenticated());
+				pass(0.1);
+				assert.is_true(server:is_unauthenticated());
+			end);
+
+			it("is not told of if it is authenticated in time, or has gone, which is told of by itself", function ()
+				local session = opened();
+				begin(session);
+				session.type = "s2sout";
+				pass(10);
+				session = opened { had_stream = false };
+				begin(session);
+				destroy(session);
+				pass(10);
+				assert.is_false(server:is_unauthenticated());
+				assert.same({}, take_told());
+			end);
+
+			it("is told of when it ends", function ()
+				destroy(opened(), "not-authorized");
+				assert.is_true(server:is_unauthenticated());
+				assert.same({ "changed" }, take_told());
+				destroy(opened(), "not-authorized");
+				assert.same({}, take_told());
+				make_ours "local";
+				assert.is_false(server:is_unauthenticated());
+			end);
+
+			it("is told of until one cannot even be opened, or theirs can be used for both ways", function ()
+				destroy(opened());
+				destroy(opened { had_stream = false });
+				assert.is_false(server:is_unauthenticated());
+				destroy(opened());
+				establish(incoming());
+				assert.is_true(server:is_unauthenticated());
+				establish(incoming { outgoing = true });
+				assert.is_false(server:is_unauthenticated());
+			end);
+
+			it("is none that was, nor one of another host or to another", function ()
+				destroy(outgoing { had_stream = true });
+				destroy(opened { from_host = "domain.example" });
+				destroy(opened { to_host = "other.example" });
+				destroy(incoming { type = "s2sin_unauthed", had_stream = true });
+				begin(opened { from_host = "domain.example" });
+				begin(opened { to_host = "other.example" });
+				pass(10);
+				assert.is_false(server:is_unauthenticated());
+			end);
 		end);
 
 		it("what is said of them is said each time, though whoever was told has thrown", function ()

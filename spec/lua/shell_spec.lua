@@ -3,9 +3,12 @@ local fake_module = require "spec.support.module";
 local VERSION = dofile("mod_client_proxy/version.lua");
 local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
 
+local is_well;
+
 -- Loads shell.lua for a proxy; `module` has what all of them share.
 local function start(module, list, calls, limit)
 	local shell = module:require "shell";
+	shell.begin();
 	shell.start {
 		target = TARGET;
 		formats = { describe = function () return "sealed; plain for others"; end };
@@ -27,7 +30,7 @@ local function start(module, list, calls, limit)
 		};
 		watchers = setmetatable({}, { __len = function () return 12; end });
 		subscription = { state = function () return "granted", nil; end };
-		diagnosis = { current = function () return "info", "All is well"; end, limit = function () return limit; end };
+		diagnosis = { current = function () return "info", "This is how it is", is_well; end, limit = function () return limit; end };
 		max_requesters = 100;
 		book = setmetatable({}, { __len = function () return 12; end });
 		asked = setmetatable({}, { __len = function () return 13; end });
@@ -53,6 +56,7 @@ describe("the shell commands", function ()
 	local list;
 
 	before_each(function ()
+		is_well = true;
 		module = fake_module.new();
 		calls, printed = {}, {};
 		list = {
@@ -70,9 +74,10 @@ describe("the shell commands", function ()
 	end
 
 	it("show the status of a proxy, with all that a person has to know", function ()
-		assert.same({ true, "All is well" }, { run("status", "Proxy.domain.example") });
+		assert.same({ true, "Requests are served" }, { run("status", "Proxy.domain.example") });
 		local page = table.concat(printed, "\n");
 		for _, words in ipairs {
+			"Proxy:          "..PROXY, "Status:         This is how it is",
 			"Version:        "..VERSION..", from "..module.path, "Resource ", "State ", "Priority ", "Pending ", "Online since",
 			TARGET, "granted", "Address format: sealed; plain for others", "round_robin", "Watchers:       12", os.date("%Y-%m-%d", 0),
 			"Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
@@ -106,11 +111,25 @@ describe("the shell commands", function ()
 	it("drain and undrain a backend", function ()
 		local ok, text = run("drain", PROXY, "a");
 		assert.is_true(ok);
-		assert.truthy(text:find(("%d are pending"):format(#TARGET + 2), 1, true));
+		assert.truthy(text:find(("pending: %d"):format(#TARGET + 2), 1, true));
 		ok, text = run("undrain", PROXY, "a");
 		assert.is_true(ok);
 		assert.truthy(text:find("a gets new requests", 1, true));
 		assert.same({ "a true", "a false" }, calls);
+	end);
+
+	it("tell the log of what is drained and undrained, and of nothing else", function ()
+		run("drain", PROXY, "a");
+		run("undrain", PROXY, "a");
+		run("undrain", PROXY, "\u{df}");
+		run("drain", PROXY, "b");
+		run("status");
+		assert.same({
+			{ level = "info", text = 'Resource "a" of the target was drained in the shell: it gets no new requests until it is '
+				..'undrained, or leaves' };
+			{ level = "info", text = 'Resource "a" of the target was undrained in the shell: it is ready' };
+			{ level = "info", text = 'Resource "\u{df}" of the target was undrained in the shell: it is draining' };
+		}, module.log_lines);
 	end);
 
 	it("say so when undraining does not help", function ()
@@ -126,10 +145,10 @@ describe("the shell commands", function ()
 
 	it("say so when there is no such backend", function ()
 		for _, name in ipairs { "drain", "undrain" } do
-			for _, resource in ipairs { "b", "A", "", "\0", false } do
-				local ok, text = run(name, PROXY, resource or nil);
+			for _, resource in ipairs { "b", "A", "", "\0", 7, true } do
+				local ok, text = run(name, PROXY, resource);
 				assert.is_nil(ok);
-				assert.truthy(text:find("no backend "..(resource or "nil"), 1, true));
+				assert.truthy(text:find("no backend "..tostring(resource), 1, true));
 			end
 		end
 		assert.same({}, calls);
@@ -137,10 +156,10 @@ describe("the shell commands", function ()
 
 	it("say so when there is no such proxy, and which there are", function ()
 		for _, name in ipairs { "status", "drain", "undrain", "resync" } do
-			for _, host in ipairs { "some-domain.example", "", "@", false } do
-				local ok, text = run(name, host or nil, "a");
+			for _, host in ipairs { "some-domain.example", "", "@", 7, false } do
+				local ok, text = run(name, host, "a");
 				assert.is_nil(ok);
-				assert.truthy(text:find((host or "nil").." is no client_proxy", 1, true));
+				assert.truthy(text:find(tostring(host).." is no client_proxy", 1, true));
 				assert.truthy(text:find(PROXY, 1, true));
 			end
 		end
@@ -148,10 +167,127 @@ describe("the shell commands", function ()
 		assert.same({}, printed);
 	end);
 
+	it("name the arguments that are missing", function ()
+		assert.same({ nil, "What is missing: the host, the resource. Write: client_proxy drain <host> <resource>" }, { run "drain" });
+		assert.same({ nil, "What is missing: the host. Write: client_proxy undrain <host> <resource>" }, { run("undrain", nil, "a") });
+		assert.same({ nil, "What is missing: the resource. Write: client_proxy drain <host> <resource>" }, { run("drain", PROXY) });
+		assert.same({ nil, "What is missing: the host. Write: client_proxy resync <host>" }, { run "resync" });
+		assert.same({}, calls);
+	end);
+
+	it("say that there is something wrong, if there is", function ()
+		is_well = false;
+		assert.same({ nil, "Requests to "..PROXY.." are not served as they should be, see the status" }, { run("status", PROXY) });
+		assert.truthy(table.concat(printed, "\n"):find("Status:         This is how it is", 1, true));
+	end);
+
+	describe("of a proxy that could not be loaded", function ()
+		local OTHER, REASON = "other.domain.example", "target_address is missing";
+		local other_module, other_shell;
+
+		before_each(function ()
+			other_module = fake_module.new();
+			other_module.host, other_module.shared_tables, other_module.prosody = OTHER, module.shared_tables, module.prosody;
+			module.prosody.hosts[OTHER] = {};
+			other_shell = other_module:require "shell";
+			other_shell.begin();
+		end);
+
+		it("show why, besides those of the other", function ()
+			other_shell.fail(REASON);
+			assert.same({ nil, "Requests to "..OTHER.." are not served as they should be, see the status" }, { run "status" });
+			local page = table.concat(printed, "\n");
+			for _, words in ipairs { "Proxy:          "..OTHER.."\nStatus:         It could not be loaded: "..REASON.."\n\n",
+				"Proxy:          "..PROXY.."\nStatus:         This is how it is" } do
+				assert.truthy(page:find(words, 1, true), page);
+			end
+			assert.same({ true, "Requests are served" }, { run("status", PROXY) });
+			for _, name in ipairs { "drain", "undrain", "resync" } do
+				assert.same({ nil, OTHER.." could not be loaded: "..REASON }, { run(name, OTHER, "a") });
+			end
+			assert.same({}, calls);
+		end);
+
+		it("show that, too, if an error has ended it that nobody has expected", function ()
+			run("status", OTHER);
+			assert.truthy(table.concat(printed, "\n"):find("could not be loaded: an error", 1, true));
+		end);
+
+		it("are there though no other proxy is", function ()
+			other_shell.fail(REASON);
+			shell.stop();
+			assert.is_nil((run "status"));
+			assert.truthy(table.concat(printed, "\n"):find(REASON, 1, true));
+			assert.truthy(select(2, run("status", PROXY)):find("these are: "..OTHER, 1, true));
+		end);
+
+		it("forget it when its host has gone, even if another has come in its place", function ()
+			other_shell.fail(REASON);
+			for _, host in ipairs { { nil }, { {} } } do
+				module.prosody.hosts[OTHER] = host[1];
+				printed = {};
+				assert.is_true((run "status"));
+				assert.is_nil(table.concat(printed, "\n"):find(OTHER, 1, true));
+			end
+			shell.stop();
+			assert.is_nil(module.shared_tables["/*/admin_shell/env"].client_proxy);
+		end);
+
+		it("are as usual when it is loaded after all", function ()
+			other_shell.fail(REASON);
+			other_shell = start(other_module, list, calls);
+			assert.is_true((run "status"));
+			assert.is_true((run("resync", OTHER)));
+			other_shell.stop();
+			shell.stop();
+			assert.is_nil(module.shared_tables["/*/admin_shell/env"].client_proxy);
+		end);
+	end);
+
+	it("show the status of all proxies", function ()
+		local other_module = fake_module.new();
+		other_module.host, other_module.shared_tables = "other.domain.example", module.shared_tables;
+		start(other_module, list, calls);
+		assert.same({ true, "Requests are served" }, { run "status" });
+		local page = table.concat(printed, "\n");
+		assert.truthy(page:find("^Proxy: +other%.domain%.example\n.*\n\nProxy: +proxy%.domain%.example\n"), page);
+	end);
+
+	it("say so to a shell that knows of no session of its own, as it was opened too early", function ()
+		local section = module.shared_tables["/*/admin_shell/env"].client_proxy;
+		local ok, text = section:status();
+		assert.is_nil(ok);
+		assert.truthy(text:find("open it anew", 1, true));
+	end);
+
+	it("are told of by themselves, too", function ()
+		assert.is_true((run "help"));
+		local page = table.concat(printed, "\n");
+		for _, words in ipairs { "client_proxy status <host>\n    Show", "client_proxy drain <host> <resource>\n", "client_proxy help\n" } do
+			assert.truthy(page:find(words, 1, true), page);
+		end
+	end);
+
+	it("are told of where the shell's help looks for the letters before the underscore, whichever is loaded first", function ()
+		local env = module.shared_tables["/*/admin_shell/env"];
+		shell.stop();
+		for _, is_first in ipairs { true, false } do
+			env.help = is_first and {} or nil;
+			module.prosody.start_time = nil;
+			start(module, list, calls);
+			env.help = env.help or {};
+			env.help.client_proxy = function (self) return self, "help"; end;
+			module.hooks["server-started"]();
+			assert.same({ "self", "help" }, { env.help.client("self") });
+			shell.stop();
+			assert.is_nil(env.help.client);
+		end
+	end);
+
 	it("are told of in the help", function ()
 		local help = getmetatable(module.shared_tables["/*/admin_shell/env"].client_proxy).help;
 		assert.is_string(help.desc);
-		for name, count in pairs { status = 1, drain = 2, undrain = 2, resync = 1 } do
+		for name, count in pairs { status = 1, drain = 2, undrain = 2, resync = 1, help = 0 } do
 			assert.is_string(help.commands[name].desc);
 			assert.equal(count, #help.commands[name].args);
 		end

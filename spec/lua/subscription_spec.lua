@@ -8,6 +8,7 @@ local TARGET = "some-user@some-domain.example";
 describe("the subscription", function ()
 	local module, subscription, changes, auto_approve;
 	local is_worth_trying; -- whether a new stream to it may help
+	local is_waiting; -- whether what is sent to it waits
 	local heard, listens; -- how often the target's server was heard, and listened to
 	local roster; -- of the target, as Prosody's roster manager would see it, and what was done to it
 
@@ -72,6 +73,7 @@ describe("the subscription", function ()
 					return heard ~= before or module.prosody.hosts["some-domain.example"] ~= nil;
 				end;
 				is_worth_trying = function () return is_worth_trying; end;
+				is_waiting = function () return is_waiting; end;
 				listen = function () listens = listens + 1; end;
 			};
 			events = events;
@@ -80,7 +82,7 @@ describe("the subscription", function ()
 
 	before_each(function ()
 		module = fake_module.new();
-		is_worth_trying = false;
+		is_worth_trying, is_waiting = false, false;
 		changes, auto_approve, heard, listens = 0, true, 0, 0;
 		roster = { has_account = true, is_approved = false, pushes = 0, items = {} };
 		subscription = new_subscription();
@@ -156,6 +158,22 @@ describe("the subscription", function ()
 			end
 			assert.equal(6, listens);
 			heard = 11;
+			wait();
+			assert_state "unapproved";
+		end);
+
+		it("is not said to wait for approval before the stream to a server that has been heard is authenticated", function ()
+			is_waiting = true;
+			subscription:start();
+			for _ = 1, 5 do
+				heard = heard + 1; -- by a stream of its own
+				wait();
+				assert_state "asked";
+			end
+			is_waiting = false;
+			wait();
+			assert_state "asked";
+			heard = heard + 1;
 			wait();
 			assert_state "unapproved";
 		end);

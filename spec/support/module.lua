@@ -60,6 +60,7 @@ function fake_module.new(configured, before)
 		name = "client_proxy";
 		path = directory.."/mod_client_proxy.lua";
 		configured = configured or {};
+		configured_globally = {}; -- what stands above all hosts, for those who look at the whole configuration
 		clock = before.clock or { now = 5000 }; -- seconds
 		sent = {}; -- stanzas
 		log_lines = {}; -- { level, text }
@@ -79,11 +80,13 @@ function fake_module.new(configured, before)
 end
 
 function methods:require(lib)
-	local time = { monotonic = function () return self.clock.now; end };
+	local function now() return self.clock.now; end
+	local time = { monotonic = now, now = now };
+	local config = { getconfig = function () return { ["*"] = self.configured_globally, [self.host] = self.configured }; end };
 	local environment = setmetatable({
 		module = self, prosody = self.prosody;
 		require = function (name)
-			return self.libraries[name] or name == "util.time" and time or require(name);
+			return self.libraries[name] or name == "util.time" and time or name == "core.configmanager" and config or require(name);
 		end;
 	}, { __index = _G });
 	return assert(loadfile(directory.."/"..lib..".lua", "t", environment))();

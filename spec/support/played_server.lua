@@ -19,6 +19,7 @@ local LONGEST_TURN = 0.05; -- seconds
 --   accepted    how many streams the other server has begun to open
 --   received    all stanzas that have come and that nobody has taken: { stanza, stream }
 --   on_stanza(stanza, stream): called for each that comes, as are the played accounts' ones, by bare JID
+--   on_key(stream): what is done when the other server wants to be authenticated on a stream of its own; if nil, it is
 --   answers_pings   whether it answers what it is asked itself
 --   is_mute     whether nobody answers what connects anew: the system alone does
 local played_server = {};

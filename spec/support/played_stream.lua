@@ -1,5 +1,5 @@
 -- A stream between a server that a spec plays and a Prosody, which either of them has opened
--- (RFC 6120 section 4), without encryption. Every dialback key is right (XEP-0220).
+-- (RFC 6120 section 4), without encryption. Every dialback key is right (XEP-0220), unless the spec says otherwise.
 
 local xmpp = require "spec.support.xmpp";
 local new_id = require "util.id".medium;
@@ -51,7 +51,9 @@ end
 
 local function on_dialback(self, stanza)
 	local attr = stanza.attr;
-	if not attr.type then -- a question, be it for the key of this stream or that of another
+	if stanza.name == "result" and not attr.type and self.server.on_key then
+		return self.server.on_key(self);
+	elseif not attr.type then -- a question, be it for the key of this stream or that of another
 		self:send(st.stanza("db:"..stanza.name, { from = attr.to, to = attr.from, id = attr.id, type = "valid" }));
 	end
 	if stanza.name == "result" then
