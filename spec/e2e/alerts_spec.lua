@@ -18,7 +18,7 @@ local MINUTES = 4; -- scrapes in one
 local ROUNDS = 4;
 
 local HEALTHY = service.proxy;
--- What each of the others is for, is what the spec does to it.
+-- The others are named for what the spec does to them.
 local GONE, FLAPPING, SILENT, BUSY, FULL, UNWRITTEN =
 	"gone.example", "flapping.example", "silent.example", "busy.example", "full.example", "unwritten.example";
 
