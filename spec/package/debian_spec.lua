@@ -119,7 +119,9 @@ describe("the Debian package", function ()
 		end);
 
 		teardown(function ()
-			debian:remove();
+			if debian then
+				debian:remove();
+			end
 		end);
 
 		-- Whatever has become of the packages, they go, and so does what has been diverted. Their scripts may be such that fail.
