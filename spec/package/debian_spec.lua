@@ -119,7 +119,9 @@ describe("the Debian package", function ()
 		end);
 
 		teardown(function ()
-			debian:remove();
+			if debian then
+				debian:remove();
+			end
 		end);
 
 		-- Whatever has become of the packages, they go, and so does what has been diverted. Their scripts may be such that fail.
@@ -204,6 +206,20 @@ describe("the Debian package", function ()
 			assert_jitsis(nil, "1.0", "LOCAL");
 			dpkg("--purge", NAME);
 			assert_jitsis(nil, "1.0", "LOCAL");
+		end);
+
+		it("overwrites no file that somebody has put in the place of Jitsi's", function ()
+			install(jitsi);
+			install(package);
+			write_file(debian.root..JITSIS, "-- nobody's, which is in the place of Jitsi's module 3.0");
+			assert_jitsis("3.0", "1.0");
+			local output, code = debian:run("dpkg --remove "..NAME);
+			assert.not_equal(0, code);
+			assert.truthy(output:find("rename involves overwriting '"..JITSIS.."'", 1, true), output);
+			assert_jitsis("3.0", "1.0");
+			debian:must_run("rm "..JITSIS);
+			dpkg("--remove", NAME);
+			assert_jitsis("1.0", nil);
 		end);
 
 		it("keeps Jitsi's module aside when an upgrade fails", function ()
