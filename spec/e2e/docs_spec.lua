@@ -1,9 +1,13 @@
 -- What the documentation says to write or to type, and what it says comes of it, on a real Prosody
 
+local examples = require "spec.support.examples";
 local code_blocks = require "spec.support.code_blocks";
 local play = require "spec.support.play";
 local prosody = require "spec.support.prosody";
+local service = require "spec.support.service";
 local throwaway = require "spec.support.throwaway";
+local typist = require "spec.support.typist";
+local xmpp = require "spec.support.xmpp";
 
 local function name_of(block)
 	return ("%s, line %d (%s)"):format(block.path, block.line, block.heading);
@@ -52,6 +56,55 @@ describe("in the documentation", function ()
 				for line in server:log():gmatch("[^\n]+") do
 					assert.falsy(is_complaint(line) and line);
 				end
+			end);
+		end
+	end);
+
+	-- The accounts are those that the documentation has made. Whoever reads along sees the presence that the component gets.
+	describe("what is typed", function ()
+		local HOSTS = [[
+VirtualHost "some-domain.example"
+	modules_enabled = { "tls" }
+Component "proxy.domain.example" "client_proxy"
+	target_address = "some-user@some-domain.example"
+	modules_enabled = { "copy_presence" }
+	copy_presence_to = "reader@some-domain.example/1"
+]];
+
+		-- What some of it prints
+		local PRINTS = { ["request.py"] = "3 words, says some-user@some-domain.example/" };
+
+		local function await_backend(reader)
+			reader:receive(function (stanza)
+				local presence = stanza:get_child("presence");
+				return presence and presence.attr.type == nil and presence.attr.from:sub(1, #service.target + 1) == service.target.."/";
+			end);
+		end
+
+		local function type_all(path)
+			local server = prosody.new { hosts = HOSTS, accounts = { "reader@some-domain.example" } };
+			finally(function () server:remove(); end);
+			local certificate = examples.make_certificate(server.dir);
+			server:start();
+			local reader, shell = xmpp.client(server, "reader", "some-domain.example", "1"), typist.new(server, certificate);
+			local ok, failure = pcall(function ()
+				for _, block in ipairs(code_blocks.of(path)) do
+					local printed = block.language == "sh" and shell:type(block.text) or "";
+					for word, expected in pairs(PRINTS) do
+						assert.truthy(not block.text:find(word, 1, true) or printed:find(expected, 1, true), printed);
+					end
+					for _ in block.text:gmatch("&\n") do
+						await_backend(reader);
+					end
+				end
+			end);
+			shell:close();
+			assert(ok, failure);
+		end
+
+		for _, path in ipairs(code_blocks.files()) do
+			it("because "..path.." says so works", function ()
+				type_all(path);
 			end);
 		end
 	end);

@@ -26,8 +26,8 @@ local function shell(command)
 	assert(code == 0, output);
 end
 
--- Where Prosody looks for the host's certificate by itself
-local function make_certificate(dir)
+-- (dir) -> the path of a new certificate, where Prosody looks for the host's by itself
+function examples.make_certificate(dir)
 	local certificate = dir.."/some-domain.example.crt";
 	shell(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=some-domain.example "
 		.."-addext subjectAltName=DNS:some-domain.example -keyout %s/some-domain.example.key -out %s"):format(dir, certificate));
@@ -39,7 +39,7 @@ end
 function examples.new(options)
 	local server = prosody.new { hosts = options and options.hosts or hosts, accounts = accounts };
 	local self = setmetatable({ server = server, copies = {} }, examples);
-	self.certificate = make_certificate(server.dir);
+	self.certificate = examples.make_certificate(server.dir);
 	server:start();
 	self:subscribe_watcher();
 	self:connect();
