@@ -32,7 +32,7 @@ end
 -- (ledger) -> messages
 function messages.new(ledger)
 	return setmetatable({
-		ledger = ledger, count = 0, arrivals = 0, errors = 0, unacknowledged = 0, abandoned = 0, headlines = 0, reformatted = 0;
+		ledger = ledger, count = 0, arrivals = 0, errors = 0, unacknowledged = 0, abandoned = 0, headlines = 0, reformatted = 0, passed_on = 0;
 		writers = {}; -- by key
 		gone = {}; -- writers who have gone, in that order
 		sessions = {}; -- by JID, how many writers have had it
@@ -335,7 +335,7 @@ function messages:judge_error(message, stanza, time)
 	local _, condition, text = stanza:get_error();
 	if stanza.attr.to ~= message.writer.jid then
 		ledger:found("misdelivered", "%s, about %s", stanza:top_tag(), describe(message));
-	elseif message.type == "error" or message.has_come_back then
+	elseif message.type == "error" or message.has_come_back or message.is_passed_on then
 		ledger:found("doubled", "error about %s: %s (%s)", describe(message), condition, text);
 	elseif arrival and not is_unacknowledged(arrival, condition) then
 		ledger:found("doubled", "error about %s, which has arrived: %s (%s)", describe(message), condition, text);
@@ -360,7 +360,15 @@ function messages:judge_refusal(message, text, time)
 	end
 end
 
--- (receiver, stanza, time) -> the message that has come to that writer | nil, if it was none that is known
+-- Whether it was for a resource that has gone, and its server gave it to the account's other ones, each of which gets it
+-- (RFC 6121, section 8.5.3.2.1)
+local function was_passed_on(message, receiver, stanza)
+	local expected, to = message.receiver, stanza.attr.to;
+	return not message.arrival and expected and expected.backend and not expected.backend.is_online and to == expected.jid and receiver.jid ~= to
+		and bare(receiver.jid) == bare(to) and (message.type == "chat" or message.type == "normal");
+end
+
+-- (receiver, stanza, time) -> the message that has come to that writer | nil, if it was none that is known, or not for it
 function messages:came(receiver, stanza, time)
 	local message = self:find(stanza);
 	if not message then
@@ -369,11 +377,17 @@ function messages:came(receiver, stanza, time)
 		end
 		return; -- its writer has gone long ago
 	end
+	if was_passed_on(message, receiver, stanza) then
+		self.passed_on = self.passed_on + 1;
+		message.is_passed_on = true;
+		self:close(message);
+		return;
+	end
 	local backend = receiver.backend;
 	self.arrivals = self.arrivals + 1;
-	if message.arrival or message.has_come_back then
+	if message.arrival or message.has_come_back or message.is_passed_on then
 		self.ledger:found("doubled", "message %s arrived with %s%s", describe(message), receiver.jid,
-			message.arrival and ", and with "..message.arrival.jid or ", and has come back");
+			message.arrival and ", and with "..message.arrival.jid or message.is_passed_on and ", and with others" or ", and has come back");
 	else
 		self:judge_receiver(message, receiver, stanza, time);
 		self:judge_address(message, receiver, stanza);
@@ -419,8 +433,9 @@ function messages:describe()
 		table.insert(excused, (", %d %s"):format(number, reason));
 	end
 	table.sort(excused);
-	return ("%d messages, %d arrived, %d came back (%d of them unacknowledged), %d abandoned, %d headlines dropped, %d reformatted%s"):format(
-		self.count, self.arrivals, self.errors, self.unacknowledged, self.abandoned, self.headlines, self.reformatted, table.concat(excused));
+	return ("%d messages, %d arrived, %d came back (%d of them unacknowledged), %d abandoned, %d headlines dropped, %d reformatted, "
+		.."%d passed on%s"):format(self.count, self.arrivals, self.errors, self.unacknowledged, self.abandoned, self.headlines,
+		self.reformatted, self.passed_on, table.concat(excused));
 end
 
 return messages;
