@@ -70,6 +70,8 @@ local function must(value, message)
 	return value;
 end
 
+module:log("info", "This is version %s", module:require "origin");
+
 if module:get_host_type() ~= "component" then
 	refuse_to_load([[load it on a component: Component "proxy.domain.example" "client_proxy"]]);
 end

@@ -8,6 +8,8 @@ local format_table = require "util.human.io".table;
 local jid_prep = require "util.jid".prep;
 local resourceprep = require "util.encodings".stringprep.resourceprep;
 
+local origin = module:require "origin"; -- as it was loaded, whatever the files say by now
+
 local proxies = module:shared("/*/client_proxy/proxies"); -- by proxy host: { command name = function }
 local problems = module:shared("/*/client_proxy/problems"); -- by host: { text (why none is there), session (the host's) }
 local shell_env = module:shared("/*/admin_shell/env");
@@ -220,6 +222,7 @@ local commands = {};
 function commands.status(proxy, session)
 	local _, line, is_well = proxy.diagnosis:current();
 	session.print(("Status:         %s"):format(line));
+	session.print(("Version:        %s"):format(origin));
 	session.print(("Target:         %s"):format(proxy.target));
 	session.print(("Subscription:   %s"):format((proxy.subscription:state())));
 	session.print(("Address format: %s"):format(proxy.formats:describe()));

@@ -59,6 +59,14 @@ describe("the module", function ()
 		error("no core.so is in use");
 	end
 
+	-- The log and the status say which version it is and, in these words, from where.
+	local function says_it_is_from(text)
+		local words = ("%s, from %s\n"):format(VERSION, text);
+		for _, output in ipairs { server:log(), server:client_proxy("status", service.proxy) } do
+			assert.truthy(output:find(words, 1, true), output);
+		end
+	end
+
 	-- In a copy, as it builds core.so with other flags
 	local function make_rock()
 		copy_checkout(dir.."/checkout");
@@ -79,6 +87,17 @@ describe("the module", function ()
 		server = prosody.new { plugin_path = dir }:start();
 		serves();
 		runs_core_in(dir);
+		says_it_is_from(dir.."/mod_client_proxy/mod_client_proxy.lua");
+	end);
+
+	it("names one that is not loaded, as another comes first", function ()
+		server = prosody.new { plugin_path = dir };
+		run("cp -r mod_client_proxy %s/ && mkdir %s/custom_plugins && cp -r mod_client_proxy %s/custom_plugins/", dir, server.dir, server.dir);
+		server:start();
+		serves();
+		runs_core_in(server.dir.."/custom_plugins");
+		says_it_is_from(("%s/custom_plugins/mod_client_proxy/mod_client_proxy.lua, "
+			.."not from %s/mod_client_proxy/mod_client_proxy.lua (later in plugin_paths)"):format(server.dir, dir));
 	end);
 
 	it("works after make install", function ()
@@ -94,6 +113,7 @@ describe("the module", function ()
 		server = prosody.new { plugin_path = dir.."/tree" }:start();
 		serves();
 		runs_core_in(dir.."/tree/lib/lua/5.4");
+		says_it_is_from(dir.."/tree/share/lua/5.4/mod_client_proxy.lua");
 	end);
 
 	it("works after luarocks install, in another tree", function ()
@@ -112,6 +132,7 @@ describe("the module", function ()
 		server:start();
 		serves();
 		runs_core_in(server.dir.."/custom_plugins/lib/lua/5.4");
+		says_it_is_from(server.dir.."/custom_plugins/share/lua/5.4/mod_client_proxy.lua");
 	end);
 
 	it("names libsodium's package when a rock cannot be made without", function ()
@@ -154,6 +175,7 @@ describe("the module", function ()
 		copy_checkout(dir.."/upgrade");
 		run("sed -i 's/^return .*/return %q;/' %s/upgrade/mod_client_proxy/version.lua", OTHER_VERSION, dir);
 		run("make --silent --directory=%s/upgrade install DESTDIR= MODULES=%s", dir, dir);
+		says_it_is_from(dir.."/mod_client_proxy/mod_client_proxy.lua"); -- as long as that is what runs
 		server:ctl("shell", "module", "reload", "client_proxy", "proxy.domain.example");
 		local answer = requester:receive();
 		assert.equal("pending", answer.attr.id);

@@ -6,6 +6,7 @@ local service = require "spec.support.service";
 local xmpp = require "spec.support.xmpp";
 local st = require "util.stanza";
 
+local VERSION = dofile("mod_client_proxy/version.lua");
 local PROXY, TARGET = service.proxy, service.target;
 
 local hosts = [[
@@ -276,6 +277,7 @@ describe("an operator", function ()
 			"No resource of "..TARGET.." is online, requests are refused: log in a client that answers them",
 		}, log_lines "warn");
 		assert.same({
+			"This is version "..VERSION..", from "..server.plugin_path.."/mod_client_proxy/mod_client_proxy.lua",
 			"No resource of "..TARGET.." serves yet, as Prosody has just started",
 			TARGET.." is online, requests are served",
 			'Resource "b" of the target is online, too: there are 2. If it should not serve, log it out, '

@@ -1,5 +1,6 @@
 local fake_module = require "spec.support.module";
 
+local VERSION = dofile("mod_client_proxy/version.lua");
 local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
 
 local is_well;
@@ -76,7 +77,8 @@ describe("the shell commands", function ()
 		assert.same({ true, "Requests are served" }, { run("status", "Proxy.domain.example") });
 		local page = table.concat(printed, "\n");
 		for _, words in ipairs {
-			"Proxy:          "..PROXY, "Status:         This is how it is", "Resource ", "State ", "Priority ", "Pending ", "Online since",
+			"Proxy:          "..PROXY, "Status:         This is how it is",
+			"Version:        "..VERSION..", from "..module.path, "Resource ", "State ", "Priority ", "Pending ", "Online since",
 			TARGET, "granted", "Address format: sealed; plain for others", "round_robin", "Watchers:       12", os.date("%Y-%m-%d", 0),
 			"Answered: 1,", "error: 2;", "timed out: 3,", "backend gone: 4,",
 			"no backend: 5;", "limited: 6,", "refused: 7,", "unloaded: 8", "Retries: 9;", "unmatched answers: 10;", "pending now: 7",

@@ -73,7 +73,9 @@ function fake_module.new(configured, before)
 		stores = before.stores or {}; -- by name: what open_store() returns
 		libraries = {}; -- by name: what a file gets instead of what it requires under that name
 		-- what a file sees as its global of that name
-		prosody = before.prosody or { full_sessions = {}, hosts = { ["proxy.domain.example"] = { s2sout = {} } } };
+		prosody = before.prosody or {
+			full_sessions = {}, hosts = { ["proxy.domain.example"] = { s2sout = {} } }, paths = { plugins = directory };
+		};
 	}, module_mt);
 end
 
