@@ -115,6 +115,8 @@ function shell_commands.status(session, wanted)
 			return nil, message;
 		end
 		hosts = { host };
+	elseif not hosts[1] then
+		return nil, "No client_proxy is loaded on this Prosody";
 	end
 	for position, host in ipairs(hosts) do
 		if position > 1 then

@@ -253,6 +253,33 @@ Component "other-proxy.domain.example" "client_proxy"
 ]]);
 	end);
 
+	it("is said to be impossible where the target's host has become a component, until it is a host again", function ()
+		start();
+		serves(service.backend(server, "a"));
+		local function become(kind)
+			server:configure(kind..[[
+
+Component "proxy.domain.example" "client_proxy"
+	target_address = "some-user@some-domain.example"
+VirtualHost "other.example"
+]]);
+			server:ctl("shell", "config", "reload");
+			server:ctl("shell", "host", "deactivate", "some-domain.example");
+			server:ctl("shell", "host", "activate", "some-domain.example");
+		end
+		become [[Component "some-domain.example" "muc"]];
+		says("some-domain.example is a component, not a host with accounts");
+		local rounds = 0;
+		repeat -- until presence has had its time to come
+			rounds = rounds + 1;
+			assert(rounds < 100, "the log does not tell it");
+			says("some-domain.example is a component, not a host with accounts");
+		until server:log():find("\twarn\tsome-domain.example is a component", 1, true);
+		become [[VirtualHost "some-domain.example"]];
+		serves(service.backend(server, "a"));
+		says("requests are served");
+	end);
+
 	it("is the one of two proxies, each to its own target", function ()
 		server = new_prosody { hosts = [[
 VirtualHost "some-domain.example"

@@ -253,6 +253,12 @@ describe("the shell commands", function ()
 		assert.truthy(page:find("^Proxy: +other%.domain%.example\n.*\n\nProxy: +proxy%.domain%.example\n"), page);
 	end);
 
+	it("show that there is none, in a shell that has been open since one was", function ()
+		local section = module.shared_tables["/*/admin_shell/env"].client_proxy;
+		shell.stop();
+		assert.same({ nil, "No client_proxy is loaded on this Prosody" }, { section.status { session = {} } });
+	end);
+
 	it("say so to a shell that knows of no session of its own, as it was opened too early", function ()
 		local section = module.shared_tables["/*/admin_shell/env"].client_proxy;
 		local ok, text = section:status();
