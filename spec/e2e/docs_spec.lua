@@ -49,6 +49,32 @@ describe("in the documentation", function ()
 		assert.same(there, told);
 	end);
 
+	describe("what is printed", function ()
+		-- (text) -> its lines, with other numbers
+		local function lines_of(text)
+			local lines = {};
+			for line in text:gmatch("[^\n]+") do
+				table.insert(lines, (line:gsub(" +$", ""):gsub("%d+", "1"):gsub("  +", "  ")));
+			end
+			return lines;
+		end
+
+		for _, block in ipairs(code_blocks.all("console")) do
+			it("according to "..name_of(block).." is printed", function ()
+				local server = prosody.new():start();
+				finally(function () server:remove(); end);
+				service.backend(server, "a");
+				service.backend(server, "b", -1);
+				local words, told = {}, block.text:gsub("/usr/lib/prosody/modules", (server.plugin_path:gsub("%%", "%%%%")));
+				local command, expected = told:match("^%$ prosodyctl ([^\n]+)\n(.*)$");
+				for word in command:gmatch("%S+") do
+					table.insert(words, word);
+				end
+				assert.same(lines_of(expected), lines_of((server:ctl(table.unpack(words)))));
+			end);
+		end
+	end);
+
 	describe("the line of the log", function ()
 		for _, block in ipairs(code_blocks.all("log")) do
 			it("of "..name_of(block).." is there", function ()

@@ -5,7 +5,7 @@ local read_file = require "spec.support.throwaway".read_file;
 
 -- The languages of code that spec/e2e/docs_spec.lua tries
 local TRIED = {
-	xmpp = true, lua = true, log = true, sh = true;
+	console = true, log = true, lua = true, sh = true, xmpp = true;
 };
 
 local FILES = code_blocks.files();
