@@ -2,7 +2,7 @@
 // line what is wrong. Options and exit statuses are those of client.py: 0 after SIGTERM or SIGINT, 1 if the server's
 // certificate cannot be trusted, 2 if something here has to be changed before it is started again.
 
-import { randomUUID } from "node:crypto";
+import { randomUUID, webcrypto } from "node:crypto";
 import { resolveSrv } from "node:dns/promises";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -27,6 +27,7 @@ function giveUp(text, status = 2) {
 	process.exit(status);
 }
 
+globalThis.crypto ??= webcrypto; // which @xmpp/client expects there, as it is from Node 20 on
 const { client, jid, xml } = await import("@xmpp/client").catch((error) => {
 	giveUp(`@xmpp/client is missing, which npm ci installs (${error.code})`);
 });
