@@ -18,6 +18,7 @@ import sys
 CONNECT_TIMEOUT = 30  # seconds until a new connection has to be of use
 PING_INTERVAL = 60  # seconds from one look at whether the server is still there to the next
 PING_TIMEOUT = 30
+LEAVE_TIMEOUT = 10  # seconds for what is still to be answered when it ends
 FIRST_PAUSE = 1  # seconds until it connects again; it doubles each time
 LONGEST_PAUSE = 60
 
@@ -35,7 +36,7 @@ def give_up(text, status=2):
 UNPRINTED = ("Using slower stringprep", "CERT: Invalid certificate", "No appropriate login method")
 logging.lastResort.addFilter(lambda record: not record.getMessage().startswith(UNPRINTED))
 try:
-    from slixmpp import ClientXMPP, JID
+    from slixmpp import ClientXMPP, Iq, JID
     from slixmpp.exceptions import IqError, IqTimeout
     from slixmpp.jid import InvalidJID
 except ImportError as error:
@@ -99,6 +100,9 @@ class Client(ClientXMPP):
         self.over = self.loop.create_future()  # its result: None, or the status to end with and why
         self.lost = self.refusal = self.login_refusal = None
         self.session = asyncio.Event()  # set while it is logged in
+        self.under_way, self.idle = set(), asyncio.Event()  # requests that are not answered yet; set while there is none
+        self.add_filter("in", self.see_request)
+        self.add_filter("out", self.see_answer)
         self.add_event_handler("session_start", lambda event: self.on_session())
         self.add_event_handler("disconnected", self.on_disconnected)
         self.add_event_handler("failed_auth", self.on_failed_login)
@@ -107,7 +111,22 @@ class Client(ClientXMPP):
         for event in ("ssl_invalid_chain", "connection_failed"):
             self.add_event_handler(event, self.on_failed_connection)
 
+    def see_request(self, stanza):
+        if isinstance(stanza, Iq) and stanza["type"] in ("get", "set"):
+            self.under_way.add((stanza["from"], stanza["id"]))
+            self.idle.clear()
+        return stanza
+
+    def see_answer(self, stanza):
+        if isinstance(stanza, Iq) and stanza["type"] in ("result", "error"):
+            self.under_way.discard((stanza["to"], stanza["id"]))
+            if not self.under_way:
+                self.idle.set()
+        return stanza
+
     def on_session(self):
+        self.under_way.clear()
+        self.idle.set()
         self.send_presence()  # from now on, it gets requests
         self.session.set()
 
@@ -187,14 +206,18 @@ class Client(ClientXMPP):
         log(f"not connected ({reason}), trying again in {pause:.1f} s")
         await asyncio.wait({self.over}, timeout=pause)
 
+    async def finish(self):
+        """Has the proxy send no more, and returns when all that has come until then is answered."""
+        self.send_presence(ppriority=-1)
+        await self.ping(LEAVE_TIMEOUT)
+        await self.idle.wait()
+
     async def leave(self):
-        """Has the proxy send no more, answers what has come until then, and says good-bye."""
         if self.session.is_set():
-            self.send_presence(ppriority=-1)
             try:
-                await self.ping(2)
-            except IqTimeout:
-                pass
+                await asyncio.wait_for(self.finish(), LEAVE_TIMEOUT)
+            except (asyncio.TimeoutError, IqTimeout):
+                log("some requests could not be answered any more")
             self.send_presence(ptype="unavailable")
             await self.disconnect()
         self.cancel_connection_attempt()

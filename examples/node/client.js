@@ -15,7 +15,7 @@ const PING_INTERVAL = 60_000; // ms from one look at whether the server is still
 const PING_TIMEOUT = 30_000;
 const FIRST_PAUSE = 1_000; // ms until it connects again; it doubles each time
 const LONGEST_PAUSE = 60_000;
-const LEAVE_TIMEOUT = 2_000;
+const LEAVE_TIMEOUT = 10_000; // ms for what is still to be answered when it ends
 const BAD_CERTIFICATE = /CERT|SIGNATURE|ISSUER|INVALID_CA|INVALID_PURPOSE/; // in the code of an error
 
 function log(text) {
@@ -104,6 +104,7 @@ export async function run(setUp) {
 // One connection. There is no second one of the same client, as an old login may still listen there.
 class Connection {
 	#over = new AbortController(); // ends its timers
+	#underWay = new Set(); // requests that are not answered yet
 
 	constructor(account, password, setUp) {
 		const userAgent = xml("user-agent", { id: randomUUID() });
@@ -118,6 +119,7 @@ class Connection {
 		this.xmpp = client({ domain: account.domain, resource: account.resource, credentials, userAgent });
 		this.xmpp.reconnect.stop(); // whose pauses do not grow
 		this.#hideResumption();
+		this.#watchRequests();
 		this.session = once(this.xmpp, "online");
 		this.failed = new Promise((resolve) => {
 			this.xmpp.on("error", (error) => this.#onError(error, resolve));
@@ -130,6 +132,21 @@ class Connection {
 	#hideResumption() {
 		this.xmpp.prependListener("element", (element) => {
 			element.children = element.children.filter((child) => !child.is?.("sm", "urn:xmpp:sm:3"));
+		});
+	}
+
+	#watchRequests() {
+		const { xmpp } = this;
+		xmpp.on("stanza", ({ name, attrs: { type, from, id } }) => {
+			if (name === "iq" && (type === "get" || type === "set")) {
+				this.#underWay.add(`${from} ${id}`);
+			}
+		});
+		xmpp.on("send", ({ name, attrs: { type, to, id } }) => {
+			if (name === "iq" && (type === "result" || type === "error")) {
+				this.#underWay.delete(`${to} ${id}`);
+				xmpp.emit("answered");
+			}
 		});
 	}
 
@@ -188,13 +205,23 @@ class Connection {
 		return Promise.race([answered, sleep(timeout, false)]);
 	}
 
-	// Has the proxy send no more, answers what has come until then, and says good-bye.
+	// Has the proxy send no more, and returns whether all that has come until then is answered.
+	async #finish() {
+		await this.xmpp.send(xml("presence", {}, xml("priority", {}, "-1")));
+		await this.#ping(LEAVE_TIMEOUT);
+		while (this.#underWay.size > 0) {
+			await once(this.xmpp, "answered");
+		}
+		return true;
+	}
+
 	async leave() {
 		if (this.xmpp.status !== "online") {
 			return;
 		}
-		await this.xmpp.send(xml("presence", {}, xml("priority", {}, "-1")));
-		await this.#ping(LEAVE_TIMEOUT);
+		if (!(await Promise.race([this.#finish(), sleep(LEAVE_TIMEOUT, false)]))) {
+			log("some requests could not be answered any more");
+		}
 		await this.xmpp.send(xml("presence", { type: "unavailable" }));
 		await this.xmpp.stop();
 	}
