@@ -47,17 +47,20 @@ describe("the example", function ()
 		error("it has ended");
 	end
 
-	-- What differs: backend() -> a command that runs it; trusting -> environment, arguments: it trusts the certificate
+	-- What differs: backend() -> a command that runs it; slow(), impatient() -> likewise, see spec/support;
+	-- trust() -> environment, arguments with which it trusts the certificate
 	local LANGUAGES = {
 		Python = {
 			backend = function () return "/usr/bin/python3 examples/backend.py "; end;
 			impatient = function () return "/usr/bin/python3 spec/support/python/impatient.py examples/backend.py ", ""; end;
+			slow = function () return "/usr/bin/python3 spec/support/python/slow.py "; end;
 			trust = function () return "", "--ca "..scene.certificate.." "; end;
 			unknown_request = "feature-not-implemented";
 		};
 		Node = {
-			backend = function () return "node "..scene:node_backend().." "; end;
-			impatient = function () return "node "..scene:node_backend().." ", " IMPATIENT=1"; end;
+			backend = function () return "node "..scene:node_program "backend.js".." "; end;
+			impatient = function () return "node "..scene:node_program "backend.js".." ", " IMPATIENT=1"; end;
+			slow = function () return "node "..scene:node_program "slow.js".." "; end;
 			trust = function () return " NODE_EXTRA_CA_CERTS="..scene.certificate, ""; end;
 			unknown_request = "service-unavailable";
 		};
@@ -144,6 +147,19 @@ describe("the example", function ()
 				assert.same({ "", 0 }, { scene:wait_for(first) });
 			end);
 
+			it("ends when a request that takes its time is answered", function ()
+				set();
+				local copy = start(TARGET, language.slow);
+				scene.requester:send(st.iq({ type = "set", id = "slow", to = PROXY }):tag("query", { xmlns = "urn:example:service" }));
+				assert.equal("asked", copy.output:read());
+				scene:signal(copy, "TERM");
+				assert.equal("-1", scene.watcher:receive(xmpp.presence_from(copy.jid)):get_child_text("priority"));
+				scene:signal(copy, "USR2");
+				assert.equal("result", scene.requester:receive(is_iq).attr.type);
+				scene.watcher:receive(xmpp.presence_from(copy.jid, "unavailable"));
+				assert.same({ "", 0 }, { scene:wait_for(copy) });
+			end);
+
 			it("connects again when the server comes back, and can be ended meanwhile", function ()
 				set();
 				local first, second, third = start(TARGET.."/first"), start(TARGET.."/second"), start(TARGET.."/third");
@@ -211,22 +227,6 @@ describe("the example", function ()
 			end);
 		end);
 	end
-
-	describe("of what clients in Python have in common", function ()
-		it("lets a request that takes its time be answered before the client ends", function ()
-			set();
-			local environment, arguments = LANGUAGES.Python.trust();
-			local copy = scene:start("/usr/bin/python3 spec/support/python/slow.py "..arguments..TARGET, environment..RIGHT_PASSWORD);
-			scene.requester:send(service.request("slow", PROXY, "set"));
-			assert.equal("asked", copy.output:read());
-			scene:signal(copy, "TERM");
-			assert.equal("-1", scene.watcher:receive(xmpp.presence_from(copy.jid)):get_child_text("priority"));
-			scene:signal(copy, "USR1");
-			assert.equal("result", scene.requester:receive(is_iq).attr.type);
-			scene.watcher:receive(xmpp.presence_from(copy.jid, "unavailable"));
-			assert.same({ "", 0 }, { scene:wait_for(copy) });
-		end);
-	end);
 
 	describe("of a requester", function ()
 		-- (words, environment, more) -> copy, which asks as `user`

@@ -1,4 +1,4 @@
-"""For spec/e2e/example_spec.lua: a backend made of examples/client.py that answers each request when SIGUSR1 comes"""
+"""For spec/e2e/example_spec.lua: a backend made of examples/client.py that answers each request when SIGUSR2 comes"""
 
 import asyncio
 import signal
@@ -14,7 +14,7 @@ class Slow(Client):
     def __init__(self, *settings):
         super().__init__(*settings)
         self.allowed = asyncio.Event()
-        self.loop.add_signal_handler(signal.SIGUSR1, self.allowed.set)
+        self.loop.add_signal_handler(signal.SIGUSR2, self.allowed.set)
         self.register_handler(CoroutineCallback("request", StanzaPath("iq@type=set"), self.on_request))
 
     async def on_request(self, iq):
