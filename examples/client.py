@@ -66,7 +66,7 @@ class Options(argparse.ArgumentParser):
         return jid
 
     def read(self):
-        """-> JID, password, TLS context, and all other options"""
+        """-> all options, the password, and a TLS context"""
         options = self.parse_args()
         try:
             password = self.read_password(options.password_file)
@@ -154,6 +154,7 @@ class Client(ClientXMPP):
             self.refusal = self.login_refusal or "the server has no safe way to log in"
 
     def on_stream_error(self, error):
+        self.session.clear()
         self.refusal = error["condition"]
         if error["condition"] == "conflict":
             self.end(2, f"{self.boundjid.full} has logged in elsewhere; each copy needs a resource of its own")
@@ -209,15 +210,16 @@ class Client(ClientXMPP):
     async def finish(self):
         """Has the proxy send no more, and returns when all that has come until then is answered."""
         self.send_presence(ppriority=-1)
-        await self.ping(LEAVE_TIMEOUT)
+        await self.ping(2 * LEAVE_TIMEOUT)
         await self.idle.wait()
 
     async def leave(self):
         if self.session.is_set():
-            try:
-                await asyncio.wait_for(self.finish(), LEAVE_TIMEOUT)
-            except (asyncio.TimeoutError, IqTimeout):
-                log("some requests could not be answered any more")
+            finish = asyncio.ensure_future(self.finish())
+            await asyncio.wait({finish, self.lost}, timeout=LEAVE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            if not finish.done():
+                finish.cancel()
+                log("some requests may not have been answered")
             self.send_presence(ptype="unavailable")
             await self.disconnect()
         self.cancel_connection_attempt()

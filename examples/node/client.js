@@ -1,6 +1,7 @@
 // What a client in Node needs to run as a service, to be copied with backend.js: it stays connected, and says in one
-// line what is wrong. Options and exit statuses are those of client.py: 0 after SIGTERM or SIGINT, 1 if the server's
-// certificate cannot be trusted, 2 if something here has to be changed before it is started again.
+// line what is wrong. Exit statuses are those of client.py: 0 after SIGTERM or SIGINT, before which requests are
+// answered; 1 if the server's certificate cannot be trusted; 2 if it is called or set up wrongly, as it is with a wrong
+// password, so that to start it again is of no use before somebody has changed that.
 
 import { randomUUID, webcrypto } from "node:crypto";
 import { resolveSrv } from "node:dns/promises";
@@ -66,8 +67,8 @@ function readPassword(path) {
 	}
 }
 
-// Where the server of a domain may be, the likeliest place first. What @xmpp/client would do by itself fails if the domain has
-// no address of its own, and with Node 18.
+// Where the server of a domain may be, the likeliest place first. What @xmpp/client would do by itself fails if the
+// domain has no address of its own, and with Node 18.
 async function findServers(domain) {
 	const records = await resolveSrv(`_xmpp-client._tcp.${domain}`).catch(() => []);
 	records.sort((a, b) => a.priority - b.priority || b.weight - a.weight);
@@ -84,10 +85,12 @@ export async function run(setUp) {
 	for (const name of ["SIGINT", "SIGTERM"]) {
 		process.on(name, () => end.abort());
 	}
-	let pause = FIRST_PAUSE;
+	let connection, pause = FIRST_PAUSE;
+	// @xmpp/client can reject a promise before it looks at it.
+	process.on("unhandledRejection", (error) => connection.xmpp.emit("error", error));
 	for (let attempt = 0; ; attempt++) {
 		const began = Date.now();
-		const connection = new Connection(account, password, setUp);
+		connection = new Connection(account, password, setUp);
 		const reason = await Promise.race([ended, connection.use(attempt)]);
 		if (end.signal.aborted) {
 			await connection.leave().catch(() => {});
@@ -103,6 +106,7 @@ export async function run(setUp) {
 
 // One connection. There is no second one of the same client, as an old login may still listen there.
 class Connection {
+	// session: fulfilled when it is logged in; failed: when it has ended, with why
 	#over = new AbortController(); // ends its timers
 	#underWay = new Set(); // requests that are not answered yet
 
@@ -178,6 +182,7 @@ class Connection {
 
 	async #connect(attempt) {
 		const servers = await findServers(this.account.domain);
+		this.#over.signal.throwIfAborted();
 		await this.xmpp.connect(servers[attempt % servers.length]);
 		await this.xmpp.open({ domain: this.account.domain });
 		await this.session;
@@ -219,8 +224,8 @@ class Connection {
 		if (this.xmpp.status !== "online") {
 			return;
 		}
-		if (!(await Promise.race([this.#finish(), sleep(LEAVE_TIMEOUT, false)]))) {
-			log("some requests could not be answered any more");
+		if (!(await Promise.race([this.#finish(), this.failed, sleep(LEAVE_TIMEOUT, false)]))) {
+			log("some requests may not have been answered");
 		}
 		await this.xmpp.send(xml("presence", { type: "unavailable" }));
 		await this.xmpp.stop();
