@@ -195,12 +195,16 @@ class Client(ClientXMPP):
             reason = self.refusal or (life if life.done() else self.lost).result()
             life.cancel()
             self.session.clear()
-            self.cancel_connection_attempt()
-            self.abort()
+            self.drop()
             if self.loop.time() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             await self.wait(reason, pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def drop(self):
+        self.cancel_connection_attempt()
+        if self.transport:
+            self.transport.abort()  # slixmpp's own abort() fails if the transport is being closed already
 
     async def wait(self, reason, pause):
         pause *= random.uniform(0.5, 1)  # so that not all copies come at the same time
@@ -222,8 +226,7 @@ class Client(ClientXMPP):
                 log("some requests may not have been answered")
             self.send_presence(ptype="unavailable")
             await self.disconnect()
-        self.cancel_connection_attempt()
-        self.abort()
+        self.drop()
 
     async def run(self):
         for number in (signal.SIGINT, signal.SIGTERM):

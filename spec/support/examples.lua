@@ -1,6 +1,5 @@
 -- A server with a certificate, and the programs of examples/ as they are, which have to verify it
 
-local socket = require "socket";
 local prosody = require "spec.support.prosody";
 local service = require "spec.support.service";
 local throwaway = require "spec.support.throwaway";
@@ -118,24 +117,6 @@ function examples:stop(copy)
 	local text, code = self:wait_for(copy);
 	if text ~= "" or code ~= 0 then
 		error(("it ended with %d and said: %s"):format(code, text), 2);
-	end
-end
-
--- Waits until the server, which has been stopped by a signal, has something to read on that many connections. Only the
--- system knows: in /proc/net/tcp, a line has the local address, the remote one, the state, and bytes to send and to read.
-function examples:await_unread(count)
-	local wanted = ("%04X"):format(self.server.c2s_port);
-	local deadline, unread = socket.gettime() + 10, 0;
-	while unread < count do
-		assert(socket.gettime() < deadline, "nothing came in time");
-		socket.sleep(0.01);
-		unread = 0;
-		for line in io.lines("/proc/net/tcp") do
-			local port, state, bytes = line:match(":(%x+) %x+:%x+ (%x+) %x+:(%x+)");
-			if port == wanted and state == "01" and tonumber(bytes, 16) > 0 then
-				unread = unread + 1;
-			end
-		end
 	end
 end
 
