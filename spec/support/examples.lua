@@ -20,7 +20,7 @@ for number = 1, 40 do
 	table.insert(accounts, ("user-%d@some-domain.example"):format(number));
 end
 
--- (command) runs it, which must print nothing
+-- (command) runs it, and throws what it says if it fails
 local function shell(command)
 	local output, code = throwaway.read_command(command.." 2>&1");
 	assert(code == 0, output);
