@@ -18,6 +18,7 @@ import sys
 CONNECT_TIMEOUT = 30  # seconds until a new connection has to be of use
 PING_INTERVAL = 60  # seconds from one look at whether the server is still there to the next
 PING_TIMEOUT = 30
+LEAVE_TIMEOUT = 10  # seconds for what is still to be answered when it ends
 FIRST_PAUSE = 1  # seconds until it connects again; it doubles each time
 LONGEST_PAUSE = 60
 
@@ -35,7 +36,7 @@ def give_up(text, status=2):
 UNPRINTED = ("Using slower stringprep", "CERT: Invalid certificate", "No appropriate login method")
 logging.lastResort.addFilter(lambda record: not record.getMessage().startswith(UNPRINTED))
 try:
-    from slixmpp import ClientXMPP, JID
+    from slixmpp import ClientXMPP, Iq, JID
     from slixmpp.exceptions import IqError, IqTimeout
     from slixmpp.jid import InvalidJID
 except ImportError as error:
@@ -65,7 +66,7 @@ class Options(argparse.ArgumentParser):
         return jid
 
     def read(self):
-        """-> JID, password, TLS context, and all other options"""
+        """-> all options, the password, and a TLS context"""
         options = self.parse_args()
         try:
             password = self.read_password(options.password_file)
@@ -99,6 +100,9 @@ class Client(ClientXMPP):
         self.over = self.loop.create_future()  # its result: None, or the status to end with and why
         self.lost = self.refusal = self.login_refusal = None
         self.session = asyncio.Event()  # set while it is logged in
+        self.under_way, self.idle = set(), asyncio.Event()  # requests that are not answered yet; set while there is none
+        self.add_filter("in", self.see_request)
+        self.add_filter("out", self.see_answer)
         self.add_event_handler("session_start", lambda event: self.on_session())
         self.add_event_handler("disconnected", self.on_disconnected)
         self.add_event_handler("failed_auth", self.on_failed_login)
@@ -107,7 +111,22 @@ class Client(ClientXMPP):
         for event in ("ssl_invalid_chain", "connection_failed"):
             self.add_event_handler(event, self.on_failed_connection)
 
+    def see_request(self, stanza):
+        if isinstance(stanza, Iq) and stanza["type"] in ("get", "set"):
+            self.under_way.add((stanza["from"], stanza["id"]))
+            self.idle.clear()
+        return stanza
+
+    def see_answer(self, stanza):
+        if isinstance(stanza, Iq) and stanza["type"] in ("result", "error"):
+            self.under_way.discard((stanza["to"], stanza["id"]))
+            if not self.under_way:
+                self.idle.set()
+        return stanza
+
     def on_session(self):
+        self.under_way.clear()
+        self.idle.set()
         self.send_presence()  # from now on, it gets requests
         self.session.set()
 
@@ -135,6 +154,7 @@ class Client(ClientXMPP):
             self.refusal = self.login_refusal or "the server has no safe way to log in"
 
     def on_stream_error(self, error):
+        self.session.clear()
         self.refusal = error["condition"]
         if error["condition"] == "conflict":
             self.end(2, f"{self.boundjid.full} has logged in elsewhere; each copy needs a resource of its own")
@@ -175,30 +195,38 @@ class Client(ClientXMPP):
             reason = self.refusal or (life if life.done() else self.lost).result()
             life.cancel()
             self.session.clear()
-            self.cancel_connection_attempt()
-            self.abort()
+            self.drop()
             if self.loop.time() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             await self.wait(reason, pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def drop(self):
+        self.cancel_connection_attempt()
+        if self.transport:
+            self.transport.abort()  # slixmpp's own abort() fails if the transport is being closed already
 
     async def wait(self, reason, pause):
         pause *= random.uniform(0.5, 1)  # so that not all copies come at the same time
         log(f"not connected ({reason}), trying again in {pause:.1f} s")
         await asyncio.wait({self.over}, timeout=pause)
 
+    async def finish(self):
+        """Has the proxy send no more, and returns when all that has come until then is answered."""
+        self.send_presence(ppriority=-1)
+        await self.ping(2 * LEAVE_TIMEOUT)
+        await self.idle.wait()
+
     async def leave(self):
-        """Has the proxy send no more, answers what has come until then, and says good-bye."""
         if self.session.is_set():
-            self.send_presence(ppriority=-1)
-            try:
-                await self.ping(2)
-            except IqTimeout:
-                pass
+            finish = asyncio.ensure_future(self.finish())
+            await asyncio.wait({finish, self.lost}, timeout=LEAVE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            if not finish.done():
+                finish.cancel()
+                log("some requests may not have been answered")
             self.send_presence(ptype="unavailable")
             await self.disconnect()
-        self.cancel_connection_attempt()
-        self.abort()
+        self.drop()
 
     async def run(self):
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -22,7 +22,7 @@ import re
 import sys
 from collections import OrderedDict
 
-from client import Client, IqError, IqTimeout, Options  # first, as it says so if slixmpp is missing
+from client import Client, IqError, IqTimeout, Options, give_up  # first, as it says so if slixmpp is missing
 from slixmpp.exceptions import XMPPError
 from slixmpp.plugins.xep_0004 import Form
 
@@ -129,8 +129,11 @@ class Notifier(Client):
 
 async def main():
     notifier = Notifier(*Options(__doc__).read())
-    lines = asyncio.StreamReader()  # of a pipe
-    await notifier.loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    lines = asyncio.StreamReader()
+    try:
+        await notifier.loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    except ValueError:
+        give_up("its standard input has to be a pipe, that of tail -F for example")
     reading = asyncio.create_task(notifier.read(lines))  # while there is a name for it
     await notifier.run()
     reading.cancel()

@@ -39,6 +39,9 @@ class Requester(Client):
             print(f"{words} words, says {backend}")
             self.end()
 
+    async def finish(self):  # nobody sends it requests
+        pass
+
     async def wait(self, reason, pause):  # in Client, it tries again afterwards
         self.end(1, f"not connected: {reason}")
 

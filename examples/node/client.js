@@ -1,8 +1,9 @@
 // What a client in Node needs to run as a service, to be copied with backend.js: it stays connected, and says in one
-// line what is wrong. Options and exit statuses are those of client.py: 0 after SIGTERM or SIGINT, 1 if the server's
-// certificate cannot be trusted, 2 if something here has to be changed before it is started again.
+// line what is wrong. Exit statuses are those of client.py: 0 after SIGTERM or SIGINT, before which requests are
+// answered; 1 if the server's certificate cannot be trusted; 2 if it is called or set up wrongly, as it is with a wrong
+// password, so that to start it again is of no use before somebody has changed that.
 
-import { randomUUID } from "node:crypto";
+import { randomUUID, webcrypto } from "node:crypto";
 import { resolveSrv } from "node:dns/promises";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -15,7 +16,7 @@ const PING_INTERVAL = 60_000; // ms from one look at whether the server is still
 const PING_TIMEOUT = 30_000;
 const FIRST_PAUSE = 1_000; // ms until it connects again; it doubles each time
 const LONGEST_PAUSE = 60_000;
-const LEAVE_TIMEOUT = 2_000;
+const LEAVE_TIMEOUT = 10_000; // ms for what is still to be answered when it ends
 const BAD_CERTIFICATE = /CERT|SIGNATURE|ISSUER|INVALID_CA|INVALID_PURPOSE/; // in the code of an error
 
 function log(text) {
@@ -27,6 +28,7 @@ function giveUp(text, status = 2) {
 	process.exit(status);
 }
 
+globalThis.crypto ??= webcrypto; // which @xmpp/client expects there, as it is from Node 20 on
 const { client, jid, xml } = await import("@xmpp/client").catch((error) => {
 	giveUp(`@xmpp/client is missing, which npm ci installs (${error.code})`);
 });
@@ -65,8 +67,8 @@ function readPassword(path) {
 	}
 }
 
-// Where the server of a domain may be, the likeliest place first. What @xmpp/client would do by itself fails if the domain has
-// no address of its own, and with Node 18.
+// Where the server of a domain may be, the likeliest place first. What @xmpp/client would do by itself fails if the
+// domain has no address of its own, and with Node 18.
 async function findServers(domain) {
 	const records = await resolveSrv(`_xmpp-client._tcp.${domain}`).catch(() => []);
 	records.sort((a, b) => a.priority - b.priority || b.weight - a.weight);
@@ -83,10 +85,12 @@ export async function run(setUp) {
 	for (const name of ["SIGINT", "SIGTERM"]) {
 		process.on(name, () => end.abort());
 	}
-	let pause = FIRST_PAUSE;
+	let connection, pause = FIRST_PAUSE;
+	// @xmpp/client can reject a promise before it looks at it.
+	process.on("unhandledRejection", (error) => connection.xmpp.emit("error", error));
 	for (let attempt = 0; ; attempt++) {
 		const began = Date.now();
-		const connection = new Connection(account, password, setUp);
+		connection = new Connection(account, password, setUp);
 		const reason = await Promise.race([ended, connection.use(attempt)]);
 		if (end.signal.aborted) {
 			await connection.leave().catch(() => {});
@@ -102,7 +106,9 @@ export async function run(setUp) {
 
 // One connection. There is no second one of the same client, as an old login may still listen there.
 class Connection {
+	// session: fulfilled when it is logged in; failed: when it has ended, with why
 	#over = new AbortController(); // ends its timers
+	#underWay = new Set(); // requests that are not answered yet
 
 	constructor(account, password, setUp) {
 		const userAgent = xml("user-agent", { id: randomUUID() });
@@ -117,6 +123,7 @@ class Connection {
 		this.xmpp = client({ domain: account.domain, resource: account.resource, credentials, userAgent });
 		this.xmpp.reconnect.stop(); // whose pauses do not grow
 		this.#hideResumption();
+		this.#watchRequests();
 		this.session = once(this.xmpp, "online");
 		this.failed = new Promise((resolve) => {
 			this.xmpp.on("error", (error) => this.#onError(error, resolve));
@@ -129,6 +136,21 @@ class Connection {
 	#hideResumption() {
 		this.xmpp.prependListener("element", (element) => {
 			element.children = element.children.filter((child) => !child.is?.("sm", "urn:xmpp:sm:3"));
+		});
+	}
+
+	#watchRequests() {
+		const { xmpp } = this;
+		xmpp.on("stanza", ({ name, attrs: { type, from, id } }) => {
+			if (name === "iq" && (type === "get" || type === "set")) {
+				this.#underWay.add(`${from} ${id}`);
+			}
+		});
+		xmpp.on("send", ({ name, attrs: { type, to, id } }) => {
+			if (name === "iq" && (type === "result" || type === "error")) {
+				this.#underWay.delete(`${to} ${id}`);
+				xmpp.emit("answered");
+			}
 		});
 	}
 
@@ -160,6 +182,7 @@ class Connection {
 
 	async #connect(attempt) {
 		const servers = await findServers(this.account.domain);
+		this.#over.signal.throwIfAborted();
 		await this.xmpp.connect(servers[attempt % servers.length]);
 		await this.xmpp.open({ domain: this.account.domain });
 		await this.session;
@@ -187,13 +210,23 @@ class Connection {
 		return Promise.race([answered, sleep(timeout, false)]);
 	}
 
-	// Has the proxy send no more, answers what has come until then, and says good-bye.
+	// Has the proxy send no more, and returns whether all that has come until then is answered.
+	async #finish() {
+		await this.xmpp.send(xml("presence", {}, xml("priority", {}, "-1")));
+		await this.#ping(LEAVE_TIMEOUT);
+		while (this.#underWay.size > 0) {
+			await once(this.xmpp, "answered");
+		}
+		return true;
+	}
+
 	async leave() {
 		if (this.xmpp.status !== "online") {
 			return;
 		}
-		await this.xmpp.send(xml("presence", {}, xml("priority", {}, "-1")));
-		await this.#ping(LEAVE_TIMEOUT);
+		if (!(await Promise.race([this.#finish(), this.failed, sleep(LEAVE_TIMEOUT, false)]))) {
+			log("some requests may not have been answered");
+		}
 		await this.xmpp.send(xml("presence", { type: "unavailable" }));
 		await this.xmpp.stop();
 	}

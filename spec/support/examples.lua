@@ -20,7 +20,7 @@ for number = 1, 40 do
 	table.insert(accounts, ("user-%d@some-domain.example"):format(number));
 end
 
--- (command) runs it, which must print nothing
+-- (command) runs it, and throws what it says if it fails
 local function shell(command)
 	local output, code = throwaway.read_command(command.." 2>&1");
 	assert(code == 0, output);
@@ -75,11 +75,12 @@ function examples:connect()
 	self.requester = service.requester(self.server);
 end
 
--- -> the path of a copy of the backend in Node, beside what npm has installed
-function examples:node_backend()
+-- (name) -> the path of a program in Node, copied beside client.js and what npm has installed
+function examples:node_program(name)
 	local modules, folder = throwaway.unpacked("node").."/node_modules", self.server.dir.."/node";
-	shell(("mkdir -p %s && cp examples/node/*.js* %s && ln -sfn %s %s/node_modules"):format(folder, folder, quote(modules), folder));
-	return folder.."/backend.js";
+	shell(("mkdir -p %s && cp examples/node/*.js* spec/support/node/slow.js %s"):format(folder, folder));
+	shell(("ln -sfn %s %s/node_modules"):format(quote(modules), folder));
+	return folder.."/"..name;
 end
 
 -- (command, environment) -> copy: runs a program, which an alarm ends if it does not end

@@ -7,6 +7,6 @@ import sys
 sys.path.insert(0, "examples")
 import client
 
-client.PING_INTERVAL = client.PING_TIMEOUT = 0.3
+client.PING_INTERVAL = client.PING_TIMEOUT = 0.7
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
