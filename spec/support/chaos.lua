@@ -88,6 +88,14 @@ function chaos:after(seconds, call)
 	self.later:after(seconds, call);
 end
 
+-- Ten times a second, also at the end: see text.NUDGE
+function chaos:nudge()
+	for _, party in ipairs { self.requesters, self.parties[1], self.parties[2] } do
+		party:nudge();
+	end
+	self:after(0.1, function () self:nudge(); end);
+end
+
 -- Ten times a second something happens, or not.
 function chaos:something_happens()
 	if self.is_over then
@@ -180,6 +188,7 @@ function chaos:start()
 		self.watching:start();
 	end
 	self:something_happens();
+	self:nudge();
 	self:look_for_lost();
 end
 

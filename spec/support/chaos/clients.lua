@@ -201,11 +201,10 @@ function clients:leave(backend)
 end
 
 -- to be called ten times a second
-function clients:something_happens()
+function clients:nudge()
 	for _, backend in pairs(self.online) do
 		send_if_open(backend.connection, text.NUDGE);
 	end
-	backends.something_happens(self);
 end
 
 -- -> by their sockets, what is to be called when one can be read from

@@ -359,6 +359,9 @@ end
 function elsewhere.step()
 end
 
+function elsewhere.nudge()
+end
+
 function elsewhere.close()
 end
 

@@ -158,10 +158,14 @@ function requesters:readers()
 end
 
 -- to be called ten times a second
-function requesters:something_happens()
+function requesters:nudge()
 	for _, requester in ipairs(self.list) do
 		requester.connection:send(text.NUDGE);
 	end
+end
+
+-- to be called ten times a second
+function requesters:something_happens()
 	if random(20) == 1 then
 		self:reconnect(random(#self.list));
 	end
