@@ -22,30 +22,54 @@ local function copy_checkout(folder)
 	shell("ln -s %s/.build/prosody/* %s/.build/prosody && rm %s/.build/prosody/list", quote(checkout), folder, folder);
 end
 
-local function write_command(path, command)
-	throwaway.write_file(path, ("#!/bin/sh\n%s\n"):format(command));
-	shell("chmod +x %s", path);
+-- Programs in the place of others. By its environment, a program of examples/ finds the server whatever the domain, and can
+-- verify its certificate. apt only says what it would do, and systemctl does what can be done without a systemd that runs.
+local COMMANDS = {
+	prosodyctl = [[cd / && LD_LIBRARY_PATH="$PROSODY_LIBRARIES" exec "$PROSODY_ROOT"/prosodyctl --config "$PROSODY_CONFIG" "$@"]];
+	python3 = [[SSL_CERT_FILE="$CERTIFICATE" PYTHONPATH="$CHECKOUT"/spec/support/python PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 "$@"]];
+	node = [[test "$1" != backend.js || export NODE_EXTRA_CA_CERTS="$CERTIFICATE" NODE_OPTIONS=--require="$CHECKOUT"/spec/support/node/preload.cjs
+		exec "$NODE" "$@"]];
+	npm = [[exec "$NPM" --prefer-offline --no-audit --no-fund "$@"]];
+	apt = [[exec apt-get --simulate "$@"]];
+	systemctl = [[verb=$1; shift
+		test "$1" != --now || shift
+		test "$verb" != restart || verb=is-enabled
+		exec /usr/bin/systemctl --root="$DESTDIR" "$verb" "$@"]];
+};
+
+-- What of the machine is meant by these is below DESTDIR.
+local FOLDERS = { "/path/to/", "/usr/local/", "/etc/" };
+
+local function write_commands(folder)
+	shell("mkdir %s", folder);
+	for name, script in pairs(COMMANDS) do
+		throwaway.write_file(folder.."/"..name, "#!/bin/sh\n"..script.."\n");
+		shell("chmod +x %s/%s", folder, name);
+	end
 end
 
--- What is not as on any machine. apt only says what it would do.
-local function write_commands(folder, server)
-	shell("mkdir %s", folder);
-	write_command(folder.."/prosodyctl", ("cd / && LD_LIBRARY_PATH=%s exec %s --config %s \"$@\""):format(
-		quote(os.getenv "LD_LIBRARY_PATH"), quote(server.root.."/prosodyctl"), server.dir.."/prosody.cfg.lua"));
-	write_command(folder.."/python3", 'exec /usr/bin/python3 "$@"'); -- the one that has slixmpp
-	write_command(folder.."/apt", 'exec apt-get --simulate "$@"');
+-- (command) -> its path
+local function find(command)
+	return (throwaway.read_command("command -v "..command):gsub("\n", ""));
 end
 
 -- (server, certificate) -> typist
 -- server: a Prosody that runs; certificate: the path of its certificate
 function typist.new(server, certificate)
 	local self = setmetatable({ dir = server.dir.."/typist" }, typist);
-	copy_checkout(self.dir.."/the/checkout");
-	write_commands(self.dir.."/bin", server);
+	local environment = {
+		DESTDIR = self.dir, CHECKOUT = checkout, CERTIFICATE = certificate, XMPP_PORT = server.c2s_port, NODE = find "node", NPM = find "npm";
+		PROSODY_ROOT = server.root, PROSODY_CONFIG = server.dir.."/prosody.cfg.lua", PROSODY_LIBRARIES = os.getenv "LD_LIBRARY_PATH";
+	};
+	local words = {};
+	for name, value in pairs(environment) do
+		table.insert(words, name.."="..quote(tostring(value)));
+	end
+	copy_checkout(self.dir.."/path/to/the/checkout");
+	write_commands(self.dir.."/bin");
 	shell("mkfifo %s/input", self.dir);
-	self.output = assert(io.popen(("cd %s/the/checkout && exec setsid env -u LD_LIBRARY_PATH PATH=%s/bin:\"$PATH\" DESTDIR=%s XMPP_PORT=%d "
-		.."SSL_CERT_FILE=%s PYTHONPATH=spec/support/python PYTHONDONTWRITEBYTECODE=1 timeout %d bash -e <%s/input 2>&1")
-		:format(self.dir, self.dir, self.dir, server.c2s_port, certificate, SECONDS, self.dir)));
+	self.output = assert(io.popen(("cd %s/path/to/the/checkout && exec setsid env -u LD_LIBRARY_PATH PATH=%s/bin:\"$PATH\" %s "
+		.."timeout %d bash -e <%s/input 2>&1"):format(self.dir, self.dir, table.concat(words, " "), SECONDS, self.dir)));
 	self.input = assert(io.open(self.dir.."/input", "w"));
 	self.pid = tonumber((self:type("echo $PPID")));
 	return self;
@@ -53,7 +77,10 @@ end
 
 -- (text) -> what is printed until all of it has been done. Errors if a command fails.
 function typist:type(text)
-	self.input:write((text:gsub("/path/to/", self.dir.."/")), "\necho; echo ", DONE, "\n");
+	for _, folder in ipairs(FOLDERS) do
+		text = text:gsub("([^%w])"..folder, "%1"..self.dir..folder);
+	end
+	self.input:write(text, "\necho; echo ", DONE, "\n");
 	self.input:flush();
 	local lines = {};
 	for line in self.output:lines() do
