@@ -317,13 +317,13 @@ local function acknowledged_for_sure(backend)
 	return 0;
 end
 
--- Whether a backend has got it, and its server may not know that. mod_smacks alone says so in these words, and may not have read yet
--- what acknowledges it, however long ago that was sent.
+-- Whether a backend has got it, and its server may not know that. In these words mod_smacks alone says so, of a session that is
+-- over: it may not have read yet what acknowledges it, however long ago that was sent, nor the client that its session is over.
 local function is_unacknowledged(arrival, condition)
 	local backend = arrival.backend;
 	if not backend then
 		return false;
-	elseif arrival.is_dead or condition == "recipient-unavailable" and not backend.is_online then
+	elseif arrival.is_dead or condition == "recipient-unavailable" then
 		return true;
 	end
 	return not backend.is_online and arrival.number > acknowledged_for_sure(backend);

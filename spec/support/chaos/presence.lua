@@ -182,14 +182,22 @@ local function may_be_of_the_session_before(self, receiver, from)
 	return receiver.backend and receiver.first > 0 and not self.owners[from];
 end
 
-function presence:has_ended(receiver, from)
+-- Likewise, what the session before has seen of an account that was the target until a reload: that is told after the reload,
+-- and nobody tells the component of that account's sessions any more.
+local function may_be_of_the_target_before(self, receiver, time)
+	local backend, ledger = receiver.backend, self.ledger;
+	return backend and receiver.first > 0 and (ledger.target ~= backend.target or ledger.target_since > time - MUST_END_WITHIN);
+end
+
+function presence:has_ended(receiver, from, time)
 	local one = receiver.sees[from];
 	self.ends = self.ends + 1;
 	receiver.sees[from] = nil;
 	if one then
 		one.showing.is_believed = false;
-	elseif not self.was_blocked[from] and not may_be_of_the_session_before(self, receiver, from) then
-		self.ledger:found("ended_twice", "%s was told that %s is unavailable, and did not believe otherwise", receiver.jid, from);
+	elseif not self.was_blocked[from] and not may_be_of_the_session_before(self, receiver, from)
+		and not may_be_of_the_target_before(self, receiver, time) then
+		self.ledger:found("ended_twice", "%s was told that %s is unavailable, and did not believe otherwise", receiver.key, from);
 	end
 end
 
@@ -202,7 +210,7 @@ function presence:came(receiver, stanza, time)
 	elseif type == "error" and not receiver.backend then
 		self.ledger:found("misdelivered", "presence was answered to %s: %s", receiver.jid, stanza:top_tag());
 	elseif type == "unavailable" then
-		self:has_ended(receiver, stanza.attr.from);
+		self:has_ended(receiver, stanza.attr.from, time);
 	elseif one and not type then
 		self:has_come(receiver, one, stanza, time);
 	end
