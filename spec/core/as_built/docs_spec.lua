@@ -1,7 +1,9 @@
 -- Whether the documentation is in step with what there is: files, headings, options, specs, code that some spec tries
 
 local code_blocks = require "spec.support.code_blocks";
-local read_file = require "spec.support.throwaway".read_file;
+local throwaway = require "spec.support.throwaway";
+
+local read_command, read_file = throwaway.read_command, throwaway.read_file;
 
 -- The languages of code that spec/e2e/docs_spec.lua tries
 local TRIED = {
@@ -79,6 +81,23 @@ describe("the documentation", function ()
 		end
 		local _, told = readme:gsub("\n| `client_proxy_", "");
 		assert.equal(count, told + 1); -- and target_address
+	end);
+
+	it("tells lines of the log that the module writes", function ()
+		local source, count = "", 0;
+		for path in read_command("ls mod_client_proxy/*.lua"):gmatch("[^\n]+") do
+			source = source..read_file(path);
+		end
+		source = source:gsub('"%s*%.%.%s*"', ""); -- between the parts of a long text
+		for _, lines in read_file("doc/operation.markdown"):gmatch("\n| (%l+) | ([^|]+) |") do
+			for line in lines:gmatch("`([^`]+)`") do
+				for part in (line.."..."):gmatch("(.-)%.%.%.") do
+					assert.is_true(source:find(part, 1, true) ~= nil, line);
+				end
+				count = count + 1;
+			end
+		end
+		assert.is_true(count > 15);
 	end);
 
 	it("names specs that are there", function ()
