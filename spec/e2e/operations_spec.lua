@@ -103,8 +103,7 @@ describe("an operator", function ()
 	end);
 
 	it("sees a backend suspended that does not answer, and ready again when it does", function ()
-		local backend = service.backend(server, "a");
-		service.backend(server, "b");
+		local backend, other = service.backend(server, "a"), service.backend(server, "b");
 		local function is_ping(stanza)
 			return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
 		end
@@ -120,9 +119,14 @@ describe("an operator", function ()
 		local ping = backend:receive(is_ping); -- the second, as the first has not been answered
 		assert.equal("suspended", status_of "a".state);
 		assert.truthy(table.concat(log_lines "warn", "\n"):find('Resource "a" of the target does not answer a ping', 1, true));
+		other:close();
+		local output, code = server:ctl("shell", "client_proxy", "status", PROXY);
+		assert_contains(output, "Each resource of "..TARGET.." that could serve is suspended", "Error: ");
+		assert.equal(1, code);
 		backend:send(st.reply(ping));
 		backend:sync();
 		assert.equal("ready", status_of "a".state);
+		assert_contains(server:client_proxy("status", PROXY), TARGET.." is online, requests are served", "OK: ");
 		assert.truthy(table.concat(log_lines "info", "\n"):find('Resource "a" of the target answers again', 1, true));
 	end);
 
