@@ -35,6 +35,7 @@ local ON_COMPONENT = "%s is a component, not a host with accounts: write an acco
 -- About the target
 local NONE_YET = "No resource of %s serves yet, as Prosody has just started";
 local NONE_ONLINE = "No resource of %s is online, requests are refused: log in a client that answers them";
+local NONE_READY = "Each resource of %s that could serve is suspended: one gets requests all the same, but nobody may answer them";
 local NONE_CHOSEN = "Each resource of %s that is online is draining, hibernating or excluded, requests are refused";
 
 -- About bytes a second, requests a second, the proxy host, and the target's. The option has to stand where mod_limits is
@@ -142,10 +143,12 @@ function diagnosis:current()
 	local level, line, may_pass = problem_of(self);
 	if line then
 		return self.is_starting and may_pass and "info" or level, line, false;
-	elseif self.pool:serves() then
+	elseif self.pool:is_ready() then
 		local remark;
 		level, remark = self.formats:remark();
 		return level, ("%s is online, requests are served%s"):format(self.target, remark), level == "info";
+	elseif self.pool:serves() then
+		return "info", NONE_READY:format(self.target), false; -- who does not answer has been warned of, one by one
 	elseif self.is_starting then
 		return "info", NONE_YET:format(self.target), false;
 	end

@@ -38,6 +38,20 @@ local function nearest(name, names)
 	return best, least;
 end
 
+-- (name, names) -> the only one of them that has in it what follows the prefix in the name, such as "timeout" | nil
+local function containing(name, names)
+	local rest, found = name:sub(#PREFIX + 1), nil;
+	for _, candidate in ipairs(names) do
+		if candidate:find(rest, 1, true) then
+			if found then
+				return nil;
+			end
+			found = candidate;
+		end
+	end
+	return found;
+end
+
 -- (name, names) -> what to say of an option of this name, or nil
 local function judge(name, names)
 	local best, far = nearest(name, names);
@@ -46,8 +60,9 @@ local function judge(name, names)
 		return;
 	end
 	local longest = math.max(#name, #best) - #PREFIX;
-	if far < FAR or far <= longest / 2 then
-		return ("There is no option %s, it has no effect: %s may be meant"):format(name, best);
+	local meant = (far < FAR or far <= longest / 2) and best or containing(name, names);
+	if meant then
+		return ("There is no option %s, it has no effect: %s may be meant"):format(name, meant);
 	end
 	return ("There is no option %s, it has no effect. There are: %s"):format(name, table.concat(names, ", "));
 end

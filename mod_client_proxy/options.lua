@@ -9,6 +9,7 @@ end
 local jid = require "util.jid";
 local resourceprep = require "util.encodings".stringprep.resourceprep;
 local parse_duration = require "util.human.io".parse_duration; -- nil before Prosody 13
+local serialize = require "util.serialization".new { preset = "oneline", fatal = false };
 
 local DAY = 24 * 60 * 60;
 
@@ -21,6 +22,9 @@ local function read(name, default)
 end
 
 local function show(value)
+	if type(value) == "table" then
+		return serialize(value);
+	end
 	return type(value) == "string" and ("%q"):format(value):gsub("\n", "n") or tostring(value);
 end
 
@@ -160,13 +164,16 @@ local function read_allowed(name)
 	if #list == 0 then
 		reject(name, value, "it is empty; "..advice);
 	end
-	local prepared = {};
+	local prepared, wrong = {}, {};
 	for index = 1, #list do
 		local entry, problem = prepare_entry(list[index]);
 		if not entry then
-			reject(name, list[index], problem.."; "..advice);
+			table.insert(wrong, { value = list[index], problem = problem });
 		end
 		prepared[index] = entry;
+	end
+	for index, entry in ipairs(wrong) do -- what to write is said once
+		reject(name, entry.value, entry.problem..(index == #wrong and "; "..advice or ""));
 	end
 	return prepared;
 end

@@ -15,10 +15,11 @@ local problems = module:shared("/*/client_proxy/problems"); -- by host: { text (
 local shell_env = module:shared("/*/admin_shell/env");
 
 local HOST = { name = "host", type = "string" };
+local ANY_HOST = { name = "host", type = "string", is_optional = true };
 local RESOURCE = { name = "resource", type = "string" };
 
 local descriptions = {
-	status = { desc = "Show the target, its backends and what became of the requests, of this proxy or of all", args = { HOST } };
+	status = { desc = "Show the target, its backends and what became of the requests, of this proxy or of all", args = { ANY_HOST } };
 	drain = { desc = "Give a backend no new requests until it is undrained or leaves", args = { HOST, RESOURCE } };
 	undrain = { desc = "Give a backend new requests again", args = { HOST, RESOURCE } };
 	resync = { desc = "Ask the target for its presence anew, and its backends whether they answer", args = { HOST } };
@@ -66,8 +67,8 @@ end
 local function usage(name, given)
 	local absent, words = {}, { "client_proxy", name };
 	for position, argument in ipairs(descriptions[name].args) do
-		table.insert(words, ("<%s>"):format(argument.name));
-		if given[position] == nil then
+		table.insert(words, (argument.is_optional and "[%s]" or "<%s>"):format(argument.name));
+		if given[position] == nil and not argument.is_optional then
 			table.insert(absent, "the "..argument.name);
 		end
 	end
@@ -140,6 +141,13 @@ function shell_commands.help(session)
 	return true, "These are the commands of client_proxy";
 end
 
+-- What the shell finds in the place of a command that is not there
+local function unknown_command(_, name)
+	return function ()
+		return nil, ("client_proxy has no command %s: see client_proxy help"):format(tostring(name));
+	end;
+end
+
 -- Prosody 13 takes "help client_proxy" for "help client", as it reads letters and digits only.
 local function add_to_help()
 	if shell_env.help then
@@ -153,13 +161,14 @@ local function add_to_shell()
 	local section, help = {}, { desc = DESCRIPTION, commands = descriptions };
 	for name, command in pairs(shell_commands) do
 		section[name] = function (self, ...)
-			if not self.session then
+			local session = rawget(self, "session");
+			if not session then
 				return nil, "This shell was opened before client_proxy was loaded: open it anew";
 			end
-			return command(self.session, ...);
+			return command(session, ...);
 		end;
 	end
-	shell_env.client_proxy = setmetatable(section, { help = help });
+	shell_env.client_proxy = setmetatable(section, { help = help, __index = unknown_command });
 	add_to_help();
 	if not prosody.start_time then -- the shell may be loaded later
 		module:hook_global("server-started", add_to_help);

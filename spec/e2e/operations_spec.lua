@@ -103,8 +103,7 @@ describe("an operator", function ()
 	end);
 
 	it("sees a backend suspended that does not answer, and ready again when it does", function ()
-		local backend = service.backend(server, "a");
-		service.backend(server, "b");
+		local backend, other = service.backend(server, "a"), service.backend(server, "b");
 		local function is_ping(stanza)
 			return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
 		end
@@ -120,9 +119,14 @@ describe("an operator", function ()
 		local ping = backend:receive(is_ping); -- the second, as the first has not been answered
 		assert.equal("suspended", status_of "a".state);
 		assert.truthy(table.concat(log_lines "warn", "\n"):find('Resource "a" of the target does not answer a ping', 1, true));
+		other:close();
+		local output, code = server:ctl("shell", "client_proxy", "status", PROXY);
+		assert_contains(output, "Each resource of "..TARGET.." that could serve is suspended", "Error: ");
+		assert.equal(1, code);
 		backend:send(st.reply(ping));
 		backend:sync();
 		assert.equal("ready", status_of "a".state);
+		assert_contains(server:client_proxy("status", PROXY), TARGET.." is online, requests are served", "OK: ");
 		assert.truthy(table.concat(log_lines "info", "\n"):find('Resource "a" of the target answers again', 1, true));
 	end);
 
@@ -218,6 +222,17 @@ describe("an operator", function ()
 		assert.falsy(server:log():find("[Tt]raceback"));
 	end);
 
+	it("is told of a command that is not there, by Prosody 13 itself", function ()
+		local output, code = server:ctl("shell", "client_proxy", "stop", PROXY);
+		assert.equal(1, code);
+		assert_contains(output, server:version():find("^0%.12") and "Error: client_proxy has no command stop" or "Error: Command not found");
+		local shell = new_admin_shell(server);
+		local ok, text = shell:run("client_proxy:stop()");
+		assert.is_false(ok);
+		assert_contains(text, "client_proxy has no command stop: see client_proxy help");
+		shell:close();
+	end);
+
 	it("finds the commands in the shell's help, where Prosody's tells of any, and by themselves", function ()
 		if not server:version():find("^0%.12") then
 			assert_contains(server:ctl("shell", "help", "client_proxy"), "Help: client_proxy", "client_proxy drain <host> <resource>");
@@ -228,7 +243,7 @@ describe("an operator", function ()
 			assert_contains(printed, "client_proxy: ");
 			shell:close();
 		end
-		assert_contains(server:client_proxy("help"), "client_proxy drain <host> <resource>", "client_proxy status <host>");
+		assert_contains(server:client_proxy("help"), "client_proxy drain <host> <resource>", "client_proxy status [host]");
 	end);
 
 	it("is asked to open a shell anew that was there before the module", function ()

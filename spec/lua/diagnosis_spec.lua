@@ -4,7 +4,7 @@ local new_events = require "util.events".new;
 local PROXY, TARGET = "proxy.domain.example", "some-user@some-domain.example";
 
 describe("the diagnosis", function ()
-	local module, diagnosis, state, reason, is_serving, is_silent, is_unauthenticated, rate, pool, events, remark;
+	local module, diagnosis, state, reason, is_serving, is_ready, is_silent, is_unauthenticated, rate, pool, events, remark;
 
 	-- (seconds): Prosody has been started so long ago; nil: it is about to
 	local function load_after(seconds)
@@ -13,7 +13,9 @@ describe("the diagnosis", function ()
 		events = new_events();
 		diagnosis = module:require "diagnosis".new {
 			target = TARGET, events = events;
-			pool = setmetatable({ serves = function () return is_serving; end }, { __len = function () return #pool; end });
+			pool = setmetatable({
+				serves = function () return is_serving; end, is_ready = function () return is_serving and is_ready; end;
+			}, { __len = function () return #pool; end });
 			formats = { remark = function () return table.unpack(remark); end };
 			server = {
 				is_silent = function () return is_silent; end, rate_limit = function () return rate; end;
@@ -25,7 +27,7 @@ describe("the diagnosis", function ()
 
 	before_each(function ()
 		state, reason, is_serving, is_silent, is_unauthenticated, rate, pool = "granted", nil, true, false, false, nil, { "a" };
-		remark = { "info", "" };
+		remark, is_ready = { "info", "" }, true;
 		load_after(1000);
 	end);
 
@@ -63,6 +65,13 @@ describe("the diagnosis", function ()
 		is_serving, pool, remark = false, {}, { "warn", ", but look out" };
 		assert_reported("warn", "No resource");
 		assert.falsy(module.status.text:find("look out", 1, true));
+	end);
+
+	it("says that those who serve are suspended, which has been warned of one by one", function ()
+		is_ready = false;
+		assert_reported("info", "is suspended");
+		is_ready = true;
+		assert_reported("info", "is online");
 	end);
 
 	it("says that nobody is online, and what to do, when no presence has come for a second", function ()

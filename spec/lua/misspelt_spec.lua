@@ -40,6 +40,7 @@ describe("an option that looks like one of ours", function ()
 		client_proxy_max_pending_per_user = "client_proxy_max_pending_per_requester", client_proxy_Allow = "client_proxy_allow",
 		client_proxi_allow = "client_proxy_allow", clientproxy_retries = "client_proxy_retries", target_adress = "target_address",
 		client_proxy_request_timout = "client_proxy_request_timeout", client_proxy_autoapprove = "client_proxy_auto_approve",
+		client_proxy_timeout = "client_proxy_request_timeout", client_proxy_target_address = "target_address",
 	} do
 		it("is said to have no effect, and which may be meant: "..name, function ()
 			local line = ("There is no option %s, it has no effect: %s may be meant"):format(name, meant);
@@ -49,7 +50,7 @@ describe("an option that looks like one of ours", function ()
 	end
 
 	it("is said to have no effect if it is like none of them, and which there are", function ()
-		for _, name in ipairs { "client_proxy_timeout", "client_proxy_port", "client_proxy_", "client_proxy_log_everything_that_comes_by" } do
+		for _, name in ipairs { "client_proxy_max", "client_proxy_port", "client_proxy_", "client_proxy_log_everything_that_comes_by" } do
 			local lines = warnings { target_address = TARGET, [name] = "x" };
 			assert.equal(1, #lines);
 			assert_contains(lines[1], "There is no option "..name..", it has no effect. There are: target_address");

@@ -16,6 +16,7 @@ local function read_with(name, value)
 	return read(configured);
 end
 
+-- (value) -> how a message shows it, if it is no table
 local function show(value)
 	return type(value) == "string" and ("%q"):format(value):gsub("\n", "n") or tostring(value);
 end
@@ -31,7 +32,8 @@ local function assert_refused(name, value, ...)
 	local options, message = read_with(name, value);
 	assert.is_nil(options);
 	assert.is_string(message);
-	assert_contains(message, ("%s = %s is not possible: "):format(name, show(value)), ...);
+	local shown = type(value) == "table" and "{" or show(value).." is not possible: ";
+	assert_contains(message, ("%s = %s"):format(name, shown), ...);
 end
 
 describe("options", function ()
@@ -41,6 +43,13 @@ describe("options", function ()
 			retries = 1, max_pending = 100000, max_pending_per_requester = 256, max_requesters = 100000,
 			auto_approve = true,
 		}, (read { target_address = TARGET }));
+	end);
+
+	it("are shown as they are written if they are lists", function ()
+		for value, shown in pairs { [{}] = "{ }", [{ TARGET }] = '{ "some-user@some-domain.example" }', [{ 7, { true } }] = "{ 7; { true } }" } do
+			local _, message = read_with("target_address", value);
+			assert_contains(message, ("target_address = %s is not possible: it is not a JID"):format(shown));
+		end
 	end);
 
 	it("name every problem in one message", function ()
@@ -204,6 +213,8 @@ describe("options", function ()
 			local _, message = read_with("client_proxy_allow", { "a@", "b.example", "c.example/r" });
 			assert_contains(message, [["a@" is not]], [["c.example/r" is not]]);
 			assert.is_nil(message:find([["b.example" is not]], 1, true));
+			local _, times = message:gsub("user@third%.example", "");
+			assert.equal(1, times, "what to write instead is not said once: "..message);
 		end);
 	end);
 

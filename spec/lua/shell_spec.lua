@@ -266,10 +266,14 @@ describe("the shell commands", function ()
 		assert.truthy(text:find("open it anew", 1, true));
 	end);
 
+	it("are pointed to if there is none of that name", function ()
+		assert.same({ nil, "client_proxy has no command stop: see client_proxy help" }, { run("stop", PROXY) });
+	end);
+
 	it("are told of by themselves, too", function ()
 		assert.is_true((run "help"));
 		local page = table.concat(printed, "\n");
-		for _, words in ipairs { "client_proxy status <host>\n    Show", "client_proxy drain <host> <resource>\n", "client_proxy help\n" } do
+		for _, words in ipairs { "client_proxy status [host]\n    Show", "client_proxy drain <host> <resource>\n", "client_proxy help\n" } do
 			assert.truthy(page:find(words, 1, true), page);
 		end
 	end);
