@@ -289,7 +289,8 @@ for _, name in ipairs { "Prosody", "ejabberd" } do
 		end);
 
 		it("is said not to authenticate the proxy's stream as long as it cannot do so, and not to have been asked", function ()
-			server:configure("s2s_require_encryption = true\n"..proxy_hosts); -- its question whose stream that is comes without
+			server.s2s.requires_encryption = true; -- its question whose stream that is comes without
+			server:configure(proxy_hosts);
 			other:start();
 			start();
 			local function is_told()
@@ -302,6 +303,7 @@ for _, name in ipairs { "Prosody", "ejabberd" } do
 			assert_refused();
 			assert.falsy(server:log():find("has not approved yet", 1, true));
 			server:stop();
+			server.s2s.requires_encryption = false;
 			server:configure(proxy_hosts);
 			start();
 			approve();

@@ -63,7 +63,7 @@ modules_disabled = { "s2s", "tls" }
 local federated = [[
 modules_disabled = { "tls" }
 s2s_ports = { S2S_PORT }
-s2s_require_encryption = false
+s2s_require_encryption = S2S_ENCRYPTION
 local unbound_options = { ["local-zone:"] = ". redirect" }
 for port in PEER_PORTS:gmatch("%d+") do
 	unbound_options["local-data:\0"..port] = ". SRV 0 0 "..port.." localhost."
@@ -91,7 +91,8 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 --          interval, in which it collects them, "manual" if nil
 --          modules, names of more modules for all hosts, with blanks between them, none if nil
 --          run_by, a command to run Prosody by, none if nil
---          s2s, if there is to be another server: { port (this one's own), peer_port, or peer_ports, a list }
+--          s2s, if there is to be another server: { port (this one's own), peer_port, or peer_ports, a list,
+--            requires_encryption (whether streams have to be encrypted) }
 function prosody.new(options)
 	options = options or {};
 	local self = throwaway.new(prosody);
@@ -110,6 +111,7 @@ function prosody.new(options)
 	return self;
 end
 
+-- (hosts): the configuration's second half, which sets no option again that the first half has set
 function prosody:configure(hosts)
 	local s2s = self.s2s or {};
 	local peer_ports = s2s.peer_ports or { s2s.peer_port };
@@ -117,7 +119,7 @@ function prosody:configure(hosts)
 		DIR = self.dir, CHECKOUT = checkout, PLUGIN_PATH = self.plugin_path,
 		C2S_PORT = self.c2s_port, COMPONENT_PORT = self.component_port, HTTP_PORT = self.http_port,
 		LOG_LEVEL = self.log_level, STATISTICS = self.statistics, INTERVAL = self.interval, MODULES = self.modules;
-		S2S_PORT = s2s.port, PEER_PORTS = table.concat(peer_ports, " ");
+		S2S_PORT = s2s.port, PEER_PORTS = table.concat(peer_ports, " "), S2S_ENCRYPTION = s2s.requires_encryption or false;
 	};
 	local lines = {};
 	for name, value in pairs(values) do
