@@ -36,7 +36,7 @@ class Requester(Client):
         else:
             words = answer.xml.findtext(f"{NAMESPACE}query/{NAMESPACE}words")
             backend = answer.xml.findtext(f"{NAMESPACE}query/{NAMESPACE}backend")
-            print(f"{words} words, says {backend}")
+            print(f"Words: {words}, counted by {backend}")
             self.end()
 
     async def finish(self):  # nobody sends it requests

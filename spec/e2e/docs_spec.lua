@@ -142,7 +142,7 @@ XMPP_PASSWORD=secret python3 examples/backend.py some-user@some-domain.example/a
 ]];
 
 		-- What some of it prints
-		local PRINTS = { ["request.py"] = "3 words, says " };
+		local PRINTS = { ["request.py"] = "Words: 3, counted by " };
 
 		local function await_backend(reader)
 			reader:receive(function (stanza)

@@ -245,7 +245,7 @@ describe("the example", function ()
 			local environment, arguments = LANGUAGES.Python.trust();
 			assert_ends(ask(PROXY.." three words here"), 1, PROXY.." has answered with an error: service-unavailable");
 			local backend = scene:start(LANGUAGES.Python.backend()..arguments..TARGET.."/first", environment..RIGHT_PASSWORD);
-			assert.same({ "3 words, says first\n", 0 }, { scene:wait_for(ask(PROXY.." three words here")) });
+			assert.same({ "Words: 3, counted by first\n", 0 }, { scene:wait_for(ask(PROXY.." three words here")) });
 
 			assert_ends(ask(PROXY.." words", nil, "--no-such-option"), 2, "--no-such-option");
 			assert_ends(ask("nowhere.example words"), 1, "nowhere.example has answered with an error: ");
