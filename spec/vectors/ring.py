@@ -92,8 +92,8 @@ def backends(count):
     return [b"some-user@some-domain.example/%d" % number for number in range(1, count + 1)]
 
 
-def requesters(count):
-    return [b"user-%d@some-domain.example" % number for number in range(1, count + 1)]
+def requesters(count, host=b"some-domain.example"):
+    return [b"user-%d@%s" % (number, host) for number in range(1, count + 1)]
 
 
 def rooms(count):
@@ -118,11 +118,11 @@ CASES = [
     (KEY, strange(), requesters(40)),
     (KEY, TWINS + backends(2), requesters(40)),
     (KEY, backends(300), requesters(100) + rooms(40)),
-    # This one is what a whole Prosody is to choose, in every version.
+    # This one is what each whole Prosody chooses, in every version.
     (
         key_of(b"some-user@some-domain.example"),
         [b"some-user@some-domain.example/" + resource for resource in (b"a", b"b", b"c")],
-        requesters(60) + rooms(60),
+        requesters(60, b"requesters.example") + rooms(60),
     ),
 ]
 
