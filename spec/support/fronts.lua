@@ -17,7 +17,7 @@ local MANY = 60; -- stanzas, enough that each backend gets some
 local STRATEGIES = { ["by-sender"] = "sender", ["by-recipient"] = "recipient", ["by-priority"] = "primary", usual = "random" };
 
 local fronts = {
-	requesters = "requesters.example"; -- the host of those who ask to see who is chosen, at the first front
+	requesters = "component.example"; -- the host of those who ask to see who is chosen, at the first front
 };
 fronts.__index = fronts;
 

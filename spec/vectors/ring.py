@@ -122,7 +122,7 @@ CASES = [
     (
         key_of(b"some-user@some-domain.example"),
         [b"some-user@some-domain.example/" + resource for resource in (b"a", b"b", b"c")],
-        requesters(60, b"requesters.example") + rooms(60),
+        requesters(60, b"component.example") + rooms(60),
     ),
 ]
 
