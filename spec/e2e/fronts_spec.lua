@@ -219,7 +219,8 @@ for _, arrangement in ipairs {
 				users[front] = user_of(front);
 				users[front]:send(service.request("1", proxy("by-sender", front)));
 			end
-			local requests = fronts:collect(is_request, count);
+			users[1]:send(service.request("of another's user", proxy("by-sender", count)));
+			local requests = fronts:collect(function (stanza) return is_iq(stanza) and stanza.attr.type == "get"; end, count + 1);
 			fronts.servers[count]:stop("KILL");
 			for _, got in ipairs(requests) do
 				got.backend:send(st.reply(got.stanza));
@@ -234,6 +235,10 @@ for _, arrangement in ipairs {
 
 			fronts.servers[count]:start();
 			fronts:await_ready(3);
+			users[1]:send(service.request("1", proxy("by-sender", count)));
+			local again = fronts:collect(is_request, 1)[1];
+			again.backend:send(st.reply(again.stanza));
+			assert.equal("1", users[1]:receive(is_iq).attr.id); -- and nothing came before that
 			for _, kind in ipairs(KINDS) do
 				assert.same(known[kind], fronts:choices(kind, count));
 			end
