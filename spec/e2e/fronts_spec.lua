@@ -39,7 +39,7 @@ for _, arrangement in ipairs {
 		end
 
 		local function is_request(stanza)
-			return is_iq(stanza) and stanza.attr.id == "1" and stanza.attr.type == "get";
+			return is_iq(stanza) and stanza:get_child("query", "urn:example:service") ~= nil;
 		end
 
 		local function set_priority(resource, priority)
@@ -220,7 +220,7 @@ for _, arrangement in ipairs {
 				users[front]:send(service.request("1", proxy("by-sender", front)));
 			end
 			users[1]:send(service.request("of another's user", proxy("by-sender", count)));
-			local requests = fronts:collect(function (stanza) return is_iq(stanza) and stanza.attr.type == "get"; end, count + 1);
+			local requests = fronts:collect(is_request, count + 1);
 			fronts.servers[count]:stop("KILL");
 			for _, got in ipairs(requests) do
 				got.backend:send(st.reply(got.stanza));
