@@ -16,6 +16,15 @@ static inline struct text jid_bare(struct text jid)
 	return (struct text){jid.bytes, slash == NULL ? jid.length : (size_t)(slash - jid.bytes)};
 }
 
+/* What is before its "@", nothing if there is none; what is returned lies in `jid`. */
+static inline struct text jid_node(struct text jid)
+{
+	struct text bare = jid_bare(jid);
+	const char *at = bare.length > 0 ? memchr(bare.bytes, '@', bare.length) : NULL;
+
+	return (struct text){bare.bytes, at == NULL ? 0 : (size_t)(at - bare.bytes)};
+}
+
 /* Whether it is node@host or node@host/resource, with something in each part and one "@" before the resource. */
 static inline int jid_has_node(struct text jid)
 {

@@ -83,8 +83,9 @@ local own_format = options.address_format or address_formats.DEFAULT;
 local jat = must(core.jat(module.host, own_format));
 local keeps_target = saved.target == options.target;
 local pool = keeps_target and saved.pool or must(core.pool(random_bytes(core.POOL_SEEDBYTES)));
--- The key never changes, so that sender and recipient make the same choices after a restart.
-pool:set_strategy(options.strategy, sha256(module.host):sub(1, core.POOL_KEYBYTES));
+-- The key is the target's alone, so that sender and recipient make the same choices after a restart, and at each proxy
+-- that has the same target.
+pool:set_strategy(options.strategy, sha256(options.target):sub(1, core.POOL_KEYBYTES));
 local formats = address_formats.new {
 	address_format = options.address_format;
 	pool = pool;

@@ -34,12 +34,13 @@ struct model {
 	const struct strategy *strategy;
 	unsigned key;
 	size_t loads[BACKENDS];
-	/* By strategy, key, bare JID, and backend: the set of backends to which it was preferred so far. */
+	/* By strategy, key, bare JID or node, and backend: the set of backends to which it was preferred so far. */
 	uint64_t preferred[2][KEYS][JIDS][BACKENDS];
 };
 
 static char jids[JIDS][JID_SIZE];
 static unsigned bare[JIDS]; /* the lowest number of a JID with the same bare JID */
+static unsigned node[JIDS]; /* the lowest number of a JID with the same node, or with none, too */
 
 static struct model model;
 static struct pool *pool;
@@ -50,11 +51,29 @@ static struct text bare_text(size_t number)
 	return (struct text){jids[number], strcspn(jids[number], "/")};
 }
 
-/* The first are for backends, most of them of one account; of the others, each account has two. */
+static struct text node_text(size_t number)
+{
+	struct text text = bare_text(number);
+	size_t length = strcspn(jids[number], "@");
+
+	return (struct text){text.bytes, length < text.length ? length : 0};
+}
+
+static unsigned lowest_with_same(struct text (*part)(size_t), size_t number)
+{
+	unsigned lowest = 0;
+
+	while (!text_is_equal(part(lowest), part(number))) {
+		lowest++;
+	}
+	return lowest;
+}
+
+/* The first are for backends, most of one account; of the others, each account has two, and each node two accounts. */
 static void write_jids(void)
 {
 	static const char *const strange[] = {"", "/", "b", "b/", "c"};
-	size_t i, j;
+	size_t i;
 
 	for (i = 0; i < JIDS; i++) {
 		if (i < sizeof strange / sizeof *strange) {
@@ -62,11 +81,10 @@ static void write_jids(void)
 		} else if (i < BACKENDS) {
 			snprintf(jids[i], JID_SIZE, "b/%zu", i);
 		} else if (i > NOBODY) {
-			snprintf(jids[i], JID_SIZE, i % 2 == 0 ? "u%zu" : "u%zu/r", i / 2);
+			snprintf(jids[i], JID_SIZE, i % 2 == 0 ? "u%zu@h%zu" : "u%zu@h%zu/r", i / 4, i / 2 % 2);
 		}
-		for (j = 0; !text_is_equal(bare_text(j), bare_text(i)); j++) {
-		}
-		bare[i] = (unsigned)j;
+		bare[i] = lowest_with_same(bare_text, i);
+		node[i] = lowest_with_same(node_text, i);
 	}
 }
 
@@ -268,7 +286,7 @@ static void expect_picked(uint64_t set, unsigned picked, unsigned requester, uns
 	} else if (model.strategy == &strategy_sender) {
 		expect_preferred(model.preferred[0][model.key][bare[requester]], set, picked);
 	} else if (model.strategy == &strategy_recipient) {
-		expect_preferred(model.preferred[1][model.key][bare[service]], set, picked);
+		expect_preferred(model.preferred[1][model.key][node[service]], set, picked);
 	} else {
 		assert(model.strategy == &strategy_random); /* which may choose any */
 	}

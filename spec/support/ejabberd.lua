@@ -27,16 +27,16 @@ shaper_rules: { max_user_sessions: infinity, max_s2s_connections: $STREAMS }
 modules: { mod_roster: {}, mod_s2s_dialback: {}$MODULES }
 ]];
 
--- Erlang. There is no DNS, but where the other server's domains are is in its resolver's cache.
+-- Erlang. There is no DNS, but where the other servers' domains are is in its resolver's cache.
 -- A connection to the control port brings a line of Erlang, and gets what it comes to.
 local before_start = [==[
 register(watchdog, spawn(fun() ->
 	receive started -> ok after $START_LIMIT * 1000 -> io:format("NOT STARTED: ~p~n", [init:get_status()]), erlang:halt(1) end
 end)),
 inet_db:set_resolv_conf(""),
-lists:foreach(fun(Domain) ->
-	inet_db:add_rr("_xmpp-server._tcp." ++ Domain, in, srv, 86400, {0, 0, $PEER_PORT, "127.0.0.1"})
-end, [$PEER_DOMAINS]),
+lists:foreach(fun({Domain, Port}) ->
+	inet_db:add_rr("_xmpp-server._tcp." ++ Domain, in, srv, 86400, {0, 0, Port, "127.0.0.1"})
+end, [$PEERS]),
 Answer = fun(Connection) ->
 	{ok, Line} = gen_tcp:recv(Connection, 0),
 	{ok, Tokens, _} = erl_scan:string(Line),
@@ -78,10 +78,23 @@ local function erlang_list(format, items)
 	return table.concat(quoted, ", ");
 end
 
+-- (s2s) -> what goes between the brackets of a list of the other servers' domains and their ports
+local function erlang_peers(s2s)
+	local peers = {};
+	for _, domain in ipairs(s2s.peer_domains or {}) do
+		table.insert(peers, ('{"%s", %d}'):format(domain, s2s.peer_port));
+	end
+	for domain, port in pairs(s2s.peers or {}) do
+		table.insert(peers, ('{"%s", %d}'):format(domain, port));
+	end
+	return table.concat(peers, ", ");
+end
+
 -- (options) -> ejabberd, not yet running
 -- options: host
 --          accounts, a list of bare JIDs there
---          s2s, the one other server: { port (ejabberd's own), peer_port, peer_domains }
+--          s2s, the one other server: { port (ejabberd's own), peer_port, peer_domains }; or several others:
+--          { port, peers (by domain, the port of its server) }
 --          retry_delay, seconds, 3 if nil; it waits for a random part of it
 --          tick, its net_ticktime in seconds, 60 if nil
 --          streams, how many all nodes together may have to another server at a time, 1 if nil
@@ -102,7 +115,7 @@ function ejabberd.new(options)
 		MODULES = table.concat(modules);
 		HOST = options.host, ACCOUNTS = erlang_list('<<"%s">>', options.accounts), JOIN = options.join or "",
 		C2S_PORT = self.c2s_port, S2S_PORT = options.s2s.port, CONTROL_PORT = self.control_port,
-		PEER_PORT = options.s2s.peer_port, PEER_DOMAINS = erlang_list('"%s"', options.s2s.peer_domains),
+		PEERS = erlang_peers(options.s2s),
 		RETRY_DELAY = options.retry_delay or 3, STREAMS = options.streams or 1, TICK = options.tick or 60, START_LIMIT = START_LIMIT,
 	};
 	throwaway.write_file(self.dir.."/ejabberd.yml", self:fill_in(configuration));

@@ -58,15 +58,16 @@ local alone = [[
 modules_disabled = { "s2s", "tls" }
 ]]
 
--- There is one other server, on this machine: every domain that is not here leads to it, by any of its
--- ports. To unbound, a name ends at a NUL, so that each port can have an option of the same name.
+-- There are other servers, on this machine: each domain that is not here leads to one of them, by any of its ports.
+-- To unbound, a name ends at a NUL, so that each domain and each port can have an option of the same name.
 local federated = [[
 modules_disabled = { "tls" }
 s2s_ports = { S2S_PORT }
 s2s_require_encryption = S2S_ENCRYPTION
-local unbound_options = { ["local-zone:"] = ". redirect" }
-for port in PEER_PORTS:gmatch("%d+") do
-	unbound_options["local-data:\0"..port] = ". SRV 0 0 "..port.." localhost."
+local unbound_options = {}
+for domain, port in PEERS:gmatch("(%S+)=(%d+)") do
+	unbound_options["local-zone:\0"..domain] = domain.." redirect"
+	unbound_options["local-data:\0"..domain..port] = domain.." SRV 0 0 "..port.." localhost."
 end
 unbound = { resolvconf = false, options = unbound_options }
 ]]
@@ -91,8 +92,9 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 --          interval, in which it collects them, "manual" if nil
 --          modules, names of more modules for all hosts, with blanks between them, none if nil
 --          run_by, a command to run Prosody by, none if nil
---          s2s, if there is to be another server: { port (this one's own), peer_port, or peer_ports, a list,
---            requires_encryption (whether streams have to be encrypted) }
+--          s2s, if there is to be another server: { port (this one's own), peer_port, or peer_ports, a list }; if there are
+--          to be several: { port, peers (by domain, the port of its server) }; requires_encryption (whether
+--          streams have to be encrypted)
 function prosody.new(options)
 	options = options or {};
 	local self = throwaway.new(prosody);
@@ -111,15 +113,26 @@ function prosody.new(options)
 	return self;
 end
 
+-- (s2s) -> text: which domain leads to which port; the root is every domain
+local function list_peers(s2s)
+	local list = {};
+	for domain, port in pairs(s2s.peers or {}) do
+		table.insert(list, domain.."="..port);
+	end
+	for _, port in ipairs(s2s.peer_ports or { s2s.peer_port }) do
+		table.insert(list, ".="..port);
+	end
+	return table.concat(list, " ");
+end
+
 -- (hosts): the configuration's second half, which sets no option again that the first half has set
 function prosody:configure(hosts)
 	local s2s = self.s2s or {};
-	local peer_ports = s2s.peer_ports or { s2s.peer_port };
 	local values = {
 		DIR = self.dir, CHECKOUT = checkout, PLUGIN_PATH = self.plugin_path,
 		C2S_PORT = self.c2s_port, COMPONENT_PORT = self.component_port, HTTP_PORT = self.http_port,
 		LOG_LEVEL = self.log_level, STATISTICS = self.statistics, INTERVAL = self.interval, MODULES = self.modules;
-		S2S_PORT = s2s.port, PEER_PORTS = table.concat(peer_ports, " "), S2S_ENCRYPTION = s2s.requires_encryption or false;
+		S2S_PORT = s2s.port, PEERS = list_peers(s2s), S2S_ENCRYPTION = s2s.requires_encryption or false;
 	};
 	local lines = {};
 	for name, value in pairs(values) do

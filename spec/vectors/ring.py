@@ -7,6 +7,7 @@ and checked against its authors' vectors before anything is printed.
 
     python3 spec/vectors/ring.py > spec/vectors/ring.lua
 """
+import hashlib
 import struct
 
 from jat import lua_string
@@ -91,8 +92,17 @@ def backends(count):
     return [b"some-user@some-domain.example/%d" % number for number in range(1, count + 1)]
 
 
-def requesters(count):
-    return [b"user-%d@some-domain.example" % number for number in range(1, count + 1)]
+def requesters(count, host=b"some-domain.example"):
+    return [b"user-%d@%s" % (number, host) for number in range(1, count + 1)]
+
+
+def rooms(count):
+    return [b"room-%d" % number for number in range(1, count + 1)]
+
+
+def key_of(target):
+    """The one that the module makes of the target's bare JID."""
+    return hashlib.sha256(target).digest()[:16]
 
 
 KEY = bytes(range(16))
@@ -107,7 +117,13 @@ CASES = [
     (b"\xff" * 16, backends(10), requesters(40)),
     (KEY, strange(), requesters(40)),
     (KEY, TWINS + backends(2), requesters(40)),
-    (KEY, backends(300), requesters(100)),
+    (KEY, backends(300), requesters(100) + rooms(40)),
+    # This one is what each whole Prosody chooses, in every version.
+    (
+        key_of(b"some-user@some-domain.example"),
+        [b"some-user@some-domain.example/" + resource for resource in (b"a", b"b", b"c")],
+        requesters(60, b"component.example") + rooms(60),
+    ),
 ]
 
 if __name__ == "__main__":
