@@ -7,11 +7,13 @@ local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
 local throwaway = require "spec.support.throwaway";
 local xmpp = require "spec.support.xmpp";
+local gettime = require "socket".gettime;
 local st = require "util.stanza";
 
 local PROXY, TARGET = service.proxy, service.target;
 local TIMES_OUT_SOON = "client_proxy_request_timeout = 1";
 local TIMED_OUT = 'prosody_mod_client_proxy__backend_requests_total{host="proxy.domain.example",outcome="timeout"}';
+local IS_FULL = 'prosody.hosts["proxy.domain.example"].s2sout["some-domain.example"].conn.writebuffer ~= nil';
 
 local hosts = [[
 VirtualHost "domain.example"
@@ -25,7 +27,8 @@ describe("a stream to another server", function ()
 
 	before_each(function ()
 		local port, played_port = throwaway.free_port(), throwaway.free_port();
-		server = new_prosody { hosts = hosts, accounts = { "user@domain.example" }, s2s = { port = port, peer_port = played_port } };
+		server = new_prosody { hosts = hosts, accounts = { "user@domain.example" }, s2s = { port = port, peer_port = played_port },
+			modules = "s2s_bidi" };
 		played = new_played_server { domain = "some-domain.example", port = played_port, peer_port = port };
 		account = new_account(played, TARGET);
 	end);
@@ -208,6 +211,180 @@ describe("a stream to another server", function ()
 			assert_answered(1, "result");
 			played:sync();
 			assert.same({ "new" }, ids());
+		end);
+	end);
+
+	-- (count) -> requests of that many gets and as many sets, by id, as one resource got them, which has not answered yet
+	local function hold_requests(count)
+		local held, number = {}, 0;
+		local answer = account.on_request;
+		function account.on_request(_, stanza)
+			held[stanza.attr.id] = stanza;
+			number = number + 1;
+		end;
+		for i = 1, count do
+			send_request("get-"..i);
+			send_request("set-"..i, "set");
+		end
+		played:pump(function () return number == 2 * count; end);
+		account.on_request = answer;
+		return held;
+	end
+
+	-- How many answers come of each kind: by the type of the request and the outcome; and no more of them. The requester is
+	-- not asked anything else meanwhile.
+	local function outcomes(count, timeout)
+		local all = {};
+		for _ = 1, count do
+			local answer = played:receive_at(requester, xmpp.is_iq, timeout);
+			local name = answer.attr.id:match("^%a+").." "..(service.error_of(answer) or answer.attr.type);
+			all[name] = (all[name] or 0) + 1;
+		end
+		played:sync();
+		assert.same({}, requester:sync());
+		return all;
+	end
+
+	for _, way in ipairs { "one", "two" } do
+		describe("where there is "..way.." for both ways", function ()
+			before_each(function ()
+				played.offers_bidi = way == "one";
+			end);
+
+			-- The stream by which the played server sends
+			local function sending()
+				local stream = played:usual_stream();
+				assert.equal(way == "one", stream.is_bidirectional or false);
+				assert.equal(way == "two", stream.is_ours);
+				return stream;
+			end
+
+			it("brings requests and answers, both ways, and messages", function ()
+				start_with { "a", "b" };
+				for number = 1, 10 do
+					send_request("get-"..number);
+					send_request("set-"..number, "set");
+				end
+				assert.same({ ["get result"] = 10, ["set result"] = 10 }, outcomes(20));
+				function account.on_request(resource, stanza)
+					account:answer(resource, st.error_reply(stanza, "cancel", "not-acceptable"));
+				end
+				send_request("get");
+				assert.same({ ["get not-acceptable"] = 1 }, outcomes(1));
+				requester:send(st.message({ id = "ask", to = PROXY }):text_tag("body", "text"));
+				local message = played:receive(xmpp.is_message);
+				played:send(st.message({ id = "reply", from = message.attr.to, to = message.attr.from }):text_tag("body", "text"));
+				assert.equal("reply", played:receive_at(requester, xmpp.is_message).attr.id);
+				local ask = service.request("ask", message.attr.from);
+				ask.attr.from = message.attr.to;
+				played:send(ask);
+				local asked = played:receive_at(requester, xmpp.is_iq);
+				assert.equal("get", asked.attr.type);
+				requester:send(st.reply(asked));
+				local answered = played:receive(function (stanza) return stanza.attr.type == "result" and stanza.attr.id == "ask"; end);
+				assert.equal(message.attr.to, answered.attr.to);
+				sending();
+				assert.is_true(#played:open_streams(true) > 0 and #played:open_streams(false) > 0);
+				local is_each_for_both = #played:open_streams(true) == #played.streams and #played:open_streams(false) == #played.streams;
+				assert.equal(way == "one", is_each_for_both and #played.streams == 1);
+			end);
+
+			it("and is cut in the middle of an answer: that is none, gets are sent once more, sets answered in time", function ()
+				start_with { "a" };
+				local held = hold_requests(5);
+				local stream = sending();
+				stream:send(st.reply(held["get-1"]));
+				stream:send(tostring(st.reply(held["get-2"]):text_tag("half", ("x"):rep(100))):sub(1, -10));
+				stream:cut();
+				assert.same({ ["get result"] = 5, ["set remote-server-timeout"] = 5 }, outcomes(10));
+				local ids_again = {};
+				for _, id in ipairs(ids()) do
+					ids_again[id] = (ids_again[id] or 0) + 1;
+				end
+				assert.same({ 1, 2, 2, 2, 2 }, { ids_again["get-1"], ids_again["get-2"], ids_again["get-3"], ids_again["get-4"], ids_again["get-5"] });
+				assert.same({ 1, 1 }, { ids_again["set-1"], ids_again["set-5"] });
+			end);
+
+			it("and is cut in the middle of a request: gets are sent once more, sets answered in time", function ()
+				start_with { "a" };
+				local stream = played:await_their_stream();
+				stream.is_hung = true;
+				for number = 1, 5 do
+					send_request("get-"..number);
+					send_request("set-"..number, "set");
+				end
+				requester:sync();
+				stream.connection.socket:settimeout(10);
+				assert(stream.connection.socket:receive(200)); -- bytes, less than one
+				stream:cut();
+				assert.same({ ["get result"] = 5, ["set remote-server-timeout"] = 5 }, outcomes(10));
+				assert.equal(5, #ids()); -- none of the first ten has been read whole
+			end);
+
+			it("and brings answers byte by byte: each is taken when it is whole", function ()
+				start_with { "a" };
+				local held = hold_requests(3);
+				local stream = sending();
+				for _, id in ipairs { "get-1", "set-3", "set-1", "get-3", "set-2", "get-2" } do
+					for byte in tostring(st.reply(held[id])):gmatch(".") do
+						stream:send(byte);
+						played:turn(0);
+					end
+					assert.equal(id, played:receive_at(requester, xmpp.is_iq).attr.id);
+				end
+				assert.same({}, outcomes(0));
+			end);
+		end);
+	end
+
+	-- How many requests of each id have come
+	local function assert_none_twice()
+		local seen = {};
+		for _, id in ipairs(ids()) do
+			assert.is_nil(seen[id], id);
+			seen[id] = true;
+		end
+	end
+
+	describe("that is read", function ()
+		it("slowly leaves no request without an answer in time, and brings none twice", function ()
+			start_with({ "a" }, TIMES_OUT_SOON);
+			local stream = played:await_their_stream();
+			stream.is_hung = true;
+			for number = 1, 100 do
+				send_request("old-"..number, "set");
+			end
+			assert_answered(100, "remote-server-timeout");
+			stream.is_hung, stream.piece = false, 100;
+			for number = 1, 100 do
+				send_request("new-"..number, "set");
+			end
+			local all = outcomes(100);
+			assert.equal(100, (all["new result"] or 0) + (all["new remote-server-timeout"] or 0));
+			stream.piece = nil;
+			played:pump(function ()
+				send_request("last-"..gettime());
+				return played:receive_at(requester, xmpp.is_iq).attr.type == "result";
+			end);
+			assert_none_twice();
+		end);
+
+		it("not at all until it takes nothing more leaves no request without an answer in time", function ()
+			start_with({ "a" }, TIMES_OUT_SOON);
+			played:hang();
+			local text = ("x"):rep(100000);
+			for number = 1, 100 do -- more than the system takes for a stream
+				requester:send(service.request("large-"..number, nil, "set"):text_tag("text", text));
+			end
+			assert.truthy(server:run_lua(IS_FULL):find("true", 1, true));
+			assert_answered(100, "remote-server-timeout");
+			played:go_on();
+			played:pump(function () -- until there is a stream that works
+				send_request("last-"..gettime());
+				return played:receive_at(requester, xmpp.is_iq).attr.type == "result";
+			end);
+			assert.same({}, outcomes(0));
+			assert_none_twice();
 		end);
 	end);
 end);

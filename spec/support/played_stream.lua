@@ -14,6 +14,7 @@ local BIDI_NS = "urn:xmpp:bidi";
 --   is_ours: whether the played server has opened it, and sends; what the other one has opened is only read from, unless
 --   is_bidirectional,
 --   peer: the host of the other server's that it is for, is_authenticated, is_closed,
+--   piece: how many bytes are read at a time, if not all that have come, which a spec can set,
 --   is_hung: whether it is left as it is, which a spec can set, as if the process were stopped }
 local stream = {};
 stream.__index = stream;
@@ -88,7 +89,7 @@ end
 -- Handles what has come. To be called when there is something to be read.
 function stream:read()
 	local connection = self.connection;
-	connection:read(0);
+	connection:read(0, self.piece);
 	if connection.header and not self.peer then
 		answer_header(self);
 	end
