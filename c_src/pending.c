@@ -480,6 +480,18 @@ struct pending_entry *pending_find(const struct pending *pending, const struct p
 	return find_by_hash(pending, answer, hash_answer(pending, answer));
 }
 
+size_t pending_count_answered(const struct pending *pending, const struct pending_answer *answer)
+{
+	struct hashtable_node *node = hashtable_find(&pending->entries, hash_answer(pending, answer));
+	size_t count = 0;
+
+	while (node != NULL) {
+		count += is_answered_by(entry_of_node(node), answer) != 0;
+		node = hashtable_next(node);
+	}
+	return count;
+}
+
 /* Has the memory fetched that the removal of the entry behind this one needs: it is likely to be the first one next. */
 static void fetch_next(const struct pending *pending, struct pending_entry *entry)
 {

@@ -109,6 +109,9 @@ enum pending_status pending_add(struct pending *pending, const struct pending_an
  */
 struct pending_entry *pending_find(const struct pending *pending, const struct pending_answer *answer);
 
+/* How many requests `answer` can be for, compared in the same way. */
+size_t pending_count_answered(const struct pending *pending, const struct pending_answer *answer);
+
 /* The request with the earliest deadline, or NULL. */
 struct pending_entry *pending_first(const struct pending *pending);
 

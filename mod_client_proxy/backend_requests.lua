@@ -83,6 +83,12 @@ function backend_requests:settle(stanza)
 	return true;
 end
 
+-- (from, to, id) -> how many of them are pending that such an answer is for
+function backend_requests:count_answered(from, to, id)
+	local backend = self.addresses:backend(to);
+	return backend and self.pending:count_answered(backend, answered_by(from, to), id) or 0;
+end
+
 -- Answers all that is pending, and refuses what still comes.
 function backend_requests:stop()
 	self.is_stopped = true;

@@ -203,6 +203,7 @@ local requests = module:require "requests".new {
 	backend_requests = backend_requests;
 	events = events;
 };
+local unsent = module:require "unsent".new { pending = pending, backend_requests = backend_requests };
 local watchers = module:require "watchers".new {
 	target = options.target;
 	pool = pool;
@@ -291,6 +292,7 @@ local function stop()
 	diagnosis:retire(); -- that nobody serves after this is no news
 	requests:stop();
 	backend_requests:stop();
+	unsent:stop();
 	messages:stop();
 	directed:stop();
 	backends:stop();
@@ -303,6 +305,7 @@ function module.unload()
 	rotation:stop();
 	requests:retire();
 	backend_requests:retire();
+	unsent:retire();
 	messages:retire();
 	directed:retire();
 	backends:retire();

@@ -118,6 +118,17 @@ static size_t find_answered(unsigned from, unsigned to, unsigned id)
 	return i;
 }
 
+static size_t count_answered(unsigned from, unsigned to, unsigned id)
+{
+	size_t i, count = 0;
+
+	for (i = 0; i < model.count; i++) {
+		count += !model.list[i].is_abandoned && model.list[i].from == from && model.list[i].to == to &&
+		         model.list[i].id == id;
+	}
+	return count;
+}
+
 static size_t find_movable(unsigned from)
 {
 	size_t i = 0;
@@ -362,6 +373,7 @@ static size_t find(unsigned from, unsigned to, unsigned id)
 	size_t position = find_answered(from, to, id);
 
 	expect_at(pending_find(pending, &answer), position);
+	assert(pending_count_answered(pending, &answer) == count_answered(from, to, id));
 	free_answer(answer);
 	return position;
 }

@@ -360,6 +360,16 @@ static int l_pending_deadline(lua_State *L)
 	return 1;
 }
 
+/* pending:count_answered(from, to, id) -> integer: how many requests this can answer; take() takes the oldest */
+static int l_pending_count_answered(lua_State *L)
+{
+	const struct pending *pending = check_object(L, PENDING_TYPE);
+	struct pending_answer answer = check_answer(L);
+
+	lua_pushinteger(L, (lua_Integer)pending_count_answered(pending, &answer));
+	return 1;
+}
+
 /* pending:count(backend) -> integer: how many requests that were handed to `backend` are pending */
 static int l_pending_count(lua_State *L)
 {
@@ -400,6 +410,7 @@ static const luaL_Reg pending_methods[] = {
 	{"expire", l_pending_expire},
 	{"deadline", l_pending_deadline},
 	{"count", l_pending_count},
+	{"count_answered", l_pending_count_answered},
 	{"bytes", l_pending_bytes},
 	{NULL, NULL},
 };

@@ -191,6 +191,11 @@ function oracle:count(backend)
 	return count;
 end
 
+function oracle:count_answered(from, to, id)
+	local _, _, count = self:find(is_answered_by(from, to, id));
+	return count;
+end
+
 function oracle:bytes()
 	local _, _, _, bytes = self:find(is_any);
 	return bytes;
@@ -264,6 +269,7 @@ local deadlines = {
 local steps_of = {};
 
 function steps_of.take(slow, pending, from, to, id)
+	expect.equal(slow:count_answered(from, to, id), pending:count_answered(from, to, id), "number of one answer");
 	expect.same({ slow:take(from, to, id) }, { pending:take(from, to, id) }, "take");
 end
 
@@ -810,6 +816,32 @@ describe("core.pending", function ()
 		end);
 	end);
 
+	describe("count_answered", function ()
+		it("is how many one answer can be for, as it comes, in turn", function ()
+			for i = 1, 3 do
+				pending:add("f", "t", "i", "requester"..i, "service", 0, i);
+			end
+			for _, other in ipairs { { "g", "t", "i" }, { "f", "u", "i" }, { "f", "t", "j" } } do
+				assert.equal(0, pending:count_answered(table.unpack(other)));
+				pending:add(other[1], other[2], other[3], "requester", "service", 0, 9);
+				assert.equal(1, pending:count_answered(table.unpack(other)));
+			end
+			for i = 3, 1, -1 do
+				assert.equal(i, pending:count_answered("f", "t", "i"));
+				pending:take("f", "t", "i");
+			end
+			assert.equal(0, pending:count_answered("f", "t", "i"));
+		end);
+
+		it("leaves out what was abandoned, as nothing answers that any more", function ()
+			pending:add("f", "t", "i", "requester", "service", 0, 1);
+			pending:abandon("f");
+			assert.equal(0, pending:count_answered("f", "t", "i"));
+			pending:add("f", "t", "i", "requester", "service", 0, 1);
+			assert.equal(1, pending:count_answered("f", "t", "i"));
+		end);
+	end);
+
 	describe("set_limits", function ()
 		it("refuses what is too much, in all or of one bare JID, and takes it when there is room", function ()
 			local all = {};
@@ -1244,6 +1276,7 @@ describe("core.pending", function ()
 					local arguments = { "f", "t", "i" };
 					arguments[position] = wrong;
 					expect.raises("string expected", pending.take, pending, table.unpack(arguments));
+					expect.raises("string expected", pending.count_answered, pending, table.unpack(arguments));
 				end
 				expect.raises("number expected", pending.expire, pending, wrong);
 				expect.raises("number expected", pending.take_fixed, pending, "f", wrong);
@@ -1268,7 +1301,7 @@ describe("core.pending", function ()
 			for _, method in ipairs {
 				pending.add, pending.take, pending.first_movable, pending.take_movable, pending.take_fixed, pending.fix_movable, pending.abandon,
 				pending.has_abandoned, pending.take_abandoned, pending.expire, pending.deadline, pending.set_limits, pending.count,
-				pending.bytes, meta.__len, meta.__gc,
+				pending.count_answered, pending.bytes, meta.__len, meta.__gc,
 			} do
 				for _, other in ipairs(others) do
 					expect.raises("mod_client_proxy.pending expected", method, other, "f", "t", "i", "r", "s", 1, 2);
@@ -1285,7 +1318,7 @@ describe("core.pending", function ()
 			for _, method in ipairs {
 				pending.add, pending.take, pending.first_movable, pending.take_movable, pending.take_fixed, pending.fix_movable, pending.abandon,
 				pending.has_abandoned, pending.take_abandoned, pending.expire, pending.deadline, pending.set_limits, pending.count,
-				pending.bytes, meta.__len,
+				pending.count_answered, pending.bytes, meta.__len,
 			} do
 				expect.raises("already collected", method, pending, "f", "t", "i", "r", "s", 1, 2);
 			end

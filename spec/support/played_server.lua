@@ -19,8 +19,9 @@ local LONGEST_TURN = 0.05; -- seconds
 --   accepted    how many streams the other server has begun to open
 --   received    all stanzas that have come and that nobody has taken: { stanza, stream }
 --   on_stanza(stanza, stream): called for each that comes, as are the played accounts' ones, by bare JID
---   on_key(stream): what is done when the other server wants to be authenticated on a stream of its own; if nil, it is
+--   on_key(stream): what is done when the other server wants to be authenticated on a stream of its own; it is at once, if nil
 --   answers_pings   whether it answers what it is asked itself
+--   offers_bidi whether streams of the other server may be used both ways (XEP-0288)
 --   is_mute     whether nobody answers what connects anew: the system alone does
 local played_server = {};
 played_server.__index = played_server;
@@ -34,7 +35,7 @@ function played_server.new(options)
 	local self = setmetatable({
 		domain = options.domain, port = options.port, peer_port = options.peer_port, peer = options.peer or service.proxy;
 		streams = {}, accepted = 0, received = {}, accounts = {}, later = later.new(), syncs = {}, sync_count = 0;
-		is_mute = false, answers_pings = true, on_stanza = function () end;
+		is_mute = false, offers_bidi = false, answers_pings = true, on_stanza = function () end;
 	}, played_server);
 	self:listen();
 	return self;
@@ -151,11 +152,11 @@ function played_server:begin_to_open(peer)
 	return stream;
 end
 
--- (is_ours) -> a list of the streams that can be used: those that it has opened itself, or the others
+-- (is_ours) -> a list of the streams that can be used: those that it sends by, or those that it is sent something by
 function played_server:open_streams(is_ours)
 	local list = {};
 	for _, stream in ipairs(self.streams) do
-		if stream.is_ours == is_ours and stream.is_authenticated and not stream.is_closed then
+		if (stream.is_ours == is_ours or stream.is_bidirectional) and stream.is_authenticated and not stream.is_closed then
 			table.insert(list, stream);
 		end
 	end
@@ -173,7 +174,7 @@ function played_server:await_their_stream(timeout)
 	end, timeout);
 end
 
--- -> what it sends by when nobody says anything else: the first of its own streams that can be used, or a new one
+-- -> what it sends by when nobody says anything else: the first of those streams that can be used, or a new one
 function played_server:usual_stream()
 	for _, stream in ipairs(self:open_streams(true)) do
 		if stream.peer == self.peer and not stream.is_hung then

@@ -8,10 +8,13 @@ local st = require "util.stanza";
 local NS = "jabber:server";
 local DIALBACK_NS = "jabber:server:dialback";
 local STREAMS_NS = "http://etherx.jabber.org/streams";
+local BIDI_NS = "urn:xmpp:bidi";
 
 -- { connection, server (the played one),
---   is_ours: whether the played server has opened it, and sends; what the other one has opened is only read from,
+--   is_ours: whether the played server has opened it, and sends; what the other one has opened is only read from, unless
+--   is_bidirectional,
 --   peer: the host of the other server's that it is for, is_authenticated, is_closed,
+--   piece: how many bytes are read at a time, if not all that have come, which a spec can set,
 --   is_hung: whether it is left as it is, which a spec can set, as if the process were stopped }
 local stream = {};
 stream.__index = stream;
@@ -42,11 +45,21 @@ local function answer_header(self)
 	local header = self.connection.header;
 	self.peer = header.from;
 	self.connection:send_header({ id = new_id(), from = self.server.domain, to = self.peer, ["xmlns:db"] = DIALBACK_NS });
-	self:send(st.stanza("stream:features"):tag("dialback", { xmlns = "urn:xmpp:features:dialback" }));
+	local features = st.stanza("stream:features"):tag("dialback", { xmlns = "urn:xmpp:features:dialback" }):up();
+	if self.server.offers_bidi then
+		features:tag("bidi", { xmlns = "urn:xmpp:features:bidi" });
+	end
+	self:send(features);
 end
 
 local function send_key(self)
 	self:send(st.stanza("db:result", { from = self.server.domain, to = self.peer }):text("key"));
+end
+
+-- Authenticates a stream of the other server that had to wait for that, see on_key.
+function stream:authenticate()
+	self:send(st.stanza("db:result", { from = self.server.domain, to = self.peer, type = "valid" }));
+	self.is_authenticated = true;
 end
 
 local function on_dialback(self, stanza)
@@ -64,6 +77,8 @@ end
 local function on_received(self, stanza)
 	if stanza.attr.xmlns == DIALBACK_NS then
 		on_dialback(self, stanza);
+	elseif stanza.attr.xmlns == BIDI_NS then
+		self.is_bidirectional = true;
 	elseif stanza.attr.xmlns == STREAMS_NS then -- its features
 		send_key(self);
 	else
@@ -74,7 +89,7 @@ end
 -- Handles what has come. To be called when there is something to be read.
 function stream:read()
 	local connection = self.connection;
-	connection:read(0);
+	connection:read(0, self.piece);
 	if connection.header and not self.peer then
 		answer_header(self);
 	end

@@ -79,11 +79,12 @@ function connection:open_stream(attributes)
 end
 
 -- Reads what has come, waiting until `deadline` (on socket.gettime's clock) for the first of it
-function connection:read(deadline)
+-- piece: about how many bytes at most, 65536 if nil
+function connection:read(deadline, piece)
 	self.socket:settimeout(math.max(0, deadline - socket.gettime()));
 	local data, failure, partial = self.socket:receive(1);
 	self.socket:settimeout(0);
-	local more, _, rest = self.socket:receive(65536);
+	local more, _, rest = self.socket:receive(piece or 65536);
 	data = (data or partial or "")..(more or rest or "");
 	if data == "" and failure == "closed" then
 		self.closed = true;

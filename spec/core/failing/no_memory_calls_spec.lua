@@ -357,6 +357,7 @@ describe("without memory for Lua, either,", function ()
 	covers("pending:expire", 4, new_pending, 1);
 	covers("pending:deadline", 0, new_pending);
 	covers("pending:count", 0, new_pending, BACKENDS[1]);
+	covers("pending:count_answered", 0, new_pending, BACKENDS[1], "to", long("first"));
 	covers("pending:__len", 0, new_pending);
 	covers("pending:__gc", 0, new_pending);
 
