@@ -9,7 +9,8 @@ local timers = module:require "timers";
 
 local find = string.find;
 
-local PAUSE = 5; -- seconds
+local PAUSE = 5; -- seconds until a queue is looked through again, and as many more for each
+local MANY = 5000; -- elements in it, as that takes time
 
 local UNAUTHENTICATED = "s2sout_unauthed"; -- the type of a stream to another server until it is authenticated
 
@@ -111,8 +112,14 @@ local function sweep(self, stream)
 	module:log("debug", "%d requests to %s are not sent any more: nobody waits for their answers", sum, stream.to_host);
 end
 
+local function pause_of(stream)
+	local queue = stream.sendq;
+	local length = queue and (queue.count and queue:count() or #queue) or 0;
+	return PAUSE * (1 + length // MANY);
+end
+
 local function watch(self, stream)
-	self.timers:set(stream, PAUSE, function ()
+	self.timers:set(stream, pause_of(stream), function ()
 		if stream.type == UNAUTHENTICATED then
 			watch(self, stream);
 			sweep(self, stream);

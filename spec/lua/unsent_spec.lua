@@ -27,7 +27,7 @@ local KINDS = {
 	},
 	{
 		name = "13";
-		new = function () return new_queue(1000); end;
+		new = function () return new_queue(6000); end;
 		add = function (queue, stanza)
 			local clone = st.clone(stanza);
 			text_of[clone] = tostring(stanza);
@@ -205,6 +205,20 @@ for _, kind in ipairs(KINDS) do
 			stream.sendq, other.sendq = nil, nil;
 			assert.same({}, module:pass(PAUSE));
 			assert.same({}, module:running_timers());
+		end);
+
+		it("is looked through less often where it is long", function ()
+			for number = 1, 5000 do
+				kind.add(stream.sendq, st.message({ from = PROXY, to = "other@"..HOST, id = tostring(number) }));
+			end
+			module:pass(PAUSE + 1);
+			request("1");
+			module:pass(desk.TIMEOUT); -- a multiple of the longer pause
+			assert.equal(1, #module:take_sent());
+			module:pass(2 * PAUSE - 1.1);
+			assert.equal(5001, #waiting());
+			module:pass(0.1);
+			assert.equal(5000, #waiting());
 		end);
 
 		it("is looked through by the next instance after a reload", function ()
