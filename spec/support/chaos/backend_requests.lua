@@ -177,16 +177,35 @@ local function has_had(asker, id)
 	return number and asker.last_id and number > asker.first and number <= asker.last_id;
 end
 
--- What is known of the request of any session of that JID that a stanza is about
-function backend_requests:history(jid, stanza, time)
+-- The request of any session of that JID that an error is about | nil
+function backend_requests:find_of_any(jid, stanza)
 	for _, request in pairs(self.by_number) do
 		if request.asker.jid == jid and request.id == stanza.attr.id and request.address == stanza.attr.from then
-			return ("which was asked %.1f s ago, came to %s %s s ago, and ended %s s ago; it is excused as %s"):format(time - request.sent,
-				request.receiver and request.receiver.jid or "nobody", request.came_at and time - request.came_at or "no",
-				request.ended_at and time - request.ended_at or "no", tostring(request.excuse));
+			return request;
 		end
 	end
-	return "of which nothing is known";
+end
+
+-- What is known of it
+local function history(request, time)
+	if not request then
+		return "of which nothing is known";
+	end
+	return ("which was asked %.1f s ago, of %s, came %s s ago, and ended %s s ago; it is excused as %s"):format(time - request.sent,
+		request.receiver and request.receiver.jid or "nobody", request.came_at and time - request.came_at or "no",
+		request.ended_at and time - request.ended_at or "no", tostring(request.excuse));
+end
+
+-- An error has come to a backend about what this session has not asked. What the component took for a requester's request is
+-- answered to whoever has the JID by then.
+function backend_requests:judge_strange(asker, stanza, time)
+	local id = stanza.attr.id;
+	local request = self:find_of_any(asker.jid, stanza);
+	if asker.backend.is_elsewhere or stanza.attr.from:find("/unknown", 1, true) or request and request.was_dispatched then
+		return;
+	end
+	self.ledger:found(has_had(asker, id) and "doubled" or "misdelivered", "%s came to %s, %s", tostring(stanza), asker.jid,
+		history(request, time));
 end
 
 -- (asker, stanza, time): an answer has come to a backend.
@@ -195,10 +214,7 @@ function backend_requests:settled(asker, stanza, time)
 	local is_answer = stanza:get_child("asks", NS) ~= nil;
 	self.answers, self.errors = self.answers + 1, self.errors + (is_answer and 0 or 1);
 	if not request then
-		if not (asker.backend.is_elsewhere or attr.from:find("/unknown", 1, true)) then
-			self.ledger:found(has_had(asker, attr.id) and "doubled" or "misdelivered", "%s came to %s, %s", tostring(stanza), asker.jid,
-				self:history(asker.jid, stanza, time));
-		end
+		self:judge_strange(asker, stanza, time);
 	elseif request.asker ~= asker and not ((asker.backend.is_elsewhere or request.was_dispatched) and request.asker.jid == asker.jid) then
 		self.ledger:found("misdelivered", "%s came to %s, and is about %s", stanza:top_tag(), asker.jid, describe(request));
 	elseif not self.open[request] then

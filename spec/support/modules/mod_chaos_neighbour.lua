@@ -63,13 +63,13 @@ else
 	-- What is on its way to a backend, or to a requester. When a backend goes, mod_client_proxy does
 	-- something about all that it had while another module, or somebody's login, waits for that: what is
 	-- thrown then would hit those. So it throws only when a request is on its way for the first time.
-	local seen, count = {}, 0;
+	local seen, seen_before, count = {}, {}, 0;
 	local function throw_once(event)
 		local query = event.stanza:get_child("query", XMLNS);
 		local key = query.attr.what.." "..query.attr.who;
-		if not seen[key] then
+		if not seen[key] and not seen_before[key] then
 			if count > 1000 then
-				seen, count = {}, 0;
+				seen, seen_before, count = {}, seen, 0;
 			end
 			seen[key], count = true, count + 1;
 			throw();
