@@ -104,12 +104,8 @@ function backend_requests:is_dispatched(request, receiver)
 	return receiver.backend and not (expected and expected.jid == receiver.jid) and self:may_be_dispatched(request);
 end
 
--- Whether it is a backend's, who has written to the asker as to a requester. It sees the asker as one, too.
-local function is_of_backend(address)
-	return address:find("/b[%w_-]+$") ~= nil;
-end
-
--- Who is asked: a requester, or a backend, which is a mistake unless the address is a backend's, or is not what it was.
+-- Who is asked: a requester, or a backend, which is a mistake unless the address is a backend's, which has written to the asker
+-- as to a requester, and sees it as one, too; or unless the address is not what it was.
 function backend_requests:judge_receiver(request, receiver, stanza)
 	local ledger, expected = self.ledger, request.receiver;
 	if self:is_dispatched(request, receiver) then
@@ -122,7 +118,7 @@ function backend_requests:judge_receiver(request, receiver, stanza)
 	elseif receiver.backend and self:may_be_dispatched(request) then
 		return; -- to the one that was meant, by chance
 	elseif bare(stanza.attr.from) ~= bare(request.address)
-		or not is_of_backend(request.address) and not ledger.messages:is_token_of(request.asker.jid, stanza.attr.from) then
+		or not ledger.messages.is_of_backend(request.address) and not ledger.messages:is_token_of(request.asker.jid, stanza.attr.from) then
 		ledger:found("wrong_address", "%s came from %s", describe(request), stanza.attr.from);
 	end
 end

@@ -172,9 +172,14 @@ function messages:is_token_of(jid, address)
 	return token == self.token_of[jid] and self.backend_of[address] == jid;
 end
 
+-- (address) -> whether it has the form of a backend's own
+function messages.is_of_backend(address)
+	return address:find("/b[%w_-]+$") ~= nil;
+end
+
 -- Whether a backend sees what one has written as something that a requester has
 local function is_from_requester(receiver, from)
-	return receiver.backend and not from:find("/b[%w_-]+$");
+	return receiver.backend and not messages.is_of_backend(from);
 end
 
 function messages:judge_address(message, receiver, stanza)
