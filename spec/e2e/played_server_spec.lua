@@ -510,7 +510,10 @@ VirtualHost "loads-limits.example" -- which is for all streams
 			end
 
 			it("is said to be that, and not to have been asked, though it is heard by a stream of its own", function ()
-				played.on_key = function () end; -- it takes ages
+				local waiting = {};
+				played.on_key = function (stream) -- it takes ages
+					table.insert(waiting, stream);
+				end;
 				start();
 				for _ = 1, 2 do
 					local deadline = gettime() + SOON;
@@ -519,8 +522,10 @@ VirtualHost "loads-limits.example" -- which is for all streams
 						played:turn(0.1);
 					until gettime() > deadline;
 					assert_told();
+					assert.equal(1, played.accepted); -- it has all the time it wants
 					server:ctl("shell", "module", "reload", "client_proxy", PROXY);
 				end
+				waiting[1]:authenticate();
 				authenticate();
 			end);
 
