@@ -515,6 +515,7 @@ VirtualHost "loads-limits.example" -- which is for all streams
 					table.insert(waiting, stream);
 				end;
 				start();
+				played:pump(function () return waiting[1]; end); -- what Prosody asks by a stream that is not open yet is lost
 				for _ = 1, 2 do
 					local deadline = gettime() + SOON;
 					repeat
