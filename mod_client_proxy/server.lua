@@ -17,7 +17,6 @@ local st = require "util.stanza";
 local PATIENCE = 3; -- seconds that the server has to answer a ping, or to authenticate a stream
 local QUICK_TRIES = 20; -- of new streams, one soon after the other
 local PAUSE = 5; -- seconds until it is pinged again, and until it is pinged because a request has no answer yet
-local PATIENT_ROUNDS = 8; -- of pings, that is 38 seconds, in which a stream may be authenticated
 
 local REST = 1; -- seconds in which it is not pinged again when our own server has said that it cannot be reached
 
@@ -101,16 +100,10 @@ local function judge(self, stream)
 	end
 end
 
--- Whether the other side has opened this stream of ours, and may still be about to authenticate it. That can take half a minute
--- if it connects back to ask (XEP-0220), and what we are to answer about its own stream goes by this one.
-local function is_being_authenticated(self, stream)
-	return stream.type == UNAUTHENTICATED and stream.had_stream and self.listening.rounds < PATIENT_ROUNDS;
-end
-
 -- Closes the stream with the error that RFC 6120 section 4.9.3.4 has for a connection that may be dead.
 local function renew_route(self)
 	local route = route_to(self);
-	if route and route == self.listening.route and not is_being_authenticated(self, route) then
+	if route and route == self.listening.route then
 		module:log("info", "Nothing comes from %s: the stream to it is closed, for a new one", self.host);
 		self.renewals = self.renewals + 1;
 		route:close { condition = "connection-timeout", text = "Nothing has come from you for too long" };

@@ -361,21 +361,6 @@ describe("the target's server", function ()
 			assert.equal(1, #new.closed);
 		end);
 
-		it("keeps one that is being authenticated for half a minute, but not one that the other side has not even opened", function ()
-			local route = new_route();
-			route.type, route.had_stream = "s2sout_unauthed", true;
-			server:listen();
-			pass(18);
-			assert.same({}, route.closed);
-			pass(20); -- the eighth round
-			assert.equal(1, #route.closed);
-			server:heard();
-			route.had_stream = nil;
-			server:listen();
-			pass(3);
-			assert.equal(2, #route.closed);
-		end);
-
 		it("loses the one that the ping has opened", function ()
 			local route;
 			function module.send()
