@@ -341,7 +341,8 @@ function messages:judge_error(message, stanza, time)
 	if stanza.attr.to ~= message.writer.jid then
 		ledger:found("misdelivered", "%s, about %s", stanza:top_tag(), describe(message));
 	elseif message.type == "error" or message.has_come_back or message.is_passed_on then
-		ledger:found("doubled", "error about %s: %s (%s)", describe(message), condition, text);
+		local why = message.type == "error" and "is one" or message.has_come_back and "has come back" or "was passed on";
+		ledger:found("doubled", "error about %s, which %s: %s (%s)", describe(message), why, condition, text);
 	elseif arrival and not is_unacknowledged(arrival, condition) then
 		ledger:found("doubled", "error about %s, which has arrived: %s (%s)", describe(message), condition, text);
 	elseif from ~= message.address and from ~= bare(message.address) and not self:was_reformatted(message) then
