@@ -308,3 +308,281 @@ Component "proxy.domain.example" "client_proxy"
 		assert.equal(1, played.accepted);
 	end);
 end);
+
+describe("the storage of keys", function ()
+	local server, requester, backend;
+
+	-- As an address has to outlive a restart to show whether its key has.
+	local hosts = usual_hosts.."client_proxy_address_format = 'sealed'\n";
+
+	local function log_in()
+		requester, backend = service.requester(server), service.backend(server, "a");
+	end
+
+	before_each(function ()
+		server = new_prosody { hosts = hosts }:start();
+		log_in();
+	end);
+
+	after_each(function ()
+		server:remove();
+	end);
+
+	local function path()
+		return ("%s/data/%s/client_proxy.dat"):format(server.dir, file_name(PROXY));
+	end
+
+	local function restart(change)
+		server:stop();
+		change();
+		server:start();
+		log_in();
+	end
+
+	-- The address by which the backend sees the requester
+	local function address()
+		requester:send(request "seen");
+		local received = backend:receive(is_request);
+		backend:send(st.reply(received));
+		assert.equal("result", requester:receive(is_iq).attr.type);
+		return received.attr.from;
+	end
+
+	-- Whether the backend reaches the requester by that address
+	local function reaches(address_of_before)
+		backend:send(st.message({ to = address_of_before, id = "hello" }, "hello"));
+		backend:sync();
+		local bounced = backend:take(is_message);
+		assert.equal(bounced and "item-not-found", bounced and service.error_of(bounced));
+		return not bounced and requester:receive(is_message).attr.id == "hello";
+	end
+
+	-- So that there is a new one from the next start or reload on
+	local function let_the_key_reach_its_lifetime()
+		write_file(path(), (read_file(path()):gsub('(%["created"%] = )%d+', "%1"..os.time() - 31 * 24 * 60 * 60)));
+	end
+
+	it("is damaged or cannot be read at a start: errors at once, until it has been put back and the module is loaded", function ()
+		local before, backup = address(), read_file(path());
+		for what, damage in pairs {
+			["are damaged"] = function () write_file(path(), ""); end;
+			["cannot be read from Prosody's storage"] = function ()
+				os.remove(path());
+				assert(os.execute("mkdir "..quote(path())));
+			end;
+		} do
+			restart(damage);
+			assert.equal("service-unavailable", (service.error_of(requester:request(request "refused"))));
+			assert_logged(server, "error", "the keys of "..PROXY.." ", what);
+			assert.truthy(server:client_proxy("status"):find("It could not be loaded: the keys of "..PROXY, 1, true));
+			assert(os.execute("rm -r "..quote(path())));
+			write_file(path(), backup);
+			server:ctl("shell", "module", "load", "client_proxy", PROXY);
+			backend:sync();
+			assert.equal(before, address());
+		end
+	end);
+
+	it("loses or damages them meanwhile: nobody notices, a reload stores those in use again", function ()
+		local before = address();
+		for _, damage in ipairs { function () os.remove(path()); end, function () write_file(path(), "return {"); end } do
+			damage();
+			assert.equal(before, address());
+			reload(server);
+			assert.equal(before, address());
+			assert_logged(server, "warn", "The keys that are in use are written to Prosody's storage again");
+		end
+		restart(function () end);
+		assert.equal(before, address());
+	end);
+
+	it("takes no new key, as the disk is full: all is served, a restart changes addresses unless there has been room", function ()
+		local first = address();
+		let_the_key_reach_its_lifetime();
+		forbid_writing(path());
+		reload(server);
+		local second = address();
+		assert.is_true(first ~= second and reaches(first));
+		assert_logged(server, "error", "The new key cannot be written to Prosody's storage");
+		allow_writing(path());
+		reload(server); -- which writes it, as does the next attempt, within an hour
+		restart(function () end);
+		assert.equal(second, address());
+		assert.is_true(reaches(first));
+	end);
+
+	it("has lost them at a start: new ones are made, and addresses of before are nobody's", function ()
+		local before = address();
+		assert.equal(1, select(2, server:log():gsub("There is no key in Prosody's storage", "")));
+		restart(function () os.remove(path()); end);
+		assert.not_equal(before, address());
+		assert.is_false(reaches(before));
+		assert.equal(2, select(2, server:log():gsub("There is no key in Prosody's storage", "")));
+	end);
+
+	it("is put back from a backup: addresses made since with a newer key are nobody's, older ones are as before", function ()
+		local old, backup = address(), read_file(path());
+		restart(let_the_key_reach_its_lifetime);
+		local new = address();
+		assert.is_true(old ~= new and reaches(old));
+		restart(function () write_file(path(), backup); end);
+		assert.equal(old, address());
+		assert.is_false(reaches(new));
+	end);
+end);
+
+describe("the storage of watchers", function ()
+	local server, users;
+	local NAMES = { "user", "other-user" };
+
+	-- What the account's roster says of the service. From then on, it is told of changes.
+	local function subscription(name)
+		local answer = users[name]:request(st.iq({ type = "get", id = "roster" }):tag("query", { xmlns = "jabber:iq:roster" }));
+		for item in answer:get_child("query", "jabber:iq:roster"):childtags("item") do
+			if item.attr.jid == PROXY then
+				return item.attr.subscription;
+			end
+		end
+	end
+
+	local function log_in()
+		users = {};
+		for _, name in ipairs(NAMES) do
+			users[name] = xmpp.client(server, name, "some-domain.example", "abc");
+			subscription(name);
+			users[name]:send(st.presence());
+			users[name]:sync();
+		end
+		service.backend(server, "a");
+	end
+
+	before_each(function ()
+		server = new_prosody():start();
+		log_in();
+	end);
+
+	after_each(function ()
+		server:remove();
+	end);
+
+	local function folder()
+		return ("%s/data/%s/client_proxy_watchers"):format(server.dir, file_name(PROXY));
+	end
+
+	local function shards(call)
+		for number = 1, 64 do
+			call(folder().."/"..number..".dat");
+		end
+	end
+
+	local function restart(change)
+		server:stop();
+		change();
+		server:start();
+		log_in();
+	end
+
+	local function subscribe(name)
+		users[name]:send(st.presence { type = "subscribe", to = PROXY });
+		users[name]:receive(xmpp.presence_from(PROXY, "subscribed"));
+	end
+
+	local function unsubscribe(name)
+		users[name]:send(st.presence { type = "unsubscribe", to = PROXY });
+		users[name]:sync();
+		users[name].received = {};
+	end
+
+	local function sees_the_service(name)
+		users[name]:receive(xmpp.presence_from(PROXY));
+	end
+
+	local function is_told_that_it_watches_no_more(name)
+		users[name]:receive(xmpp.presence_from(PROXY, "unsubscribed"));
+		assert.equal("none", subscription(name));
+	end
+
+	local function failing()
+		return server:metrics()[("prosody_mod_client_proxy__watchers_failing{host=%q}"):format(PROXY)];
+	end
+
+	it("takes nothing, as the disk is full: all is as usual, after a restart those who came last are told to subscribe anew", function ()
+		subscribe "user";
+		reload(server); -- which writes it
+		shards(forbid_writing);
+		subscribe "other-user";
+		sees_the_service "other-user";
+		reload(server);
+		assert_logged(server, "error", "Who watches the service cannot be written to Prosody's storage");
+		assert.equal(1, failing());
+		restart(function () end);
+		sees_the_service "user";
+		is_told_that_it_watches_no_more "other-user";
+		subscribe "other-user";
+		shards(allow_writing);
+		reload(server); -- which writes it, as does the next attempt, within a minute
+		assert.equal(0, failing());
+		restart(function () end);
+		sees_the_service "other-user";
+	end);
+
+	it("cannot be read: what is in there is left alone, these are told to subscribe anew, unless it is put back before", function ()
+		subscribe "user";
+		server:stop();
+		local mine;
+		shards(function (path)
+			local file = io.open(path);
+			mine = file and path or mine;
+			if file then file:close(); end
+		end);
+		local backup = read_file(mine);
+		write_file(mine, "return {");
+		server:start();
+		assert_logged(server, "warn", "Not all that watch the service are known: 1 of the 64 entries");
+		assert.equal(1, failing());
+		restart(function () write_file(mine, backup); end);
+		sees_the_service "user";
+		assert.equal(0, failing());
+		restart(function () write_file(mine, "return {"); end);
+		is_told_that_it_watches_no_more "user";
+	end);
+
+	it("is put back from a backup: who has come since is told to subscribe anew, who has gone sees the service again", function ()
+		subscribe "user";
+		server:stop();
+		assert(os.execute(("cp -r %s %s"):format(quote(folder()), quote(server.dir.."/backup"))));
+		server:start();
+		log_in();
+		unsubscribe "user";
+		subscribe "other-user";
+		restart(function ()
+			assert(os.execute(("rm -r %s && cp -r %s %s"):format(quote(folder()), quote(server.dir.."/backup"), quote(folder()))));
+		end);
+		is_told_that_it_watches_no_more "other-user";
+		sees_the_service "user";
+		unsubscribe "user"; -- once more
+		assert.truthy(server:client_proxy("status", PROXY):find("\nWatchers: +0\n"));
+	end);
+end);
+
+describe("the storage of the target's roster", function ()
+	it("cannot be written: errors at once, until it can be and a backend comes or the operator says resync", function ()
+		local server = new_prosody();
+		finally(function () server:remove(); end);
+		local path = server.dir.."/data/some%2ddomain%2eexample/roster/some%2duser.dat";
+		forbid_writing(path);
+		server:start();
+		local requester, backend = service.requester(server), service.backend(server, "a");
+		local answer = requester:request(request "refused");
+		assert.equal("service-unavailable", (service.error_of(answer)));
+		local words = "The roster of "..TARGET.." cannot be given "..PROXY;
+		assert_logged(server, "error", words);
+		assert.truthy(server:client_proxy("status", PROXY):find(words, 1, true));
+		allow_writing(path);
+		server:client_proxy("resync", PROXY);
+		backend:sync();
+		requester:send(request "served");
+		backend:send(st.reply(backend:receive(is_request)));
+		assert.equal("result", requester:receive(is_iq).attr.type);
+	end);
+end);
