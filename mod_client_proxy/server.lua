@@ -234,10 +234,23 @@ local function on_begun(self, stream)
 	self.timers:set("authentication", PATIENCE, function () judge(self, stream); end);
 end
 
+-- (stream): one of ours to it, which is authenticated. When the server opens a stream to us, Prosody asks it whether that is
+-- its own (XEP-0220 section 2.1.3), once, by the stream of ours that there is then. Where that one has ended before the answer
+-- came, it is asked again, as the server's stream would wait for half a minute, until it is given up.
+local function verify_again(self, stream)
+	for session in pairs(prosody.incoming_s2s) do
+		local host = is_ours(session) and session.hosts and session.hosts[self.host];
+		if host and host.dialback_key and not host.authed then
+			stream.sends2s(st.stanza("db:verify", { from = module.host, to = self.host, id = session.streamid }):text(host.dialback_key));
+		end
+	end
+end
+
 -- Only a stream by which the server can send counts as one that is established.
 local function on_established(self, event)
 	if event.session.outgoing and is_its_stream(self, event.session) and is_ours(event.session) then
 		set_unauthenticated(self, false);
+		verify_again(self, event.session);
 	end
 	if event.session.incoming and is_its_stream(self, event.session) and self:is_elsewhere() then
 		soon(self, "established", function () self.events.fire_event("stream-established"); end);

@@ -434,6 +434,19 @@ describe("a target on a played server", function ()
 		end);
 	end);
 
+	it("is authenticated by the next stream to it when the one ends by which that was asked", function ()
+		local waiting = played:let_keys_wait();
+		start();
+		played:pump(function () return waiting[1]; end);
+		waiting[1].is_hung = true; -- it does not get the question
+		local stream = played:begin_to_open();
+		played:pump(function () return is_logged("asking some-domain.example if key"); end);
+		played.on_key = nil;
+		waiting[1]:cut();
+		requester:send(service.request("opens-another-one"));
+		played:pump(function () return stream.is_authenticated; end, SECONDS);
+	end);
+
 	-- As Prosody's own configuration has it, with 30 kB/s.
 	describe("from which little is read at a time", function ()
 		local limits = [[

@@ -40,6 +40,7 @@ describe("the target's server", function ()
 
 	before_each(function ()
 		module = fake_module.new();
+		module.prosody.incoming_s2s = {};
 		told, react, is_awaited = {}, {}, false;
 		new_server();
 		start();
@@ -595,6 +596,29 @@ describe("the target's server", function ()
 			establish(outgoing { incoming = true });
 			establish(incoming());
 			assert.same({ "established" }, said());
+		end);
+
+		it("one that is established asks again whether those that still wait for that are the server's own", function ()
+			local UNPROVED = { [HOST] = { dialback_key = "key" } };
+			module.prosody.incoming_s2s = {
+				[incoming { type = "s2sin_unauthed", streamid = "1", hosts = UNPROVED }] = true;
+				[incoming { type = "s2sin_unauthed", streamid = "2", hosts = UNPROVED, to_host = "domain.example" }] = true;
+				[incoming { type = "s2sin_unauthed", streamid = "3", hosts = { ["other.example"] = { dialback_key = "key" } } }] = true;
+				[incoming { streamid = "4", hosts = { [HOST] = { dialback_key = "key", authed = true } } }] = true;
+				[incoming { type = "s2sin_unauthed", streamid = "5", hosts = {} }] = true; -- it has not said a key yet
+				[incoming { type = "s2sin_unauthed", hosts = false }] = true;
+			};
+			local sent = {};
+			local function sends2s(stanza)
+				table.insert(sent, tostring(stanza));
+			end
+			establish(outgoing { from_host = "domain.example", sends2s = sends2s });
+			establish(outgoing { to_host = "other.example", sends2s = sends2s });
+			establish(incoming());
+			assert.same({}, sent);
+			establish(outgoing { sends2s = sends2s });
+			local question = st.stanza("db:verify", { from = PROXY, to = HOST, id = "1" }):text("key");
+			assert.same({ tostring(question) }, sent);
 		end);
 
 		for name, session in pairs {
