@@ -33,7 +33,7 @@ clustered.__index = clustered;
 --          host, likewise for its neighbour's, whose streams have the same limits
 --          users, names of more users of that neighbour, none if nil
 --          reaches, the node that Prosody's streams lead to, 1 or 2; if nil, chance decides for each of them
---          tick, retry_delay, streams: see spec/support/cluster.lua
+--          tick, retry_delay, streams, configuration: see spec/support/cluster.lua
 --          log_level, statistics: see spec/support/prosody.lua
 function clustered.new(options)
 	options = options or {};
@@ -46,7 +46,7 @@ function clustered.new(options)
 		host = "some-domain.example";
 		accounts = { TARGET, "user@some-domain.example" };
 		peer = { port = port, domains = { "domain.example", PROXY } };
-		tick = options.tick, retry_delay = options.retry_delay, streams = options.streams;
+		tick = options.tick, retry_delay = options.retry_delay, streams = options.streams, configuration = options.configuration;
 	};
 	local server = new_prosody {
 		hosts = hosts:format(options.host or "", options.component or "");

@@ -1,0 +1,295 @@
+-- The limits of the target's server, where that is another one: what ejabberd's configuration, as Debian ships it, does to
+-- a service, and what the lines in doc/operation.markdown change of that. Each of them is left out once.
+
+local clustered = require "spec.support.clustered";
+local code_blocks = require "spec.support.code_blocks";
+local configuration = require "spec.support.ejabberd_configuration";
+local service = require "spec.support.service";
+local xmpp = require "spec.support.xmpp";
+local socket = require "socket";
+local st = require "util.stanza";
+
+local gettime, sleep = socket.gettime, socket.sleep;
+local PROXY, TARGET = service.proxy, service.target;
+local HOST = "some-domain.example";
+local COPIES, SESSIONS = 12, 10; -- backends; of one account, as many as Debian's configuration lets be there
+local CONTACTS, SUBSCRIPTIONS = 7, 5; -- accounts that subscribe; as many as a client is told of in a minute
+local RATE, BURST, SECONDS = 3000, 20000, 3; -- bytes a second, bytes that come at once before that, and what takes at least so long
+local PATIENCE, PAUSE = 20, 0.1; -- seconds
+local FAILURES = 8; -- so many that by chance at least one pause of up to 5 minutes is longer than 3 seconds
+
+-- The block of the documentation
+local function block_of_documentation()
+	for _, block in ipairs(code_blocks.of "doc/operation.markdown") do
+		if block.language == "yaml" and block.heading:find("ejabberd", 1, true) then
+			return block.text;
+		end
+	end
+	error("There is none");
+end
+
+local function numbered(prefix, count)
+	local names = {};
+	for number = 1, count do
+		names[number] = prefix..number;
+	end
+	return names;
+end
+
+describe("a target on ejabberd", function ()
+	local block, shipped = block_of_documentation(), configuration.of_debian();
+	local contacts = numbered("contact-", 2 * CONTACTS);
+	local parties;
+
+	setup(function ()
+		parties = clustered.new { configuration = shipped, users = contacts, component = 'client_proxy_strategy = "round_robin"' };
+		parties:start();
+	end);
+
+	teardown(function ()
+		parties:remove();
+	end);
+
+	-- From now on, both nodes have Debian's configuration with that in it.
+	local function use(text)
+		for _, node in ipairs(parties.nodes) do
+			node:configure(configuration.with(shipped, text));
+			node:reload();
+		end
+	end
+
+	local function close(connections)
+		for _, connection in pairs(connections) do
+			connection:close();
+		end
+	end
+
+	local function log_in(user, resource)
+		return xmpp.client(parties.nodes[1], user, HOST, resource);
+	end
+
+	-- -> bytes a second that its node reads from the client's connection, bytes that come at once before that | nil: no limit
+	local function limit_of(client)
+		local state = parties.nodes[1]:run(([[element(6, maps:get(socket, sys:get_state(
+			ejabberd_sm:get_session_pid(<<"%s">>, <<"%s">>, <<"%s">>)))) ]]):format(client.user, HOST, client.jid:match("/(.*)")));
+		local rate, burst = state:match("^{state,(%d+),(%d+),");
+		assert(rate or state == "none", state);
+		return tonumber(rate), tonumber(burst);
+	end
+
+	-- Seconds until so many bytes and a request behind them have been read, and the request is answered
+	local function time_for(client, bytes)
+		local began = gettime();
+		client:send((" "):rep(bytes));
+		client:sync(PATIENCE);
+		return gettime() - began;
+	end
+
+	-- What to do to see what a line of the block is for. By its name: how it is without the line, how it is with it
+	local cases = {};
+
+	cases.c2s_shaper = {
+		function ()
+			local backend = log_in("some-user", "slow");
+			assert.same({ RATE, BURST }, { limit_of(backend) });
+			assert.is_true(time_for(backend, BURST + (SECONDS + 1) * RATE) > SECONDS);
+			backend:close();
+		end;
+		function ()
+			local backend, other = log_in("some-user", "fast"), log_in("user", "slow");
+			assert.is_nil((limit_of(backend)));
+			assert.equal(RATE, (limit_of(other)));
+			close { backend, other };
+		end;
+	};
+
+	local function log_in_copies()
+		local copies = {};
+		for _, resource in ipairs(numbered("copy-", COPIES)) do
+			copies[resource] = log_in("some-user", resource);
+			copies[resource]:send(st.presence());
+		end
+		return copies;
+	end
+
+	-- (current, wanted): waits until the first, a function, returns the second
+	local function await(current, wanted)
+		local deadline, found = gettime() + PATIENCE, current();
+		while found ~= wanted do
+			assert(gettime() < deadline, ("it is %s instead of %s"):format(found, wanted));
+			sleep(PAUSE);
+			found = current();
+		end
+	end
+
+	-- Waits until so many backends are ready.
+	local function await_ready(count)
+		await(function ()
+			return parties.server:metrics()['prosody_mod_client_proxy__backends{host="proxy.domain.example",state="ready"}'];
+		end, count);
+	end
+
+	cases.max_user_sessions = {
+		function ()
+			local copies = log_in_copies();
+			local ended = {};
+			for resource, copy in pairs(copies) do
+				if not pcall(copy.sync, copy) then
+					assert.truthy(copy.stream_error:find("<conflict ", 1, true));
+					table.insert(ended, resource);
+				end
+			end
+			table.sort(ended);
+			assert.same({ "copy-1", "copy-2" }, ended); -- those that have been there for the longest
+			await_ready(SESSIONS);
+			close(copies);
+			await_ready(0);
+		end;
+		function ()
+			local copies = log_in_copies();
+			await_ready(COPIES);
+			assert.is_true(parties:are_served_by(copies, PATIENCE));
+			close(copies);
+			await_ready(0);
+		end;
+	};
+
+	-- -> the names of the nodes that have a stream to the proxy
+	local function origins()
+		return parties.nodes[1]:run(([[lists:sort([node(element(3, Stream)) ||
+			Stream <- mnesia:dirty_read(s2s, {<<"%s">>, <<"%s">>})])]]):format(HOST, PROXY));
+	end
+
+	local function restart()
+		local nodes = parties.nodes;
+		nodes[2]:stop();
+		nodes[1]:stop();
+		nodes[1]:start(); -- the one that was there last is the first that knows all
+		nodes[2]:start();
+	end
+
+	-- -> the same, when backends at both nodes have served
+	local function origins_of_answers()
+		for _, node in ipairs(parties.nodes) do
+			node:run("ejabberd_s2s:stop_s2s_connections()");
+		end
+		await(origins, "[]");
+		local backends = parties:log_in_one_each();
+		await_ready(2);
+		assert.is_true(parties:are_served_by(backends, PATIENCE));
+		local found = origins();
+		close(backends);
+		await_ready(0);
+		return found;
+	end
+
+	cases.max_s2s_connections = {
+		function ()
+			restart(); -- a rule that is in the configuration no longer holds until then
+			assert.truthy(origins_of_answers():find("^%[[^,]+%]$"));
+		end;
+		function () assert.equal("[one@localhost,two@localhost]", origins_of_answers()); end;
+	};
+
+	-- (first) -> how many of these contacts' requests for a subscription the target is told of, and how many of them are
+	-- told that it has accepted
+	local function subscribe(first)
+		local target = log_in("some-user", "owner-"..first);
+		target:send(st.presence());
+		target:sync();
+		local asking = {};
+		for number = first, first + CONTACTS - 1 do
+			local contact = xmpp.client(parties.server, contacts[number], "domain.example", "abc");
+			contact:request(st.iq({ type = "get", id = "roster" }):tag("query", { xmlns = "jabber:iq:roster" })); -- else it is told nothing
+			contact:send(st.presence({ to = TARGET, type = "subscribe" }));
+			-- this comes after it, by the same stream
+			contact:send(st.message({ to = target.jid, id = "behind", type = "headline" }));
+			asking[contact.bare] = contact;
+		end
+		local told, behind = 0, 0;
+		while behind < CONTACTS do
+			local stanza = target:receive();
+			told = told + (stanza.attr.type == "subscribe" and asking[stanza.attr.from] and 1 or 0);
+			behind = behind + (stanza.attr.id == "behind" and 1 or 0);
+		end
+		local accepted = 0;
+		for jid, contact in pairs(asking) do
+			target:send(st.presence({ to = jid, type = "subscribed" }));
+			target:send(st.message({ to = contact.jid, id = "behind", type = "headline" }));
+		end
+		for jid, contact in pairs(asking) do
+			local stanza = contact:receive(function (received)
+				return received.attr.type == "subscribed" or received.attr.id == "behind";
+			end, PATIENCE);
+			accepted = accepted + (stanza.attr.type == "subscribed" and 1 or 0);
+			assert(stanza.attr.from:find(TARGET, 1, true) == 1, jid);
+		end
+		close(asking);
+		target:close();
+		return told, accepted;
+	end
+
+	cases.mod_pres_counter = {
+		function () assert.same({ SUBSCRIPTIONS, SUBSCRIPTIONS }, { subscribe(1) }); end;
+		function () assert.same({ CONTACTS, CONTACTS }, { subscribe(1 + CONTACTS) }); end;
+	};
+
+	-- -> the longest of so many pauses that a node makes, in seconds: as long as Prosody is away, each attempt to reach it ends in one
+	local function longest_pause()
+		local backend = log_in("some-user", "patient");
+		local node = parties.nodes[1];
+		backend:send(st.presence());
+		await_ready(1);
+		parties.server:stop();
+		local first = #node:log() + 1;
+		local longest, count = 0, 0;
+		local deadline = gettime() + PATIENCE;
+		while count < FAILURES do
+			assert(gettime() < deadline, count.." pauses");
+			backend:send(st.presence());
+			backend:sync();
+			longest, count = 0, 0;
+			for seconds in node:log():sub(first):gmatch("bouncing for (%d+) seconds") do
+				longest, count = math.max(longest, tonumber(seconds)), count + 1;
+			end
+			node:end_pause();
+		end
+		parties:start_server();
+		await_ready(1);
+		backend:close();
+		await_ready(0);
+		return longest;
+	end
+
+	cases.s2s_max_retry_delay = {
+		function () assert.is_true(longest_pause() > 3); end;
+		function () assert.is_true(longest_pause() <= 3); end;
+	};
+
+	local names = configuration.names(block);
+	assert(table.remove(names, 1) == "service"); -- whom the others are about
+
+	it("has a case here for each line that is told to write", function ()
+		local there = {};
+		for name in pairs(cases) do
+			table.insert(there, name);
+		end
+		table.sort(there);
+		table.sort(names);
+		assert.same(names, there);
+	end);
+
+	for _, name in ipairs(names) do
+		local without, with = table.unpack(cases[name]);
+
+		it("is limited without "..name, function ()
+			use(configuration.without(block, name));
+			without();
+		end);
+
+		it("is not with "..name, function ()
+			use(block);
+			with();
+		end);
+	end
+end);
