@@ -1,13 +1,15 @@
--- The limits of the target's server, where that is another one: what ejabberd's configuration, as Debian ships it, does to
--- a service, and what the lines in doc/operation.markdown change of that. Each of them is left out once.
+-- The limits of the target's server, where that is another one: what the configurations of ejabberd and of Prosody, as Debian
+-- ships them, do to a service, and what the lines in doc/operation.markdown change of that. Each of them is left out once.
 
 local clustered = require "spec.support.clustered";
 local code_blocks = require "spec.support.code_blocks";
 local configuration = require "spec.support.ejabberd_configuration";
+local prosody = require "spec.support.prosody";
 local service = require "spec.support.service";
 local xmpp = require "spec.support.xmpp";
 local socket = require "socket";
 local st = require "util.stanza";
+local throwaway = require "spec.support.throwaway";
 
 local gettime, sleep = socket.gettime, socket.sleep;
 local PROXY, TARGET = service.proxy, service.target;
@@ -18,14 +20,14 @@ local RATE, BURST, SECONDS = 3000, 20000, 3; -- bytes a second, bytes that come 
 local PATIENCE, PAUSE = 20, 0.1; -- seconds
 local FAILURES = 8; -- so many that by chance at least one pause of up to 5 minutes is longer than 3 seconds
 
--- The block of the documentation
-local function block_of_documentation()
+-- (server) -> what the documentation says to write into its configuration
+local function block_for(server)
 	for _, block in ipairs(code_blocks.of "doc/operation.markdown") do
-		if block.language == "yaml" and block.heading:find("ejabberd", 1, true) then
+		if block.heading == server..", for the target's account" then
 			return block.text;
 		end
 	end
-	error("There is none");
+	error("There is nothing for "..server);
 end
 
 local function numbered(prefix, count)
@@ -36,8 +38,25 @@ local function numbered(prefix, count)
 	return names;
 end
 
+-- (current, wanted): waits until the first, a function, returns the second
+local function await(current, wanted)
+	local deadline, found = gettime() + PATIENCE, current();
+	while found ~= wanted do
+		assert(gettime() < deadline, ("it is %s instead of %s"):format(found, wanted));
+		sleep(PAUSE);
+		found = current();
+	end
+end
+
+-- Waits until so many backends are ready at that Prosody.
+local function await_ready(server, count)
+	await(function ()
+		return server:metrics()['prosody_mod_client_proxy__backends{host="proxy.domain.example",state="ready"}'];
+	end, count);
+end
+
 describe("a target on ejabberd", function ()
-	local block, shipped = block_of_documentation(), configuration.of_debian();
+	local block, shipped = block_for "ejabberd", configuration.of_debian();
 	local contacts = numbered("contact-", 2 * CONTACTS);
 	local parties;
 
@@ -112,23 +131,6 @@ describe("a target on ejabberd", function ()
 		return copies;
 	end
 
-	-- (current, wanted): waits until the first, a function, returns the second
-	local function await(current, wanted)
-		local deadline, found = gettime() + PATIENCE, current();
-		while found ~= wanted do
-			assert(gettime() < deadline, ("it is %s instead of %s"):format(found, wanted));
-			sleep(PAUSE);
-			found = current();
-		end
-	end
-
-	-- Waits until so many backends are ready.
-	local function await_ready(count)
-		await(function ()
-			return parties.server:metrics()['prosody_mod_client_proxy__backends{host="proxy.domain.example",state="ready"}'];
-		end, count);
-	end
-
 	cases.max_user_sessions = {
 		function ()
 			local copies = log_in_copies();
@@ -141,16 +143,16 @@ describe("a target on ejabberd", function ()
 			end
 			table.sort(ended);
 			assert.same({ "copy-1", "copy-2" }, ended); -- those that have been there for the longest
-			await_ready(SESSIONS);
+			await_ready(parties.server, SESSIONS);
 			close(copies);
-			await_ready(0);
+			await_ready(parties.server, 0);
 		end;
 		function ()
 			local copies = log_in_copies();
-			await_ready(COPIES);
+			await_ready(parties.server, COPIES);
 			assert.is_true(parties:are_served_by(copies, PATIENCE));
 			close(copies);
-			await_ready(0);
+			await_ready(parties.server, 0);
 		end;
 	};
 
@@ -175,11 +177,11 @@ describe("a target on ejabberd", function ()
 		end
 		await(origins, "[]");
 		local backends = parties:log_in_one_each();
-		await_ready(2);
+		await_ready(parties.server, 2);
 		assert.is_true(parties:are_served_by(backends, PATIENCE));
 		local found = origins();
 		close(backends);
-		await_ready(0);
+		await_ready(parties.server, 0);
 		return found;
 	end
 
@@ -239,7 +241,7 @@ describe("a target on ejabberd", function ()
 		local backend = log_in("some-user", "patient");
 		local node = parties.nodes[1];
 		backend:send(st.presence());
-		await_ready(1);
+		await_ready(parties.server, 1);
 		parties.server:stop();
 		local first = #node:log() + 1;
 		local longest, count = 0, 0;
@@ -255,9 +257,9 @@ describe("a target on ejabberd", function ()
 			node:end_pause();
 		end
 		parties:start_server();
-		await_ready(1);
+		await_ready(parties.server, 1);
 		backend:close();
-		await_ready(0);
+		await_ready(parties.server, 0);
 		return longest;
 	end
 
@@ -292,4 +294,78 @@ describe("a target on ejabberd", function ()
 			with();
 		end);
 	end
+end);
+
+-- The limits that Debian's configuration of Prosody has
+local function limits_of_debian()
+	local text = throwaway.read_file(prosody.root.."/etc/prosody/prosody.cfg.lua");
+	return assert(text:match("\n(limits = %b{})"));
+end
+
+describe("a target on a Prosody", function ()
+	local PLAIN = 'VirtualHost "some-domain.example"\n';
+	local CLIENT_RATE, STREAM_RATE = 10000, 30000; -- bytes a second
+	local line = block_for "Prosody";
+	local server, other, requester;
+
+	setup(function ()
+		local port, other_port = throwaway.free_port(), throwaway.free_port();
+		server = prosody.new {
+			hosts = 'VirtualHost "domain.example"\nComponent "proxy.domain.example" "client_proxy"\n'
+				..'target_address = "some-user@some-domain.example"\n';
+			accounts = { "user@domain.example" }, s2s = { port = port, peer_port = other_port };
+		}:start();
+		other = prosody.new { hosts = PLAIN, accounts = { TARGET }, modules = "limits", s2s = { port = other_port, peer_port = port } }:start();
+		requester = xmpp.client(server, "user", "domain.example", "abc");
+		local owner = xmpp.client(other, "some-user", HOST, "owner");
+		owner:send(st.presence());
+		owner:receive(xmpp.presence_from(PROXY, "subscribe"));
+		owner:send(st.presence({ to = PROXY, type = "subscribed" }));
+		await_ready(server, 1);
+		owner:close();
+		await_ready(server, 0);
+	end);
+
+	teardown(function ()
+		server:remove();
+		other:remove();
+	end);
+
+	-- -> bytes a second that the target's server reads from these sessions, 0 if all
+	local function limit_of(sessions, name, value)
+		return tonumber(other:run_lua(([[(function () for key, value in pairs(prosody.%s) do
+			local session = value == true and key or value;
+			if session.%s == %q then return math.floor(session.conn._limit and 1 / session.conn._limit + 0.5 or 0); end
+		end end)()]]):gsub("%s+", " "):format(sessions, name, value)):match("%d+"));
+	end
+
+	-- (lines) -> the limits of a backend and of the stream from the proxy, when that server has been started with these lines
+	local function limits_with(lines)
+		other:stop();
+		other:configure(limits_of_debian().."\n"..lines..PLAIN);
+		other:start();
+		local backend = xmpp.client(other, "some-user", HOST, "a");
+		backend:send(st.presence());
+		await_ready(server, 1);
+		requester:send(service.request("1"));
+		backend:send(st.reply(backend:receive(function (stanza) return stanza.attr.id == "1"; end)));
+		assert.equal("result", requester:receive(xmpp.is_iq).attr.type);
+		local limits = { limit_of("full_sessions", "full_jid", backend.jid), limit_of("incoming_s2s", "from_host", PROXY) };
+		backend:close();
+		await_ready(server, 0);
+		return limits;
+	end
+
+	it("is limited twice, by Debian's configuration", function ()
+		assert.same({ CLIENT_RATE, STREAM_RATE }, limits_with "");
+	end);
+
+	it("is not limited with the line that is told to write", function ()
+		assert.same({ 0, 0 }, limits_with(line));
+	end);
+
+	it("is limited once without either of its addresses", function ()
+		assert.same({ CLIENT_RATE, 0 }, limits_with((line:gsub('"some%-user@[^"]*", ', ""))));
+		assert.same({ 0, STREAM_RATE }, limits_with((line:gsub(', "proxy[^"]*"', ""))));
+	end);
 end);
