@@ -93,7 +93,7 @@ local function conclude(self, round)
 end
 
 local function set_timer(self, round, seconds)
-	self.decisions:set(round, seconds, function ()
+	self.decisions:allow(round, seconds, function ()
 		if now() < round.moved_at + GAP then
 			set_timer(self, round, GAP);
 			return;

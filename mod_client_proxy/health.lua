@@ -44,7 +44,7 @@ local function send_ping(check, backend)
 end
 
 local function set_timer(self, check, backend)
-	self.timers:set(check, check.pause, function ()
+	self.timers:allow(check, check.pause, function ()
 		check.pause = math.min(check.pause * 2, LONGEST_PAUSE);
 		set_timer(self, check, backend); -- already now, as an error in another module's handler would end this here
 		if not check.is_silent and not check.is_answered then

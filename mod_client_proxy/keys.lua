@@ -41,13 +41,8 @@ local function new_generation(after, time)
 	};
 end
 
--- (jat, store, lifetime, saved, clock) -> keys | nil, message
--- Gives the jat the keys of the store (a keyval one), which must then not be given others.
--- lifetime: seconds; saved: what save() returned before a reload, or nil;
--- clock: the function that returns the wall clock's seconds, os.time if nil
--- keys: { rotate(), save() and name(), see below; due: the seconds until rotate() should be called }
-function keys.open(jat, store, lifetime, saved, clock)
-	clock = clock or os.time;
+-- -> what is stored | nil: nothing | nil, what is wrong with it
+local function read(store)
 	local stored, read_error = store:get(nil);
 	if read_error then
 		return nil, ("the keys of %s cannot be read from Prosody's storage: %s"):format(module.host, read_error);
@@ -55,12 +50,30 @@ function keys.open(jat, store, lifetime, saved, clock)
 		return nil, ("the keys of %s in Prosody's storage are damaged: restore them, or remove the store %q of that host for new ones")
 			:format(module.host, module.name);
 	end
-	local is_stored = not is_empty(stored) and stored ~= nil;
+	return not is_empty(stored) and stored or nil;
+end
+
+-- (jat, store, lifetime, saved, clock) -> keys | nil, message
+-- Gives the jat the keys of the store (a keyval one), which must then not be given others. After a reload, those that were
+-- in use go on if there are none that can be read, and are stored again.
+-- lifetime: seconds; saved: what save() returned before a reload, or nil;
+-- clock: the function that returns the wall clock's seconds, os.time if nil
+-- keys: { rotate(), save() and name(), see below; due: the seconds until rotate() should be called }
+function keys.open(jat, store, lifetime, saved, clock)
+	clock = clock or os.time;
+	local stored, problem = read(store);
+	if problem and not saved then
+		return nil, problem;
+	end
+	local is_stored = stored ~= nil;
 	local is_failing = false; -- whether the last attempt to write them has failed, as the log tells
-	if saved and not saved.is_stored then -- what is in use is in memory alone
+	if saved and (not stored or not saved.is_stored) then
+		if saved.is_stored then
+			module:log("warn", "The keys that are in use are written to Prosody's storage again: %s", problem or "there are none any more");
+		end
 		stored, is_stored, is_failing = saved.stored, false, saved.is_failing;
-	elseif not is_stored then
-		stored = nil;
+	elseif not stored then
+		module:log("info", "There is no key in Prosody's storage, as at a first start: all tokens are new");
 	end
 
 	if stored then

@@ -126,7 +126,7 @@ local function stop_listening(self)
 end
 
 local function set_timer(self, listening, pause)
-	self.timers:set("ping", pause, function ()
+	self.timers:allow("ping", pause, function ()
 		set_timer(self, listening, PAUSE); -- already now, as an error in another module's handler would end this here
 		listening.rounds = listening.rounds + 1;
 		if is_time_to_renew(listening.rounds) then

@@ -26,6 +26,14 @@ function timers:set(key, seconds, callback)
 	end);
 end
 
+-- (key, seconds, callback): likewise, for what is given so many seconds to come. If Prosody itself has stood still
+-- meanwhile, as on a disk that does not answer, what has come is read before the callback is called.
+function timers:allow(key, seconds, callback)
+	self:set(key, seconds, function ()
+		self:set(key, 0, callback);
+	end);
+end
+
 -- (key): stops it, if there is one
 function timers:stop(key)
 	local timer = self.running[key];

@@ -293,6 +293,7 @@ describe("an operator", function ()
 		}, log_lines "warn");
 		assert.same({
 			"This is version "..VERSION..", from "..server.plugin_path.."/mod_client_proxy/mod_client_proxy.lua",
+			"There is no key in Prosody's storage, as at a first start: all tokens are new",
 			"No resource of "..TARGET.." serves yet, as Prosody has just started",
 			TARGET.." is online, requests are served",
 			'Resource "b" of the target is online, too: there are 2. If it should not serve, log it out, '

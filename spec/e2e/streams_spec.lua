@@ -62,18 +62,12 @@ describe("a stream to another server", function ()
 	-- Ends the stream to the played server in good order. The next one is begun, but not authenticated until the function is
 	-- called that is returned. By its own stream, the played server says that its resources are there.
 	local function begin_anew()
-		local keys = {};
-		played.on_key = function (stream)
-			table.insert(keys, stream);
-		end;
+		local waiting, authenticate = played:let_keys_wait();
 		played:await_their_stream():close();
-		played:pump(function () return keys[1]; end); -- it is begun at once, for a probe
+		played:pump(function () return waiting[1]; end); -- it is begun at once, for a probe
 		account:tell_all();
 		return function ()
-			played.on_key = nil;
-			for _, stream in ipairs(keys) do
-				stream:authenticate();
-			end
+			authenticate();
 			played:await_their_stream();
 		end;
 	end

@@ -90,6 +90,15 @@ describe("keys", function ()
 		return opened, message;
 	end
 
+	-- The texts of the lines at that level
+	local function told_at(level)
+		local lines = {};
+		for _, line in ipairs(module.log_lines) do
+			table.insert(lines, line.level == level and line.text or nil);
+		end
+		return lines;
+	end
+
 	local function generation(id, letter, created)
 		return { id = id, key = base64.encode(letter:rep(core.JAT_KEYBYTES)), created = created };
 	end
@@ -112,7 +121,9 @@ describe("keys", function ()
 			assert.equal(32, #base64.decode(current.key));
 			assert.is_nil(store.content.previous);
 			assert.equal(token_of(current), jat:encode(REQUESTER));
-			assert.same({}, module.log_lines);
+			assert.equal(1, #module.log_lines);
+			assert.equal("info", module.log_lines[1].level);
+			assert.truthy(module.log_lines[1].text:find("as at a first start", 1, true));
 		end);
 
 		it("are not the same twice", function ()
@@ -241,9 +252,9 @@ describe("keys", function ()
 			assert.same(content, store.content);
 			assert.equal(token_of(unwritten.current), jat:encode(REQUESTER));
 			assert.equal(REQUESTER, jat:decode(token));
-			assert.equal(1, #module.log_lines);
-			assert.equal("error", module.log_lines[1].level);
-			assert.truthy(module.log_lines[1].text:find("disk full", 1, true));
+			local errors = told_at "error";
+			assert.equal(1, #errors);
+			assert.truthy(errors[1]:find("disk full", 1, true));
 		end);
 
 		it("that could not be written are written when storage works again", function ()
@@ -313,15 +324,14 @@ describe("keys", function ()
 				opened.rotate();
 				opened = assert(open(store, opened.save()));
 			end
-			assert.equal(1, #module.log_lines);
-			assert.equal("error", module.log_lines[1].level);
+			assert.equal(1, #told_at "error");
 			store.write_error = nil;
 			opened.rotate();
 			store.write_error = "disk full";
 			clock = clock + LIFETIME;
 			opened.rotate();
 			opened.rotate();
-			assert.equal(2, #module.log_lines);
+			assert.equal(2, #told_at "error");
 		end);
 	end);
 
@@ -332,6 +342,29 @@ describe("keys", function ()
 		assert(open(store, saved));
 		assert.equal(token_of(store.content.current), jat:encode(REQUESTER));
 	end);
+
+	for what, break_store in pairs {
+		["have gone"] = function (store) store.content = nil; end;
+		["cannot be read"] = function (store) store.read_error = "disk on fire"; end;
+		["are damaged"] = function (store) store.content.current.key = "no base64!"; end;
+	} do
+		it("are those in use after a reload when the stored ones "..what..", and stored again", function ()
+			local store = fake_store();
+			local opened = assert(open(store));
+			clock = clock + LIFETIME;
+			opened.rotate();
+			local in_use, saved = copy(store.content), opened.save();
+			break_store(store);
+			opened = assert(open(store, saved));
+			assert.equal(token_of(in_use.current), jat:encode(REQUESTER));
+			assert.equal(REQUESTER, jat:decode(token_of(in_use.previous)));
+			assert.same(in_use, store.content);
+			assert.equal(1, #told_at "warn");
+			store.read_error = nil;
+			assert(open(store, opened.save()));
+			assert.equal(1, #told_at "warn");
+		end);
+	end
 
 	it("count their generations from 255 on to 0", function ()
 		local store = fake_store { current = generation(254, "c", clock) };

@@ -54,6 +54,18 @@ describe("timers", function ()
 		assert.equal(1, called);
 	end);
 
+	it("that allow for something to come call when their time is over, and not before Prosody has read what has come", function ()
+		timers:allow("a", 1, call);
+		timers:set("read", 1, function () timers:stop("a"); end);
+		module:pass(1); -- the one and then the other, as after Prosody has stood still
+		assert.equal(0, called);
+		timers:allow("a", 1, call);
+		module:pass(0.5);
+		assert.equal(0, called);
+		module:pass(1);
+		assert.equal(1, called);
+	end);
+
 	it("are none any more after they were retired", function ()
 		timers:set("a", 1, call);
 		timers:set("b", 1, call);

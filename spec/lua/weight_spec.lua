@@ -13,7 +13,8 @@ local STREAM = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx
 random.announce("weight_spec");
 
 -- Lua's table of strings doubles when it is full, and takes eight bytes for each place. So many strings are held here that it
--- neither grows nor shrinks while stanzas are measured; the places of their strings are counted instead.
+-- neither grows nor shrinks while stanzas are measured; the places of their strings are counted instead. (They are held as long
+-- as parse() looks at them.)
 local PLACE_BYTES = 8;
 local SHORT_MAX = 40; -- letters of a string that has a place there
 local HELD = 66000;

@@ -52,6 +52,21 @@ function played_server:refuse()
 	self.listener = nil;
 end
 
+-- From now on, streams of the other server wait to be authenticated. -> a list of them, and the function that authenticates
+-- them, and whatever comes after that at once
+function played_server:let_keys_wait()
+	local waiting = {};
+	function self.on_key(stream)
+		table.insert(waiting, stream);
+	end
+	return waiting, function ()
+		self.on_key = nil;
+		for _, stream in ipairs(waiting) do
+			stream:authenticate();
+		end
+	end;
+end
+
 -- To be called at the end
 function played_server:remove()
 	for _, stream in ipairs(self.streams) do

@@ -100,6 +100,70 @@ describe("the documentation", function ()
 		assert.is_true(count > 15);
 	end);
 
+	-- (text, parts) -> whether it has them, in this order. parts: a text with "..." between them
+	local function has_parts(text, parts)
+		local position = 1;
+		for part in (parts.."..."):gmatch("(.-)%.%.%.") do
+			local _, last = text:find(part, position, true);
+			if not last then
+				return false;
+			end
+			position = last + 1;
+		end
+		return true;
+	end
+
+	-- (name, case) -> whether that end-to-end spec has this case, in which "..." stands for what a spec fills in
+	local function has_case(name, case)
+		for line in read_file("spec/e2e/"..name.."_spec.lua"):gmatch("[^\n]+") do
+			if line:find("^%s*it%(") and has_parts(line, case) then
+				return true;
+			end
+		end
+		return false;
+	end
+
+	-- -> a list of the rows of its tables, lists of five cells each
+	local function drill()
+		local rows, section = {}, read_file("doc/operation.markdown"):match("\nFailure drill\n%-+\n(.-)\n[^\n]+\n%-%-%-");
+		for line in section:gmatch("\n| (%u[^\n]*)") do
+			local row = {};
+			for cell in line:gmatch("(.-) |%f[%s\0]%s?") do
+				table.insert(row, cell);
+			end
+			assert.equal(5, #row, line);
+			table.insert(rows, row[1] ~= "What dies" and row or nil);
+		end
+		assert.is_true(#rows > 30, #rows);
+		return rows;
+	end
+
+	it("has a spec for each row of the failure drill", function ()
+		for _, row in ipairs(drill()) do
+			local shown, count = row[5], 0;
+			for name, case in shown:gmatch('`([%w_]+)` "([^"]+)"') do
+				assert.is_true(exists("spec/e2e/"..name.."_spec.lua"), name);
+				assert.is_true(has_case(name, case), name..": "..case);
+				count = count + 1;
+			end
+			local _, named = shown:gsub("[^;]+", "");
+			assert.is_true(count > 0 and count == named, shown);
+		end
+	end);
+
+	it("says of no failure that an operator sees what is not told", function ()
+		local told = read_file("examples/prometheus/client_proxy_alerts.yml");
+		for path in read_command("ls mod_client_proxy/*.lua"):gmatch("[^\n]+") do
+			told = told..read_file(path):gsub('"%s*%.%.%s*"', "");
+		end
+		for _, row in ipairs(drill()) do
+			for text in row[3]:gmatch("`([^`]+)`") do
+				text = text:gsub("_total$", ""):gsub("_seconds$", ""); -- which Prosody adds to the names of metrics
+				assert.is_true(text == "up" or has_parts(told, text), text);
+			end
+		end
+	end);
+
 	it("names specs that are there", function ()
 		local count = 0;
 		for name in read_file("doc/security.markdown"):gmatch("`(%l[%w_]+/[%w_/]+)`") do

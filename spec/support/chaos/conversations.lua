@@ -139,7 +139,9 @@ end
 
 local function reply(self, party, backend, stanza, message)
 	if party:can_answer(backend) then
-		local answer = { address = stanza.attr.from, receiver = message.writer, type = TYPES[random(#TYPES)] };
+		local answer = {
+			address = stanza.attr.from, receiver = message.writer, known_since = message.sent, type = TYPES[random(#TYPES)];
+		};
 		self:ask_neighbour(answer);
 		write(self, party, backend, answer, self.new_stanza);
 	end
@@ -159,11 +161,14 @@ local replies = {
 	{ 3, function (self, party, backend, stanza, message)
 		local requester = message.writer.requester;
 		write(self, party, backend, {
-			address = stanza.attr.from, receiver = message.writer, id = message.id, type = "error", excuse = requester and excuse_of(requester);
+			address = stanza.attr.from, receiver = message.writer, known_since = message.sent, id = message.id, type = "error";
+			excuse = requester and excuse_of(requester);
 		}, self.new_error);
 	end };
-	{ 2, function (self, party, backend, stanza) -- to nobody
-		write(self, party, backend, { address = alter(stanza.attr.from), receiver = nil, type = "chat", excuse = "altered" }, self.new_stanza);
+	{ 2, function (self, party, backend, stanza, message) -- to nobody
+		write(self, party, backend, {
+			address = alter(stanza.attr.from), receiver = nil, known_since = message.sent, type = "chat", excuse = "altered";
+		}, self.new_stanza);
 	end };
 	{ 2, function (self, party, backend) -- as a requester
 		write(self, party, backend, { address = service.proxy, receiver = nil, type = "chat" }, self.new_stanza);

@@ -19,7 +19,6 @@ local MUST_COME_WITHIN = 8; -- seconds: a session that nobody resumes ends after
 local KNOWN_FOR = 15; -- seconds that a writer is remembered who has gone
 local CUT_IS_KNOWN_AFTER = 0.3; -- seconds
 local ACKNOWLEDGED_WITHIN = 2; -- seconds: what was acknowledged just before a connection was cut may not have been heard
-local OLD_TOKENS_USED_FOR = 3; -- seconds in which a backend may reply to a token of a format that has been replaced
 local STEADY_FOR = 1.5; -- seconds between two messages of a conversation of which is asked why they went to different backends
 
 -- The component's own word that there is nobody for a message
@@ -73,6 +72,7 @@ end
 
 -- message: { writer, address, type, id, sent (the time),
 --            receiver: the writer whom it is for, nil: whoever is chosen among the backends,
+--            known_since: if the address is known from another message, when that was sent,
 --            excuse: why it may be lost, or nil }
 -- -> its payload
 function messages:written(message)
@@ -158,10 +158,10 @@ local function describe(message)
 	return ("%s of %s to %s"):format(message.id, message.writer.jid, message.address);
 end
 
--- A backend may still use a token of another format than what the component has been told to use since. Such an address is
--- then one of the service, with any resource.
+-- A backend may use a token of another format than what the component has been told to use since: it replies to what was sent
+-- before that, and may have got it long after. Such an address is then one of the service, with any resource.
 function messages:was_reformatted(message)
-	return message.writer.backend and self.ledger.configured_at > message.sent - MUST_COME_WITHIN;
+	return message.writer.backend and self.ledger.configured_at > (message.known_since or message.sent);
 end
 
 -- (jid, address) -> whether this is the address that a backend has had from the first time on, and nobody else
@@ -341,10 +341,11 @@ function messages:judge_error(message, stanza, time)
 	if stanza.attr.to ~= message.writer.jid then
 		ledger:found("misdelivered", "%s, about %s", stanza:top_tag(), describe(message));
 	elseif message.type == "error" or message.has_come_back or message.is_passed_on then
-		ledger:found("doubled", "error about %s: %s (%s)", describe(message), condition, text);
+		local why = message.type == "error" and "is one" or message.has_come_back and "has come back" or "was passed on";
+		ledger:found("doubled", "error about %s, which %s: %s (%s)", describe(message), why, condition, text);
 	elseif arrival and not is_unacknowledged(arrival, condition) then
 		ledger:found("doubled", "error about %s, which has arrived: %s (%s)", describe(message), condition, text);
-	elseif from ~= message.address and from ~= bare(message.address) and message.sent > ledger.configured_at + OLD_TOKENS_USED_FOR then
+	elseif from ~= message.address and from ~= bare(message.address) and not self:was_reformatted(message) then
 		ledger:found("wrong_address", "error about %s came from %s", describe(message), from);
 	elseif arrival then
 		self.unacknowledged = self.unacknowledged + 1;

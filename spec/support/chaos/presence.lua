@@ -232,7 +232,7 @@ end
 -- does.
 function presence:may_be_unheard(one)
 	local showing = one.showing;
-	return showing.sender.backend and showing.sender.backend.is_online and self.ledger.configured_at > one.sent;
+	return showing.sender.backend and showing.sender.backend.is_online and self.ledger.configured_at > (one.known_since or one.sent);
 end
 
 function presence:is_wrong(one, receiver, time)
