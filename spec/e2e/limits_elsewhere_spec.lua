@@ -22,12 +22,7 @@ local FAILURES = 8; -- so many that by chance at least one pause of up to 5 minu
 
 -- (server) -> what the documentation says to write into its configuration
 local function block_for(server)
-	for _, block in ipairs(code_blocks.of "doc/operation.markdown") do
-		if block.heading == server..", for the target's account" then
-			return block.text;
-		end
-	end
-	error("There is nothing for "..server);
+	return code_blocks.below("doc/operation.markdown", server..", for the target's account");
 end
 
 local function numbered(prefix, count)
