@@ -1,14 +1,14 @@
--- What the lines bring that doc/operation.markdown says to write into the configuration of the target's server: each is left
--- out once, where that server is a cluster of two ejabberd nodes with Debian's configuration. And what limits a target on a
--- Prosody, and the streams of its server.
+-- What each line brings that doc/operation.markdown says to write into a configuration where the target's server is another
+-- one: the same is measured without that line, and with all of them. That server is a cluster of two ejabberd nodes, or a
+-- Prosody; both have Debian's configuration besides.
 --
---     lua5.4 bench/limits_elsewhere.lua [rate|rate_of_prosody|sessions|streams|pauses ...]
+--     lua5.4 bench/limits_elsewhere.lua [LINE ...]
 
 require "spec.support.paths";
 local clustered = require "spec.support.clustered";
 local code_blocks = require "spec.support.code_blocks";
 local configuration = require "spec.support.ejabberd_configuration";
-local failover = require "spec.support.failover";
+local limited = require "spec.support.limited";
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
 local socket = require "socket";
@@ -23,33 +23,30 @@ local RESOURCES = { "a", "b", "c", "d" };
 local IN_FLIGHT, SECONDS, TURN = 200, 10, 0.02; -- requests; seconds
 local BURST = 25000; -- bytes, more than any limit here lets through before it holds
 local COPIES, WATCHED = 12, 20; -- backends, seconds
-local PAUSES, LONGEST = 4, 120; -- seconds
+local CONTACTS = 20; -- accounts
+local PAUSES = 8;
+local PATIENCE = 120; -- seconds
 
-local shipped = configuration.of_debian();
-local block = code_blocks.below(DOCUMENTATION, "ejabberd, for the target's account");
-
-local function without(name)
-	return configuration.with(shipped, configuration.without(block, name));
+local users = {};
+for number = 1, CONTACTS do
+	users[number] = "contact-"..number;
 end
 
-local function with_all()
-	return configuration.with(shipped, block);
-end
-
-local function show(format, ...)
-	print(format:format(...));
-	io.stdout:flush();
-end
-
--- (options, f): calls f with parties (spec/support/clustered.lua) that are there meanwhile
-local function with_parties(options, f)
-	local parties = clustered.new(options);
-	local ok, failure = xpcall(function ()
+-- (text, component, f) -> what f returns, which is called with parties (spec/support/clustered.lua) that are there meanwhile:
+-- with that in ejabberd's configuration, and these lines in the component's section
+local function with_parties(text, component, f)
+	local parties = clustered.new {
+		configuration = configuration.with(configuration.of_debian(), text), component = component;
+		host = 'unlimited_jids = { "user@domain.example" }'; -- who asks is not limited
+		users = users, log_level = "info";
+	};
+	local ok, result = xpcall(function ()
 		parties:start();
-		f(parties);
+		return f(parties);
 	end, debug.traceback);
 	parties:remove();
-	assert(ok, failure);
+	assert(ok, result);
+	return result;
 end
 
 local function size(list)
@@ -74,32 +71,14 @@ local function rate(parties, backends)
 	return count / (now() - start);
 end
 
-local measures = {};
-
--- Debian's limits of streams; who asks has none.
-local LIMITED_FRONT = 'modules_enabled = { "limits" }; unlimited_jids = { "user@domain.example" }';
-local LIFTED = 'modules_enabled = { "limits" }; unlimited_jids = { "some-domain.example" }';
-
-function measures.rate()
-	show("# Requests a second, %d under way, answered by %d backends at one ejabberd node", IN_FLIGHT, #RESOURCES);
-	for _, subject in ipairs {
-		{ "as shipped", shipped }, { "without c2s_shaper", without "c2s_shaper" }, { "all lines", with_all() };
-		{ "all lines; Prosody limits the stream", with_all(), LIMITED_FRONT };
-		{ "all lines; Prosody does not, for this server", with_all(), LIMITED_FRONT, LIFTED };
-	} do
-		local name, text, host, component = table.unpack(subject);
-		if component then -- the module that copies presence is named there already
-			component = component:gsub('"limits"', '"limits", "copy_presence"');
-		end
-		with_parties({ configuration = text, host = host, component = component, log_level = "info" }, function (parties)
-			local backends = parties:log_in(1, table.unpack(RESOURCES));
-			show("  %-46s %8.0f", name, rate(parties, backends));
-		end);
-	end
+local function rate_by_ejabberd(text, component)
+	return with_parties(text, component, function (parties)
+		return rate(parties, parties:log_in(1, table.unpack(RESOURCES)));
+	end);
 end
 
--- (lines) -> requests a second where the target's server is a Prosody with that in its configuration
-local function rate_of_prosody(lines)
+-- -> a Prosody with the proxy, and the target's with these lines at the top of its configuration; neither is running yet
+local function two_prosodys(lines)
 	local port, other_port = throwaway.free_port(), throwaway.free_port();
 	local server = new_prosody {
 		hosts = 'VirtualHost "domain.example"\nComponent "proxy.domain.example" "client_proxy"\n'
@@ -110,127 +89,131 @@ local function rate_of_prosody(lines)
 		hosts = lines..'VirtualHost "some-domain.example"\n', accounts = { service.target }, modules = "limits";
 		s2s = { port = other_port, peer_port = port }, log_level = "info";
 	};
-	local result;
-	local ok, failure = xpcall(function ()
+	return server, other;
+end
+
+-- -> backends at the other Prosody, when the proxy knows them
+local function log_in_elsewhere(parties, other)
+	local backends = service.backends(other, RESOURCES);
+	local owner = xmpp.client(other, "some-user", "some-domain.example", "owner");
+	owner:send(st.presence():text_tag("priority", "-1")); -- it serves nobody
+	owner:receive(xmpp.presence_from(service.proxy, "subscribe"));
+	owner:send(st.presence({ to = service.proxy, type = "subscribed" }));
+	parties:await_ready(RESOURCES, backends);
+	return backends;
+end
+
+local function rate_by_prosody(lines)
+	local server, other = two_prosodys(lines);
+	local ok, result = xpcall(function ()
 		server:start();
 		other:start();
 		local parties = setmetatable({ server = server, open = {}, count = 0 }, clustered);
 		parties.requester = xmpp.client(server, "user", "domain.example", "abc");
-		local backends = service.backends(other, RESOURCES);
-		local owner = xmpp.client(other, "some-user", "some-domain.example", "owner");
-		owner:send(st.presence():text_tag("priority", "-1")); -- it serves nobody
-		owner:receive(xmpp.presence_from(service.proxy, "subscribe"));
-		owner:send(st.presence({ to = service.proxy, type = "subscribed" }));
-		parties:await_ready(RESOURCES, backends);
-		result = rate(parties, backends);
+		return rate(parties, log_in_elsewhere(parties, other));
 	end, debug.traceback);
 	server:remove();
 	other:remove();
-	assert(ok, failure);
+	assert(ok, result);
 	return result;
 end
 
-function measures.rate_of_prosody()
-	local line = code_blocks.below(DOCUMENTATION, "Prosody, for the target's account");
-	local account, stream = line:match('{ ("[^"]+"), ("[^"]+") }');
-	show("# Requests a second, %d under way, answered by %d backends at another Prosody", IN_FLIGHT, #RESOURCES);
-	for _, subject in ipairs {
-		{ "as shipped", "" }, { "its backends are not limited", ("unlimited_jids = { %s }\n"):format(account) };
-		{ "the proxy's stream is not limited", ("unlimited_jids = { %s }\n"):format(stream) }, { "neither is limited", line };
-	} do
-		show("  %-46s %8.0f", subject[1], rate_of_prosody(subject[2]));
-	end
-end
-
-local function log_in_copy(parties, number)
-	local copy = xmpp.client(parties.nodes[1], "some-user", "some-domain.example", "copy-"..number);
-	copy:send(st.presence());
-	return copy;
-end
-
--- Each backend that has been ended comes again at once, as a service does.
--- -> how many sessions are ended
+-- Each of many backends that is ended comes again at once, as a service does. -> how many sessions are ended
 local function count_ended(parties)
-	local copies, ended = {}, 0;
-	for number = 1, COPIES do
-		copies[number] = log_in_copy(parties, number);
-	end
-	local deadline = now() + WATCHED;
+	local copies, ended, deadline = {}, 0, now() + WATCHED;
 	while now() < deadline do
-		for number, copy in ipairs(copies) do
+		for number = 1, COPIES do
+			local copy = copies[number] or limited.log_in(parties, "copy-"..number);
 			copy:read(now());
 			if copy.closed then
 				ended = ended + 1;
 				copy:cut();
-				copies[number] = log_in_copy(parties, number);
 			end
 			copy.received = {};
+			copies[number] = not copy.closed and copy or nil;
 		end
 		socket.sleep(TURN);
 	end
 	return ended;
 end
 
-function measures.sessions()
-	show("# Sessions that ejabberd ends in %d s, of %d backends that log in again at once", WATCHED, COPIES);
-	for _, subject in ipairs { { "without max_user_sessions", without "max_user_sessions" }, { "all lines", with_all() } } do
-		with_parties({ configuration = subject[2], log_level = "info" }, function (parties)
-			show("  %-46s %8d", subject[1], count_ended(parties));
+-- What is measured for a line, and how: measure(text) -> a number, with that in the configuration of the target's server
+local RATE = { what = ("requests a second, %d under way, %d backends"):format(IN_FLIGHT, #RESOURCES), measure = rate_by_ejabberd };
+local RATE_BY_PROSODY = { what = RATE.what, measure = rate_by_prosody };
+
+local SESSIONS = {
+	what = ("sessions ended in %d s, of %d backends"):format(WATCHED, COPIES);
+	measure = function (text)
+		return with_parties(text, nil, count_ended);
+	end;
+};
+
+local HANGING_NODE = {
+	what = "seconds without answers as the other node hangs";
+	measure = function (text)
+		return with_parties(text, nil, function (parties)
+			return limited.seconds_beside_hanging_node(parties, PATIENCE) or PATIENCE;
 		end);
-	end
-end
+	end;
+};
 
--- (figures, requests) of failover.run -> of what backends at the node that stays had got before the kill and had not yet answered:
--- how much there was, and how much of it came to another backend as well, or has no result
-local function count_disturbed(figures, requests)
-	local all, disturbed = 0, 0;
-	for _, request in ipairs(requests) do
-		local arrival = request.arrivals[1];
-		if arrival and arrival.node == 1 and arrival.at < figures.killed and (request.ended or math.huge) > figures.killed then
-			all = all + 1;
-			disturbed = disturbed + ((request.arrivals[2] or request.outcome ~= "result") and 1 or 0);
-		end
-	end
-	return all, disturbed;
-end
-
-function measures.streams()
-	print "# Of 6000 requests at 300 a second, while the node that the answers come from is killed: those that have no result; the";
-	print "# last of them was sent so many seconds after the kill; of what the backends at the other node were about to answer, how much";
-	print "# had to be sent to another backend, or has no result";
-	for _, subject in ipairs { { "without max_s2s_connections", without "max_s2s_connections" }, { "all lines", with_all() } } do
-		local figures, requests = failover.run { strategy = "random", place = { 1, 2 }, configuration = subject[2] };
-		local all, disturbed = count_disturbed(figures, requests);
-		show("  %-46s %8d %8.2f %8s", subject[1], figures.errors + figures.unanswered, figures.last_failed, ("%d/%d"):format(disturbed, all));
-	end
-end
-
--- -> seconds from when Prosody is there again until requests are served
-local function seconds_until_served(parties, backend)
-	parties.server:stop "KILL";
-	local deadline = now() + 10;
-	repeat -- what it says before its node knows that the stream has ended is lost
-		assert(now() < deadline, "the node does not notice that Prosody has gone");
-		backend:send(st.presence());
-	until pcall(backend.receive, backend, xmpp.presence_from(service.proxy, "error"), 0.3);
-	parties:start_server();
-	local ok, seconds = pcall(parties.await_service, parties, { backend }, LONGEST);
-	return ok and seconds or LONGEST;
-end
-
-function measures.pauses()
-	show("# Seconds until requests are served when Prosody has been killed and is there again, %d if it takes longer", LONGEST);
-	for _, subject in ipairs { { "without s2s_max_retry_delay", without "s2s_max_retry_delay", 1 }, { "all lines", with_all(), PAUSES } } do
-		local name, text, times = table.unpack(subject);
-		with_parties({ configuration = text, log_level = "info" }, function (parties)
-			local backend = parties:log_in(1, "a").a;
-			for _ = 1, times do
-				show("  %-46s %8.1f", name, seconds_until_served(parties, backend));
-			end
+local LONGEST_PAUSE = {
+	what = ("seconds that it waits, the longest of %d times"):format(PAUSES);
+	measure = function (text)
+		return with_parties(text, nil, function (parties)
+			return limited.longest_pause(parties, PAUSES);
 		end);
-	end
+	end;
+};
+
+local SUBSCRIPTIONS = {
+	what = ("requests to subscribe that arrive, of %d"):format(CONTACTS);
+	measure = function (text)
+		return with_parties(text, nil, function (parties)
+			return (limited.subscribe(parties, users));
+		end);
+	end;
+};
+
+local block = code_blocks.below(DOCUMENTATION, "ejabberd, for the target's account");
+local line = code_blocks.below(DOCUMENTATION, "Prosody, for the target's account");
+local account, stream = line:match('{ ("[^"]+"), ("[^"]+") }');
+
+-- The component's section, with Debian's limit of its streams, and with what lifts that
+local LIMITED = 'modules_enabled = { "limits", "copy_presence" }\n';
+local NOT_LIMITED = LIMITED..'unlimited_jids = { "some-domain.example" }\n';
+
+local function unlimited(jid)
+	return ("unlimited_jids = { %s }\n"):format(jid);
 end
 
-for _, name in ipairs(arg[1] and arg or { "rate", "rate_of_prosody", "sessions", "streams", "pauses" }) do
-	measures[name]();
+-- Which line, what is measured, without it, with all lines
+local rows = {
+	{ "target", RATE_BY_PROSODY, { unlimited(stream) }, { line } };
+	{ "proxy", RATE_BY_PROSODY, { unlimited(account) }, { line } };
+	{ "unlimited_jids", RATE, { block, LIMITED }, { block, NOT_LIMITED } };
+};
+for _, subject in ipairs {
+	{ "service", RATE }, { "c2s_shaper", RATE }, { "max_user_sessions", SESSIONS }, { "max_s2s_connections", HANGING_NODE };
+	{ "s2s_max_retry_delay", LONGEST_PAUSE }, { "mod_pres_counter", SUBSCRIPTIONS };
+} do
+	local name, figure = table.unpack(subject);
+	table.insert(rows, { name, figure, { configuration.without(block, name) }, { block } });
+end
+
+local wanted = {};
+for _, name in ipairs(arg) do
+	wanted[name] = true;
+end
+
+print("# What each line brings where the target's server is another one, with Debian's configuration: `target` and `proxy` of the");
+print("# line for another Prosody, `unlimited_jids` of the component's own section, and those for ejabberd");
+print(("# %-19s  %-48s %8s %8s"):format("line", "measured", "without", "with all"));
+for _, row in ipairs(rows) do
+	local name, figure, without, with = table.unpack(row);
+	if wanted[name] or not next(wanted) then
+		print(("  %-19s  %-48s %8.0f %8.0f"):format(name, figure.what,
+			figure.measure(table.unpack(without)), figure.measure(table.unpack(with))));
+		io.stdout:flush();
+	end
 end

@@ -4,6 +4,7 @@
 local clustered = require "spec.support.clustered";
 local code_blocks = require "spec.support.code_blocks";
 local configuration = require "spec.support.ejabberd_configuration";
+local limited = require "spec.support.limited";
 local prosody = require "spec.support.prosody";
 local service = require "spec.support.service";
 local xmpp = require "spec.support.xmpp";
@@ -17,7 +18,7 @@ local HOST = "some-domain.example";
 local COPIES, SESSIONS = 12, 10; -- backends; of one account, as many as Debian's configuration lets be there
 local CONTACTS, SUBSCRIPTIONS = 7, 5; -- accounts that subscribe; as many as a client is told of in a minute
 local RATE, BURST, SECONDS = 3000, 20000, 3; -- bytes a second, bytes that come at once before that, and what takes at least so long
-local PATIENCE, PAUSE = 20, 0.1; -- seconds
+local PATIENCE, PAUSE, HANGS = 20, 0.1, 3; -- seconds
 local FAILURES = 8; -- so many that by chance at least one pause of up to 5 minutes is longer than 3 seconds
 
 -- (server) -> what the documentation says to write into its configuration
@@ -52,11 +53,12 @@ end
 
 describe("a target on ejabberd", function ()
 	local block, shipped = block_for "ejabberd", configuration.of_debian();
-	local contacts = numbered("contact-", 2 * CONTACTS);
 	local parties;
 
 	setup(function ()
-		parties = clustered.new { configuration = shipped, users = contacts, component = 'client_proxy_strategy = "round_robin"' };
+		local users = numbered("early-", CONTACTS);
+		table.move(numbered("late-", CONTACTS), 1, CONTACTS, CONTACTS + 1, users);
+		parties = clustered.new { configuration = shipped, users = users, component = 'client_proxy_strategy = "round_robin"' };
 		parties:start();
 	end);
 
@@ -76,10 +78,6 @@ describe("a target on ejabberd", function ()
 		for _, connection in pairs(connections) do
 			connection:close();
 		end
-	end
-
-	local function log_in(user, resource)
-		return xmpp.client(parties.nodes[1], user, HOST, resource);
 	end
 
 	-- -> bytes a second that its node reads from the client's connection, bytes that come at once before that | nil: no limit
@@ -102,15 +100,27 @@ describe("a target on ejabberd", function ()
 	-- What to do to see what a line of the block is for. By its name: how it is without the line, how it is with it
 	local cases = {};
 
+	cases.service = {
+		function ()
+			local backend = limited.log_in(parties, "slow");
+			assert.same({ RATE, BURST }, { limit_of(backend) });
+			backend:close();
+		end;
+		function ()
+			local backend = limited.log_in(parties, "fast");
+			assert.is_nil((limit_of(backend)));
+			backend:close();
+		end;
+	};
+
 	cases.c2s_shaper = {
 		function ()
-			local backend = log_in("some-user", "slow");
-			assert.same({ RATE, BURST }, { limit_of(backend) });
+			local backend = limited.log_in(parties, "slow");
 			assert.is_true(time_for(backend, BURST + (SECONDS + 1) * RATE) > SECONDS);
 			backend:close();
 		end;
 		function ()
-			local backend, other = log_in("some-user", "fast"), log_in("user", "slow");
+			local backend, other = limited.log_in(parties, "fast"), xmpp.client(parties.nodes[1], "user", HOST, "slow");
 			assert.is_nil((limit_of(backend)));
 			assert.equal(RATE, (limit_of(other)));
 			close { backend, other };
@@ -120,8 +130,7 @@ describe("a target on ejabberd", function ()
 	local function log_in_copies()
 		local copies = {};
 		for _, resource in ipairs(numbered("copy-", COPIES)) do
-			copies[resource] = log_in("some-user", resource);
-			copies[resource]:send(st.presence());
+			copies[resource] = limited.log_in(parties, resource);
 		end
 		return copies;
 	end
@@ -184,87 +193,27 @@ describe("a target on ejabberd", function ()
 		function ()
 			restart(); -- a rule that is in the configuration no longer holds until then
 			assert.truthy(origins_of_answers():find("^%[[^,]+%]$"));
+			assert.is_nil(limited.seconds_beside_hanging_node(parties, HANGS));
+			await_ready(parties.server, 0);
 		end;
-		function () assert.equal("[one@localhost,two@localhost]", origins_of_answers()); end;
+		function ()
+			assert.equal("[one@localhost,two@localhost]", origins_of_answers());
+			assert.truthy(limited.seconds_beside_hanging_node(parties, HANGS));
+			await_ready(parties.server, 0);
+		end;
 	};
-
-	-- (first) -> how many of these contacts' requests for a subscription the target is told of, and how many of them are
-	-- told that it has accepted
-	local function subscribe(first)
-		local target = log_in("some-user", "owner-"..first);
-		target:send(st.presence());
-		target:sync();
-		local asking = {};
-		for number = first, first + CONTACTS - 1 do
-			local contact = xmpp.client(parties.server, contacts[number], "domain.example", "abc");
-			contact:request(st.iq({ type = "get", id = "roster" }):tag("query", { xmlns = "jabber:iq:roster" })); -- else it is told nothing
-			contact:send(st.presence({ to = TARGET, type = "subscribe" }));
-			-- this comes after it, by the same stream
-			contact:send(st.message({ to = target.jid, id = "behind", type = "headline" }));
-			asking[contact.bare] = contact;
-		end
-		local told, behind = 0, 0;
-		while behind < CONTACTS do
-			local stanza = target:receive();
-			told = told + (stanza.attr.type == "subscribe" and asking[stanza.attr.from] and 1 or 0);
-			behind = behind + (stanza.attr.id == "behind" and 1 or 0);
-		end
-		local accepted = 0;
-		for jid, contact in pairs(asking) do
-			target:send(st.presence({ to = jid, type = "subscribed" }));
-			target:send(st.message({ to = contact.jid, id = "behind", type = "headline" }));
-		end
-		for jid, contact in pairs(asking) do
-			local stanza = contact:receive(function (received)
-				return received.attr.type == "subscribed" or received.attr.id == "behind";
-			end, PATIENCE);
-			accepted = accepted + (stanza.attr.type == "subscribed" and 1 or 0);
-			assert(stanza.attr.from:find(TARGET, 1, true) == 1, jid);
-		end
-		close(asking);
-		target:close();
-		return told, accepted;
-	end
 
 	cases.mod_pres_counter = {
-		function () assert.same({ SUBSCRIPTIONS, SUBSCRIPTIONS }, { subscribe(1) }); end;
-		function () assert.same({ CONTACTS, CONTACTS }, { subscribe(1 + CONTACTS) }); end;
+		function () assert.same({ SUBSCRIPTIONS, SUBSCRIPTIONS }, { limited.subscribe(parties, numbered("early-", CONTACTS)) }); end;
+		function () assert.same({ CONTACTS, CONTACTS }, { limited.subscribe(parties, numbered("late-", CONTACTS)) }); end;
 	};
 
-	-- -> the longest of so many pauses that a node makes, in seconds: as long as Prosody is away, each attempt to reach it ends in one
-	local function longest_pause()
-		local backend = log_in("some-user", "patient");
-		local node = parties.nodes[1];
-		backend:send(st.presence());
-		await_ready(parties.server, 1);
-		parties.server:stop();
-		local first = #node:log() + 1;
-		local longest, count = 0, 0;
-		local deadline = gettime() + PATIENCE;
-		while count < FAILURES do
-			assert(gettime() < deadline, count.." pauses");
-			backend:send(st.presence());
-			backend:sync();
-			longest, count = 0, 0;
-			for seconds in node:log():sub(first):gmatch("bouncing for (%d+) seconds") do
-				longest, count = math.max(longest, tonumber(seconds)), count + 1;
-			end
-			node:end_pause();
-		end
-		parties:start_server();
-		await_ready(parties.server, 1);
-		backend:close();
-		await_ready(parties.server, 0);
-		return longest;
-	end
-
 	cases.s2s_max_retry_delay = {
-		function () assert.is_true(longest_pause() > 3); end;
-		function () assert.is_true(longest_pause() <= 3); end;
+		function () assert.is_true(limited.longest_pause(parties, FAILURES) > 3); end;
+		function () assert.is_true(limited.longest_pause(parties, FAILURES) <= 3); end;
 	};
 
 	local names = configuration.names(block);
-	assert(table.remove(names, 1) == "service"); -- whom the others are about
 
 	it("has a case here for each line that is told to write", function ()
 		local there = {};

@@ -198,7 +198,7 @@ end
 local function figures_of(self)
 	local figures = { requests = #self.requests, results = 0, errors = 0, unanswered = 0, conditions = {};
 		last_failed = 0, failed_after = 0, failed_gets = 0;
-		killed = self.killed, open_gets = 0, open_gets_failed = 0, open_sets = 0, open_sets_failed = 0, open_sets_longest = 0, longest = 0,
+		open_gets = 0, open_gets_failed = 0, open_sets = 0, open_sets_failed = 0, open_sets_longest = 0, longest = 0,
 		back = self.back and self.back - self.killed };
 	for _, request in ipairs(self.requests) do
 		local is_result = request.outcome == "result";
@@ -229,20 +229,20 @@ end
 
 -- (options) -> figures, requests
 -- options: strategy, place (a list: the node that Prosody's stream leads to, the one that the cluster's comes from),
---          component (more lines of its section), configuration (ejabberd's, the usual one if nil)
+--          component (more lines of its section), plugin_path
 -- figures: { requests, results, errors, unanswered (how many), conditions (how many, by condition),
 --            last_failed (seconds from the kill until the last one was sent that failed), failed_after (how many of those
 --            that no backend had got before), failed_gets (of these),
 --            open_gets, open_gets_failed, open_sets, open_sets_failed (how many a backend had got when the node was killed, and
 --            of these failed), open_sets_longest (seconds that the last of these took from the kill on),
---            killed (when the node was), longest (seconds that a request took), back (seconds from the kill until the backends were back) }
+--            longest (seconds that a request took), back (seconds from the kill until the backends were back) }
 -- requests: a list of { id, type, address, sent, ended, outcome ("result", or an error's condition), arrivals (at backends:
 --           { resource, node, at }) }; ended and outcome are nil if it was not answered
 function failover.run(options)
 	local self = setmetatable({ requesters = {}, backends = {}, requests = {}, by_id = {}, answers = {} }, failover);
 	self.parties = clustered.new {
 		component = ("client_proxy_strategy = %q\n%s"):format(options.strategy, options.component or "");
-		users = user_names(), log_level = "info", configuration = options.configuration;
+		users = user_names(), log_level = "info";
 	};
 	local results = table.pack(xpcall(function ()
 		self.parties:start();
