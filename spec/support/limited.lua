@@ -77,8 +77,10 @@ function limited.longest_pause(parties, count)
 		end
 		node:end_pause();
 	end
-	backend:close();
 	parties:start_server();
+	parties:await_presence("available", "patient");
+	backend:close();
+	parties:await_presence("unavailable", "patient");
 	return math.max(table.unpack(pauses));
 end
 
