@@ -27,18 +27,23 @@ local CONTACTS = 20; -- accounts
 local PAUSES = 8;
 local PATIENCE = 120; -- seconds
 
+-- Prosody with Debian's limits: its users' section, where who asks is freed of them; the component's section, and what frees
+-- the streams of the target's server
+local NEIGHBOUR = 'modules_enabled = { "limits" }; unlimited_jids = { "user@domain.example" }';
+local LIMITED = 'modules_enabled = { "limits", "copy_presence" }\n';
+local NOT_LIMITED = LIMITED..'unlimited_jids = { "some-domain.example" }\n';
+
 local users = {};
 for number = 1, CONTACTS do
 	users[number] = "contact-"..number;
 end
 
--- (text, component, f) -> what f returns, which is called with parties (spec/support/clustered.lua) that are there meanwhile:
--- with that in ejabberd's configuration, and these lines in the component's section
-local function with_parties(text, component, f)
+-- (text, f, component) -> what f returns, which is called with parties (spec/support/clustered.lua) that are there meanwhile:
+-- with that in ejabberd's configuration, and these lines in the component's section, if there are any: then Prosody has limits
+local function with_parties(text, f, component)
 	local parties = clustered.new {
-		configuration = configuration.with(configuration.of_debian(), text), component = component;
-		host = 'unlimited_jids = { "user@domain.example" }'; -- who asks is not limited
-		users = users, log_level = "info";
+		configuration = configuration.with(configuration.of_debian(), text);
+		host = component and NEIGHBOUR, component = component, users = users, log_level = "info";
 	};
 	local ok, result = xpcall(function ()
 		parties:start();
@@ -72,9 +77,9 @@ local function rate(parties, backends)
 end
 
 local function rate_by_ejabberd(text, component)
-	return with_parties(text, component, function (parties)
+	return with_parties(text, function (parties)
 		return rate(parties, parties:log_in(1, table.unpack(RESOURCES)));
-	end);
+	end, component);
 end
 
 -- -> a Prosody with the proxy, and the target's with these lines at the top of its configuration; neither is running yet
@@ -144,14 +149,14 @@ local RATE_BY_PROSODY = { what = RATE.what, measure = rate_by_prosody };
 local SESSIONS = {
 	what = ("sessions ended in %d s, of %d backends"):format(WATCHED, COPIES);
 	measure = function (text)
-		return with_parties(text, nil, count_ended);
+		return with_parties(text, count_ended);
 	end;
 };
 
 local HANGING_NODE = {
 	what = "seconds without answers as the other node hangs";
 	measure = function (text)
-		return with_parties(text, nil, function (parties)
+		return with_parties(text, function (parties)
 			return limited.seconds_beside_hanging_node(parties, PATIENCE) or PATIENCE;
 		end);
 	end;
@@ -160,7 +165,7 @@ local HANGING_NODE = {
 local LONGEST_PAUSE = {
 	what = ("seconds that it waits, the longest of %d times"):format(PAUSES);
 	measure = function (text)
-		return with_parties(text, nil, function (parties)
+		return with_parties(text, function (parties)
 			return limited.longest_pause(parties, PAUSES);
 		end);
 	end;
@@ -169,7 +174,7 @@ local LONGEST_PAUSE = {
 local SUBSCRIPTIONS = {
 	what = ("requests to subscribe that arrive, of %d"):format(CONTACTS);
 	measure = function (text)
-		return with_parties(text, nil, function (parties)
+		return with_parties(text, function (parties)
 			return (limited.subscribe(parties, users));
 		end);
 	end;
@@ -178,10 +183,6 @@ local SUBSCRIPTIONS = {
 local block = code_blocks.below(DOCUMENTATION, "ejabberd, for the target's account");
 local line = code_blocks.below(DOCUMENTATION, "Prosody, for the target's account");
 local account, stream = line:match('{ ("[^"]+"), ("[^"]+") }');
-
--- The component's section, with Debian's limit of its streams, and with what lifts that
-local LIMITED = 'modules_enabled = { "limits", "copy_presence" }\n';
-local NOT_LIMITED = LIMITED..'unlimited_jids = { "some-domain.example" }\n';
 
 local function unlimited(jid)
 	return ("unlimited_jids = { %s }\n"):format(jid);
