@@ -146,38 +146,34 @@ end
 local RATE = { what = ("requests a second, %d under way, %d backends"):format(IN_FLIGHT, #RESOURCES), measure = rate_by_ejabberd };
 local RATE_BY_PROSODY = { what = RATE.what, measure = rate_by_prosody };
 
-local SESSIONS = {
-	what = ("sessions ended in %d s, of %d backends"):format(WATCHED, COPIES);
-	measure = function (text)
-		return with_parties(text, count_ended);
+-- (f) -> a measure: what f(parties) returns
+local function on_ejabberd(f)
+	return function (text)
+		return with_parties(text, f);
 	end;
-};
+end
+
+local SESSIONS = { what = ("sessions ended in %d s, of %d backends"):format(WATCHED, COPIES), measure = on_ejabberd(count_ended) };
 
 local HANGING_NODE = {
 	what = "seconds without answers as the other node hangs";
-	measure = function (text)
-		return with_parties(text, function (parties)
-			return limited.seconds_beside_hanging_node(parties, PATIENCE) or PATIENCE;
-		end);
-	end;
+	measure = on_ejabberd(function (parties)
+		return limited.seconds_beside_hanging_node(parties, PATIENCE) or PATIENCE;
+	end);
 };
 
 local LONGEST_PAUSE = {
 	what = ("seconds that it waits, the longest of %d times"):format(PAUSES);
-	measure = function (text)
-		return with_parties(text, function (parties)
-			return limited.longest_pause(parties, PAUSES);
-		end);
-	end;
+	measure = on_ejabberd(function (parties)
+		return limited.longest_pause(parties, PAUSES);
+	end);
 };
 
 local SUBSCRIPTIONS = {
 	what = ("requests to subscribe that arrive, of %d"):format(CONTACTS);
-	measure = function (text)
-		return with_parties(text, function (parties)
-			return (limited.subscribe(parties, users));
-		end);
-	end;
+	measure = on_ejabberd(function (parties)
+		return (limited.subscribe(parties, users));
+	end);
 };
 
 local block = code_blocks.below(DOCUMENTATION, "ejabberd, for the target's account");
