@@ -48,7 +48,7 @@ local function new_node(self, options, index)
 		accounts = index == 1 and options.accounts or {};
 		s2s = { port = throwaway.free_port(), peers = options.peers };
 		arguments = arguments:format(NAMES[index], COOKIE, port, port, options.tick);
-		retry_delay = options.retry_delay, tick = options.tick, streams = options.streams;
+		retry_delay = options.retry_delay, tick = options.tick, streams = options.streams, configuration = options.configuration;
 		environment = ("ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT=%d"):format(self.epmd.port);
 		join = index == 2 and join:format(NAMES[1], NAMES[1]) or nil;
 	};
@@ -59,7 +59,7 @@ end
 --          accounts, a list of bare JIDs there
 --          peers, the other servers: by domain, a list of the ports of its server
 --          tick, seconds after which a node takes the other one for dead that hangs, a quarter more or less, 60 if nil
---          retry_delay, streams: see spec/support/ejabberd.lua
+--          retry_delay, streams, configuration: see spec/support/ejabberd.lua
 function cluster.new(options)
 	options = setmetatable({ tick = options.tick or TICK }, { __index = options });
 	local self = setmetatable({ epmd = epmd.new() }, cluster);

@@ -10,7 +10,7 @@ local throwaway = require "spec.support.throwaway";
 local xmpp = require "spec.support.xmpp";
 
 local PROXY, TARGET = service.proxy, service.target;
-local PATIENCE = 10; -- seconds
+local PATIENCE, PLACING = 10, 30; -- seconds
 local SHOW_AFTER = 1; -- seconds in which nothing comes
 local PAUSE = 0.1; -- seconds, between requests
 local NUDGE_AFTER, NUDGE = 0.2, (" "):rep(2048); -- seconds
@@ -34,7 +34,7 @@ clustered.__index = clustered;
 --          host, likewise for its neighbour's, whose streams have the same limits
 --          users, names of more users of that neighbour, none if nil
 --          reaches, the node that Prosody's streams lead to, 1 or 2; if nil, chance decides for each of them
---          tick, retry_delay, streams: see spec/support/cluster.lua
+--          tick, retry_delay, streams, configuration: see spec/support/cluster.lua
 --          log_level, statistics: see spec/support/prosody.lua
 function clustered.new(options)
 	options = options or {};
@@ -47,7 +47,7 @@ function clustered.new(options)
 		host = "some-domain.example";
 		accounts = { TARGET, "user@some-domain.example" };
 		peers = { ["domain.example"] = { port }, [PROXY] = { port } };
-		tick = options.tick, retry_delay = options.retry_delay, streams = options.streams;
+		tick = options.tick, retry_delay = options.retry_delay, streams = options.streams, configuration = options.configuration;
 	};
 	local server = new_prosody {
 		hosts = hosts:format(options.host or "", options.component or "");
@@ -151,7 +151,7 @@ local function are_at(nodes, to, from)
 end
 
 -- All streams end, and one in each direction is established. Chance decides to which node Prosody's leads; the
--- other one comes from a node that is named.
+-- other one comes from a node that is named. -> whether both have been used
 local function renew_streams(self, from)
 	for _, node in ipairs(self.nodes) do
 		node:run("ejabberd_s2s:stop_s2s_connections()");
@@ -159,18 +159,18 @@ local function renew_streams(self, from)
 	local client = xmpp.client(self.nodes[from], "user", "some-domain.example", "client");
 	client:send(st.iq({ type = "get", id = "renew", to = PROXY }):tag("one"):up():tag("too-many"));
 	-- what is sent before the end of a stream has been seen is lost
-	pcall(client.receive, client, function (stanza) return stanza.attr.id == "renew"; end, 1);
+	local ok, answer = pcall(client.receive, client, function (stanza) return stanza.attr.id == "renew"; end, 1);
 	client:close();
+	return ok and service.error_of(answer) == "bad-request"; -- by the proxy
 end
 
 -- (to, from): brings it about that Prosody's stream leads to one node, and that the cluster's comes from
 -- one. No backend may be logged in, as its presence would open another one.
 function clustered:place_streams(to, from)
-	local deadline = socket.gettime() + PATIENCE;
+	local deadline = socket.gettime() + PLACING;
 	repeat
 		assert(socket.gettime() < deadline, "the streams are not where they should be");
-		renew_streams(self, from);
-	until are_at(self.nodes, to, from);
+	until renew_streams(self, from) and are_at(self.nodes, to, from);
 end
 
 --

@@ -49,4 +49,14 @@ function code_blocks.all(language)
 	return all;
 end
 
+-- (path, heading) -> the text of the first block below that heading
+function code_blocks.below(path, heading)
+	for _, block in ipairs(code_blocks.of(path)) do
+		if block.heading == heading then
+			return block.text;
+		end
+	end
+	error(("%s has no block of code below %q"):format(path, heading));
+end
+
 return code_blocks;

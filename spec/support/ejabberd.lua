@@ -103,6 +103,7 @@ end
 --          arguments, what else Erlang is to be started with, in the shell's words, none if nil
 --          environment, what is to be in its environment, likewise
 --          modules, names of more modules, none if nil
+--          configuration, in the place of the usual one, with the same names for what is filled in, such as $HOST
 --          join, Erlang that is run once it is up, ending in a comma, none if nil
 function ejabberd.new(options)
 	local self = throwaway.new(ejabberd);
@@ -120,8 +121,19 @@ function ejabberd.new(options)
 		PEERS = erlang_peers(options.s2s),
 		RETRY_DELAY = options.retry_delay or 3, STREAMS = options.streams or 1, TICK = options.tick or 60, START_LIMIT = START_LIMIT,
 	};
-	throwaway.write_file(self.dir.."/ejabberd.yml", self:fill_in(configuration));
+	self:configure(options.configuration or configuration);
 	return self;
+end
+
+-- (text): the configuration from the next start or reload on, see new()
+function ejabberd:configure(text)
+	throwaway.write_file(self.dir.."/ejabberd.yml", self:fill_in(text));
+end
+
+-- Takes the configuration as it is now, as `ejabberdctl reload_config` does.
+function ejabberd:reload()
+	local result = self:run("ejabberd_config:reload()");
+	return result == "ok" or error(result, 2);
 end
 
 -- Puts values in the place of their names.
@@ -158,6 +170,11 @@ function ejabberd:run(expressions)
 	local result, failure = connection:receive();
 	connection:close();
 	return result or error(("%s: %s"):format(expressions, failure), 2);
+end
+
+-- What it has logged
+function ejabberd:log()
+	return throwaway.read_file(self.dir.."/log");
 end
 
 -- If it waits because it could not reach the other server, it waits no longer.
