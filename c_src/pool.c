@@ -105,10 +105,10 @@ static void leave_order_of(struct pool *pool, const struct strategy *strategy, s
 	}
 }
 
-/* Whether `strategy` keeps the same order as `other` does, for itself or for what belongs together */
-static int has_order_of(const struct strategy *strategy, const struct strategy *other)
+/* Whether `a` keeps the same order as `b` does, for itself or for what belongs together */
+static int has_order_of(const struct strategy *a, const struct strategy *b)
 {
-	return strategy->enter == other->enter || lasting(strategy)->enter == other->enter;
+	return a->enter == b->enter || lasting(a)->enter == b->enter;
 }
 
 /* Changes each order that a backend is in, or is to be in, but for those that `but` has as well (NULL: for none). */
