@@ -115,12 +115,14 @@ static int has_order_of(const struct strategy *a, const struct strategy *b)
 static void change_orders(struct pool *pool, struct pool_backend *backend, const struct strategy *but,
                           order_change *change)
 {
-	const struct strategy *in_use[] = {pool->strategy, pool->strategy->lasting};
-	size_t i;
+	const struct strategy *strategy;
 
-	for (i = 0; backend->state < POOL_AWAY && i < sizeof in_use / sizeof *in_use; i++) {
-		if (in_use[i] != NULL && (but == NULL || !has_order_of(but, in_use[i]))) {
-			change(pool, in_use[i], backend);
+	if (backend->state >= POOL_AWAY) {
+		return;
+	}
+	for (strategy = pool->strategy; strategy != NULL; strategy = strategy->lasting) {
+		if (but == NULL || !has_order_of(but, strategy)) {
+			change(pool, strategy, backend);
 		}
 	}
 }
