@@ -16,6 +16,8 @@ local TARGET = "some-user@some-domain.example";
 local REQUESTER = "user@some-domain.example/abc";
 local SIZES = { 1000, 10000, 100000 };
 local REQUESTS = 100000; -- pending, whatever the number of backends
+local NEW_MAX = 50000; -- KiB
+local LARGE = 10000;
 local PAGE = 10; -- seconds, in which slices may be done
 
 local function nothing() end
@@ -99,12 +101,24 @@ function rooms:backend(number)
 	return ("%s/worker-7d9c5b-%08x"):format(TARGET, number % self.count);
 end
 
+-- Lua's collector works between turns, when much is new. Where it has freed very many things at once, malloc takes long
+-- for the next large one: that is asked for here, too.
+function rooms:collect()
+	collectgarbage();
+	self.large = ("\0"):rep(LARGE);
+	self.large = nil;
+	self.collect_at = collectgarbage "count" + NEW_MAX;
+end
+
 -- A turn: what is done before Prosody gets to anything else
 function rooms:turn(call, ...)
 	local begun = os.clock();
 	call(...);
 	local seconds = os.clock() - begun;
 	self.longest, self.total = math.max(self.longest, seconds), self.total + seconds;
+	if collectgarbage "count" > self.collect_at then
+		self:collect();
+	end
 end
 
 -- All that is due within so many seconds is done, each in a turn of its own.
@@ -134,8 +148,8 @@ end
 
 -- (what, ...): prints what that takes. `...`: the calls, each a turn
 function rooms:measure(what, happens, seconds)
-	collectgarbage();
 	collectgarbage "stop";
+	self:collect();
 	self.longest, self.total = 0, 0;
 	happens();
 	self:pass(seconds or 0);
