@@ -3,7 +3,9 @@
  * memory a backend takes, and how evenly requests and senders are spread.
  *
  *     make .build/simulate_backends
- *     .build/simulate_backends [BACKENDS]
+ *     .build/simulate_backends [BACKENDS [STRATEGY ...]]
+ *
+ * With primary, each backend in turn has all requests, and is replaced: that takes longer than all others.
  */
 #include <math.h>
 
@@ -331,6 +333,18 @@ static void simulate_moves(size_t backends, uint32_t *counts)
 	free(after);
 }
 
+static int is_wanted(const char *strategy, int argc, char **argv)
+{
+	int i;
+
+	for (i = 2; i < argc; i++) {
+		if (strcmp(argv[i], strategy) == 0) {
+			return 1;
+		}
+	}
+	return argc <= 2;
+}
+
 int main(int argc, char **argv)
 {
 	size_t count = argc > 1 ? strtoul(argv[1], NULL, 10) : BACKENDS, i;
@@ -344,11 +358,15 @@ int main(int argc, char **argv)
 	times_print_clock();
 	for (i = 0; strategies[i] != NULL; i++) {
 		counts[i] = must(malloc(count * sizeof **counts));
-		simulate(strategies[i], count, counts[i]);
+		if (is_wanted(strategies[i]->name, argc, argv)) {
+			simulate(strategies[i], count, counts[i]);
+		}
 	}
 	print_spread_titles();
 	for (i = 0; strategies[i] != NULL; i++) {
-		print_spread(strategies[i]->name, "pending requests of each", counts[i], count);
+		if (is_wanted(strategies[i]->name, argc, argv)) {
+			print_spread(strategies[i]->name, "pending requests of each", counts[i], count);
+		}
 	}
 	simulate_moves(count, counts[0]);
 	while (i-- > 0) {
