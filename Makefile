@@ -143,7 +143,7 @@ bench:
 
 $(benchmarks): .build/%: bench/%.c $(wildcard bench/*.h) $(units) $(headers) $(build)
 	mkdir -p $(@D)
-	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(units) $(SODIUM_LIBS) -o $@
+	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(units) $(SODIUM_LIBS) -lm -o $@
 
 deb:
 	@tools/setup build deb

@@ -37,19 +37,6 @@ static inline void write_texts(struct texts *texts, size_t number)
 	snprintf(texts->id, sizeof texts->id, "3f2a8c44-77aa-4c11-9d3e-%012zx:sendIQ", number);
 }
 
-/* Bytes of memory that the process has in use. */
-static inline double resident(void)
-{
-	long pages = 0;
-	FILE *file = fopen("/proc/self/statm", "r");
-
-	if (file == NULL || fscanf(file, "%*d %ld", &pages) != 1) {
-		abort();
-	}
-	fclose(file);
-	return (double)pages * 4096;
-}
-
 struct timing {
 	double total, longest; /* nanoseconds: all calls; the longest of those that were timed together */
 };

@@ -4,6 +4,8 @@
 #ifndef MEASURE_H
 #define MEASURE_H
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -27,6 +29,19 @@ static inline double least(double a, double b)
 static inline struct text text(const char *bytes)
 {
 	return (struct text){bytes, strlen(bytes)};
+}
+
+/* Bytes of memory that the process has in use. */
+static inline double resident(void)
+{
+	long pages = 0;
+	FILE *file = fopen("/proc/self/statm", "r");
+
+	if (file == NULL || fscanf(file, "%*d %ld", &pages) != 1) {
+		abort();
+	}
+	fclose(file);
+	return (double)pages * 4096;
 }
 
 #endif

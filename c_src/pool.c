@@ -89,20 +89,12 @@ static const struct strategy *lasting(const struct strategy *strategy)
 	return strategy->lasting != NULL ? strategy->lasting : strategy;
 }
 
+typedef void order_change(struct pool *pool, const struct strategy *strategy, struct pool_backend *backend);
+
 static void enter_order_of(struct pool *pool, const struct strategy *strategy, struct pool_backend *backend)
 {
 	if (strategy->enter != NULL) {
 		strategy->enter(&pool->chooser, &pool->orders[backend->state], &backend->candidate);
-	}
-}
-
-static void enter_order(struct pool *pool, struct pool_backend *backend)
-{
-	if (backend->state < POOL_AWAY) {
-		enter_order_of(pool, pool->strategy, backend);
-	}
-	if (backend->state < POOL_AWAY && pool->strategy->lasting != NULL) {
-		enter_order_of(pool, pool->strategy->lasting, backend);
 	}
 }
 
@@ -113,13 +105,25 @@ static void leave_order_of(struct pool *pool, const struct strategy *strategy, s
 	}
 }
 
-static void leave_order(struct pool *pool, struct pool_backend *backend)
+/* Whether `a` keeps the same order as `b` does, for itself or for what belongs together */
+static int has_order_of(const struct strategy *a, const struct strategy *b)
 {
-	if (backend->state < POOL_AWAY) {
-		leave_order_of(pool, pool->strategy, backend);
+	return a->enter == b->enter || lasting(a)->enter == b->enter;
+}
+
+/* Changes each order that a backend is in, or is to be in, but for those that `but` has as well (NULL: for none). */
+static void change_orders(struct pool *pool, struct pool_backend *backend, const struct strategy *but,
+                          order_change *change)
+{
+	const struct strategy *strategy;
+
+	if (backend->state >= POOL_AWAY) {
+		return;
 	}
-	if (backend->state < POOL_AWAY && pool->strategy->lasting != NULL) {
-		leave_order_of(pool, pool->strategy->lasting, backend);
+	for (strategy = pool->strategy; strategy != NULL; strategy = strategy->lasting) {
+		if (but == NULL || !has_order_of(but, strategy)) {
+			change(pool, strategy, backend);
+		}
 	}
 }
 
@@ -132,10 +136,10 @@ static void reprioritise(struct pool *pool, struct pool_backend *backend)
 
 static void set_state(struct pool *pool, struct pool_backend *backend, enum pool_state state)
 {
-	leave_order(pool, backend);
+	change_orders(pool, backend, NULL, leave_order_of);
 	move(pool, backend, state);
 	backend->candidate.since = ++pool->changes;
-	enter_order(pool, backend);
+	change_orders(pool, backend, NULL, enter_order_of);
 }
 
 static struct pool_backend *find(const struct pool *pool, struct text jid)
@@ -316,27 +320,30 @@ static void prepare_orders(struct pool *pool, const struct strategy *strategy)
 	}
 }
 
-static void for_each(struct pool *pool, void (*call)(struct pool *, struct pool_backend *))
+static void change_all_orders(struct pool *pool, const struct strategy *but, order_change *change)
 {
 	size_t position;
 
 	for (position = 0; position < pool_count(pool); position++) {
-		call(pool, backend_at(pool, position));
+		change_orders(pool, backend_at(pool, position), but, change);
 	}
 }
 
 void pool_set_strategy(struct pool *pool, const struct strategy *strategy, const uint8_t key[POOL_KEYBYTES])
 {
-	if (pool->strategy == strategy && sodium_memcmp(pool->chooser.key, key, POOL_KEYBYTES) == 0) {
+	const struct strategy *before = pool->strategy;
+	int has_same_key = sodium_memcmp(pool->chooser.key, key, POOL_KEYBYTES) == 0;
+
+	if (before == strategy && has_same_key) {
 		return;
 	}
-	for_each(pool, leave_order);
-	if (pool->strategy != strategy) {
+	change_all_orders(pool, has_same_key ? strategy : NULL, leave_order_of);
+	if (!has_order_of(before, strategy)) {
 		prepare_orders(pool, strategy);
 	}
 	pool->strategy = strategy;
 	memcpy(pool->chooser.key, key, POOL_KEYBYTES);
-	for_each(pool, enter_order);
+	change_all_orders(pool, has_same_key ? before : NULL, enter_order_of);
 }
 
 const struct strategy *pool_strategy(const struct pool *pool)

@@ -4,7 +4,8 @@
  * backend by its token, by which those know it who are not to see its JID.
  *
  * Every call is O(1) (expected), but for pool_free and pool_set_strategy, which go
- * through all backends, and for what a strategy takes longer for, O(log n) at most.
+ * through all backends (and put them in order anew if the two strategies keep different
+ * orders, or the key changes), and for what a strategy takes longer for, O(log n) at most.
  *
  * sodium_init() must have succeeded before any of this is called.
  */

@@ -96,15 +96,18 @@ end
 -- Does a slice of the first errand. -> whether there is more to do
 local function run_errand(self)
 	local errands = self.errands;
-	local errand = errands[1];
+	local errand = errands[errands.first];
 	if not errand.work(self, errand.backend, errand.before) then
-		table.remove(errands, 1);
+		errands[errands.first] = nil;
+		errands.first = errands.first + 1;
 	end
-	return errands[1] ~= nil;
+	return errands.first <= errands.last;
 end
 
 local function add_errand(self, work, backend, before)
-	table.insert(self.errands, { work = work, backend = backend, before = before });
+	local errands = self.errands;
+	errands.last = errands.last + 1;
+	errands[errands.last] = { work = work, backend = backend, before = before };
 	self.errand_slices:start();
 end
 
@@ -150,7 +153,9 @@ function retries.new(setup)
 	local self = setmetatable({
 		pool = setup.pool, pending = setup.pending, hand_over = setup.hand_over;
 		failures = setup.failures, metrics = setup.metrics;
-		errands = {}; -- what is to be done in slices: { { work, backend, before }, ... }, the first one now
+		-- What is to be done in slices: by number, from `first`, which is next, to `last`: { work, backend, before }. It is a
+		-- queue, as there may be one errand for each of very many backends.
+		errands = { first = 1, last = 0 };
 		broken_at = -math.huge; -- when a stream broke the last time
 		lost_before = {}; -- by backend: what it got before that time may be lost; that is when its doubt was over
 		timers = timers.new();

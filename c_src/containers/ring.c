@@ -44,6 +44,51 @@ static uint64_t reverse(uint64_t bits)
 	return bits >> 32 | bits << 32;
 }
 
+enum { CACHED_MAX = 1 << 16 }; /* points that are in a cache anyway, where to fetch them takes longer than it saves */
+
+/*
+ * The points of a member, and the positions of a text, are all over the ring, and so all over the memory if there are
+ * many members. So what is needed for all of them is fetched at the same time, before it is waited for.
+ */
+static void fetch(const struct ring *ring, const uint64_t hashes[], int count)
+{
+	int i;
+
+	for (i = 0; i < count; i++) {
+		hashtable_fetch(&ring->points, hashes[i]);
+	}
+	for (i = 0; i < count; i++) {
+		hashtable_fetch_first(&ring->points, hashes[i]);
+	}
+}
+
+static void fetch_points(const struct ring *ring, const struct ring_member *member)
+{
+	uint64_t hashes[RING_POINTS];
+	int i;
+
+	for (i = 0; i < RING_POINTS; i++) {
+		hashes[i] = member->points[i].node.hash;
+	}
+	fetch(ring, hashes, RING_POINTS);
+}
+
+static void fetch_positions(const struct ring *ring, const uint64_t positions[RING_POSITIONS])
+{
+	uint64_t hashes[RING_POSITIONS];
+	int i;
+
+	for (i = 0; i < RING_POSITIONS; i++) {
+		hashes[i] = reverse(positions[i]);
+	}
+	fetch(ring, hashes, RING_POSITIONS);
+}
+
+static int is_too_large_for_caches(const struct ring *ring)
+{
+	return ring->points.node_count > CACHED_MAX;
+}
+
 /* SipHash with 128 bits: half for the points, half for the rank. */
 void ring_add(struct ring *ring, struct ring_member *member, const uint8_t key[RING_KEYBYTES], struct text name)
 {
@@ -55,11 +100,14 @@ void ring_add(struct ring *ring, struct ring_member *member, const uint8_t key[R
 	state = load64(hash);
 	member->rank = load64(hash + 8);
 	for (i = 0; i < RING_POINTS; i++) {
-		struct ring_point *point = &member->points[i];
-
-		point->member = member;
-		point->node.hash = reverse(splitmix64(&state));
-		hashtable_add(&ring->points, &point->node);
+		member->points[i].member = member;
+		member->points[i].node.hash = reverse(splitmix64(&state));
+	}
+	if (is_too_large_for_caches(ring)) {
+		fetch_points(ring, member);
+	}
+	for (i = 0; i < RING_POINTS; i++) {
+		hashtable_add(&ring->points, &member->points[i].node);
 	}
 }
 
@@ -67,6 +115,9 @@ void ring_remove(struct ring *ring, struct ring_member *member)
 {
 	int i;
 
+	if (is_too_large_for_caches(ring)) {
+		fetch_points(ring, member);
+	}
 	for (i = 0; i < RING_POINTS; i++) {
 		hashtable_remove(&ring->points, &member->points[i].node);
 	}
@@ -119,13 +170,19 @@ struct ring_member *ring_find(const struct ring *ring, const uint8_t key[RING_KE
 {
 	unsigned char hash[crypto_shorthash_siphash24_BYTES];
 	struct candidate nearest = {NULL, UINT64_MAX};
-	uint64_t state;
+	uint64_t positions[RING_POSITIONS], state;
 	int i;
 
 	crypto_shorthash_siphash24(hash, (const unsigned char *)text.bytes, text.length, key);
 	state = load64(hash);
 	for (i = 0; i < RING_POSITIONS; i++) {
-		look_from(ring, splitmix64(&state), except, &nearest);
+		positions[i] = splitmix64(&state);
+	}
+	if (is_too_large_for_caches(ring)) {
+		fetch_positions(ring, positions);
+	}
+	for (i = 0; i < RING_POSITIONS; i++) {
+		look_from(ring, positions[i], except, &nearest);
 	}
 	return nearest.member;
 }

@@ -89,7 +89,8 @@ struct strategy {
 	const struct strategy *lasting;
 	/* Makes the order, which nobody is in, ready for use by this strategy, which takes another one's place. */
 	void (*prepare)(struct chooser *chooser, struct order *order);
-	/* The candidate, whose fields are set, becomes one of the order's. */
+	/* The candidate, whose fields are set, becomes one of the order's. Strategies that have this in common keep the
+	 * same order. */
 	void (*enter)(struct chooser *chooser, struct order *order, struct candidate *candidate);
 	/* The candidate, which is one of the order's, is that no longer. */
 	void (*leave)(struct order *order, struct candidate *candidate);
