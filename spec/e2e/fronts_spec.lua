@@ -3,6 +3,7 @@
 
 local fronts_of_spec = require "spec.support.fronts";
 local known_choices = require "spec.support.known_choices";
+local prosody = require "spec.support.prosody";
 local service = require "spec.support.service";
 local xmpp = require "spec.support.xmpp";
 local st = require "util.stanza";
@@ -17,17 +18,22 @@ local known = {
 	["messages"] = known_choices.sender;
 };
 
+local own, other = table.unpack(prosody.roots());
+other = other or own; -- where only one has been unpacked
+
 for _, arrangement in ipairs {
-	{ "two fronts of a target on ejabberd", 2, "ejabberd" };
-	{ "three fronts, the first of which is the target's own server,", 3, "the first front" };
+	{ "two fronts of a target on ejabberd", { own, own }, "ejabberd" };
+	{ "three fronts, the first of which is the target's own server,", { own, own, own }, "the first front" };
+	{ "a front of each Prosody there is, of a target on a cluster,", { own, other }, "a cluster" };
 } do
-	local what, count, target_server = table.unpack(arrangement);
+	local what, roots, target_server = table.unpack(arrangement);
+	local count = #roots;
 
 	describe(what, function ()
 		local fronts;
 
 		setup(function ()
-			fronts = fronts_of_spec.new(count, target_server):start(RESOURCES);
+			fronts = fronts_of_spec.new(roots, target_server):start(RESOURCES);
 		end);
 
 		teardown(function ()
@@ -45,6 +51,13 @@ for _, arrangement in ipairs {
 		local function set_priority(resource, priority)
 			fronts.backends[resource]:send(st.presence():text_tag("priority", tostring(priority)));
 		end
+
+		it("are the Prosodys that they are to be", function ()
+			for front, server in ipairs(fronts.servers) do
+				assert.equal(roots[front], server.root);
+				assert.truthy(server:run_lua("prosody.version"):find(server:version(), 1, true));
+			end
+		end);
 
 		for _, kind in ipairs(KINDS) do
 			it("give the same backend to the same address, "..kind, function ()

@@ -46,7 +46,7 @@ local function new_node(self, options, index)
 	return ejabberd.new {
 		host = options.host;
 		accounts = index == 1 and options.accounts or {};
-		s2s = { port = throwaway.free_port(), peer_port = options.peer.port, peer_domains = options.peer.domains };
+		s2s = { port = throwaway.free_port(), peers = options.peers };
 		arguments = arguments:format(NAMES[index], COOKIE, port, port, options.tick);
 		retry_delay = options.retry_delay, tick = options.tick, streams = options.streams;
 		environment = ("ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT=%d"):format(self.epmd.port);
@@ -57,7 +57,7 @@ end
 -- (options) -> cluster, not yet running
 -- options: host
 --          accounts, a list of bare JIDs there
---          peer, the one other server: { port, domains (a list) }
+--          peers, the other servers: by domain, a list of the ports of its server
 --          tick, seconds after which a node takes the other one for dead that hangs, a quarter more or less, 60 if nil
 --          retry_delay, streams: see spec/support/ejabberd.lua
 function cluster.new(options)

@@ -45,7 +45,7 @@ function clustered.new(options)
 	local cluster = new_cluster {
 		host = "some-domain.example";
 		accounts = { TARGET, "user@some-domain.example" };
-		peer = { port = port, domains = { "domain.example", PROXY } };
+		peers = { ["domain.example"] = { port }, [PROXY] = { port } };
 		tick = options.tick, retry_delay = options.retry_delay, streams = options.streams;
 	};
 	local server = new_prosody {

@@ -84,8 +84,10 @@ local function erlang_peers(s2s)
 	for _, domain in ipairs(s2s.peer_domains or {}) do
 		table.insert(peers, ('{"%s", %d}'):format(domain, s2s.peer_port));
 	end
-	for domain, port in pairs(s2s.peers or {}) do
-		table.insert(peers, ('{"%s", %d}'):format(domain, port));
+	for domain, ports in pairs(s2s.peers or {}) do
+		for _, port in ipairs(ports) do
+			table.insert(peers, ('{"%s", %d}'):format(domain, port));
+		end
 	end
 	return table.concat(peers, ", ");
 end
@@ -94,7 +96,7 @@ end
 -- options: host
 --          accounts, a list of bare JIDs there
 --          s2s, the one other server: { port (ejabberd's own), peer_port, peer_domains }; or several others:
---          { port, peers (by domain, the port of its server) }
+--          { port, peers (by domain, a list of the ports of its server) }
 --          retry_delay, seconds, 3 if nil; it waits for a random part of it
 --          tick, its net_ticktime in seconds, 60 if nil
 --          streams, how many all nodes together may have to another server at a time, 1 if nil

@@ -1,6 +1,7 @@
 -- Several Prosodys before one target: on each, proxies of its own, one for each way to choose; and a server of the
--- target's, which is the first of them or another one.
+-- target's, which is the first of them, another one, or a cluster.
 
+local new_cluster = require "spec.support.cluster".new;
 local new_ejabberd = require "spec.support.ejabberd".new;
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
@@ -47,38 +48,69 @@ function fronts.proxy(name, front)
 	return ("%s.front-%d.example"):format(name, front);
 end
 
--- (ports, target_port) -> by domain, the port of its server
-local function list_peers(ports, target_port)
-	local peers = { [fronts.requesters] = ports[1], ["some-domain.example"] = target_port };
+-- (ports, target_ports) -> by domain, the ports of its server
+-- target_ports: those of the target's server, or nil if it is the one that wants to know
+local function list_peers(ports, target_ports)
+	local peers = { [fronts.requesters] = { ports[1] }, ["some-domain.example"] = target_ports };
 	for front, port in ipairs(ports) do
-		peers[("front-%d.example"):format(front)] = port;
+		peers[("front-%d.example"):format(front)] = { port };
 		for name in pairs(STRATEGIES) do
-			peers[fronts.proxy(name, front)] = port;
+			peers[fronts.proxy(name, front)] = { port };
 		end
 	end
 	return peers;
 end
 
--- (count, target_server) -> so many fronts, not yet running
--- target_server: "ejabberd", or "the first front"
-function fronts.new(count, target_server)
-	local self = setmetatable({ servers = {}, backends = {}, is_first = target_server == "the first front" }, fronts);
+-- By what serves the target's host: (self, ports, options): makes its nodes, if it is none of the fronts. -> their ports
+local target_servers = {
+	["the first front"] = function (_, ports)
+		return { ports[1] };
+	end;
+	["ejabberd"] = function (self, ports)
+		local target_ports = { throwaway.free_port() };
+		self.target_server = new_ejabberd {
+			host = "some-domain.example", accounts = { TARGET }, s2s = { port = target_ports[1], peers = list_peers(ports) };
+		};
+		self.nodes = { self.target_server };
+		return target_ports;
+	end;
+	["a cluster"] = function (self, ports, options)
+		self.target_server = new_cluster {
+			host = "some-domain.example", accounts = { TARGET }, peers = list_peers(ports);
+			streams = options.streams, retry_delay = options.retry_delay;
+		};
+		self.nodes = self.target_server.nodes;
+		return self.target_server.s2s_ports;
+	end;
+};
+
+-- (roots, target_server, options) -> fronts, not yet running
+-- roots: for each front, which Prosody it is, one of prosody.roots() (spec/support/prosody.lua)
+-- target_server: "the first front", "ejabberd", or "a cluster"
+-- options: users (names of users at each front, "user" alone if nil), log_level (see spec/support/prosody.lua);
+--          streams, retry_delay (see spec/support/cluster.lua)
+function fronts.new(roots, target_server, options)
+	options = options or {};
+	local self = setmetatable({
+		servers = {}, nodes = {}, backends = {}, places = {}, is_first = target_server == "the first front";
+	}, fronts);
 	local ports = {};
-	for front = 1, count do
+	for front in ipairs(roots) do
 		ports[front] = throwaway.free_port();
 	end
-	local target_port = self.is_first and ports[1] or throwaway.free_port();
-	local peers = list_peers(ports, target_port);
+	local peers = list_peers(ports, target_servers[target_server](self, ports, options));
 	for front, port in ipairs(ports) do
 		local has_target = self.is_first and front == 1;
+		local accounts = { has_target and TARGET or nil };
+		for _, user in ipairs(options.users or { "user" }) do
+			table.insert(accounts, ("%s@front-%d.example"):format(user, front));
+		end
 		self.servers[front] = new_prosody {
-			hosts = front_hosts(front, has_target);
-			accounts = { ("user@front-%d.example"):format(front), has_target and TARGET or nil };
+			hosts = front_hosts(front, has_target), accounts = accounts, root = roots[front];
 			s2s = { port = port, peers = peers };
+			log_level = options.log_level;
 		};
 	end
-	self.target_server = self.is_first and self.servers[1]
-		or new_ejabberd { host = "some-domain.example", accounts = { TARGET }, s2s = { port = target_port, peers = peers } };
 	return self;
 end
 
@@ -96,8 +128,12 @@ function fronts:await_ready(count)
 	end
 end
 
-function fronts:log_in(resource)
-	local backend = xmpp.client(self.target_server, "some-user", "some-domain.example", resource);
+-- (resource, node) -> backend
+-- node: of the cluster, where it logs in; if nil, the one where it was the last time, or the first
+function fronts:log_in(resource, node)
+	self.places[resource] = node or self.places[resource] or 1;
+	local server = self.nodes[self.places[resource]] or self.servers[1];
+	local backend = xmpp.client(server, "some-user", "some-domain.example", resource);
 	backend:send(st.presence());
 	self.backends[resource] = backend;
 	return backend;
@@ -123,16 +159,16 @@ local function accept(self, owner)
 	end
 end
 
--- Starts all of them, with these backends, the first of which accepts subscriptions.
+-- Starts all of them, with these backends, at each node in turn, the first of which accepts subscriptions.
 function fronts:start(resources)
-	if not self.is_first then
+	if self.target_server then
 		self.target_server:start();
 	end
 	for _, server in ipairs(self.servers) do
 		server:start();
 	end
 	for number, resource in ipairs(resources) do
-		local backend = self:log_in(resource);
+		local backend = self:log_in(resource, (number - 1) % math.max(1, #self.nodes) + 1);
 		if number == 1 then
 			accept(self, backend);
 		end
@@ -146,7 +182,7 @@ function fronts:remove()
 	for _, server in ipairs(self.servers) do
 		server:remove();
 	end
-	if not self.is_first then
+	if self.target_server then
 		self.target_server:remove();
 	end
 end

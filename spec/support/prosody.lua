@@ -12,6 +12,18 @@ local root = assert(os.getenv("PROSODY_ROOT"), "PROSODY_ROOT is not set, run the
 local prosody = throwaway.class("Prosody");
 prosody.root = root;
 
+-- -> where each Prosody is that tools/setup has unpacked, the one that the specs run on first
+function prosody.roots()
+	local roots = { root };
+	local list = io.open(checkout.."/.build/prosody/list");
+	for other in list and list:lines() or function () end do
+		if other ~= root then
+			table.insert(roots, other);
+		end
+	end
+	return roots;
+end
+
 local function file_name(text)
 	return (text:gsub("[^%w]", function (c) return ("%%%02x"):format(c:byte()); end));
 end
@@ -92,8 +104,9 @@ local usual_accounts = { "user@some-domain.example", "other-user@some-domain.exa
 --          interval, in which it collects them, "manual" if nil
 --          modules, names of more modules for all hosts, with blanks between them, none if nil
 --          run_by, a command to run Prosody by, none if nil
+--          root, which Prosody it is, one of prosody.roots(), the first if nil
 --          s2s, if there is to be another server: { port (this one's own), peer_port, or peer_ports, a list }; if there are
---          to be several: { port, peers (by domain, the port of its server) }; requires_encryption (whether
+--          to be several: { port, peers (by domain, a list of the ports of its server) }; requires_encryption (whether
 --          streams have to be encrypted)
 function prosody.new(options)
 	options = options or {};
@@ -106,6 +119,7 @@ function prosody.new(options)
 	self.statistics = options.statistics == nil and "internal" or options.statistics;
 	self.interval, self.modules = options.interval or "manual", options.modules or "";
 	self.run_by = options.run_by or "";
+	self.root = options.root or root;
 	for _, account in ipairs(options.accounts or usual_accounts) do
 		write_account(self.dir.."/data", account:match("^(.*)@(.*)$"));
 	end
@@ -116,8 +130,10 @@ end
 -- (s2s) -> text: which domain leads to which port; the root is every domain
 local function list_peers(s2s)
 	local list = {};
-	for domain, port in pairs(s2s.peers or {}) do
-		table.insert(list, domain.."="..port);
+	for domain, ports in pairs(s2s.peers or {}) do
+		for _, port in ipairs(ports) do
+			table.insert(list, domain.."="..port);
+		end
 	end
 	for _, port in ipairs(s2s.peer_ports or { s2s.peer_port }) do
 		table.insert(list, ".="..port);
@@ -141,9 +157,16 @@ function prosody:configure(hosts)
 	write_file(self.dir.."/prosody.cfg.lua", table.concat(lines)..head..(self.s2s and federated or alone)..hosts);
 end
 
+-- -> the beginning of a command, which runs the rest of it with the libraries of this Prosody: they need not be those that the
+-- specs run with
+local function on_its_libraries(self)
+	return quote(checkout.."/tools/on_prosody").." "..quote(self.root);
+end
+
 -- Starts and waits until everything is up: spec/support/modules/mod_announce.lua says so.
 function prosody:start()
-	self:launch(("%s %s --config %s"):format(self.run_by, quote(root.."/prosody"), quote(self.dir.."/prosody.cfg.lua")));
+	self:launch(("%s %s %s --config %s"):format(on_its_libraries(self), self.run_by, quote(self.root.."/prosody"),
+		quote(self.dir.."/prosody.cfg.lua")));
 	self:await("STARTED");
 	return self;
 end
@@ -162,7 +185,7 @@ function prosody:version()
 end
 
 function prosody:ctl_command(...)
-	local words = { quote(root.."/prosodyctl"), "--config", quote(self.dir.."/prosody.cfg.lua") };
+	local words = { on_its_libraries(self), quote(self.root.."/prosodyctl"), "--config", quote(self.dir.."/prosody.cfg.lua") };
 	for _, word in ipairs { ... } do
 		table.insert(words, quote(word));
 	end
