@@ -192,9 +192,10 @@ describe("a pending request", function ()
 		reload_often();
 		local after = server:lua_memory();
 		assert.is_true(after < before + 1024, ("%.0f kB before, %.0f kB after"):format(before, after)); -- 100 instances are megabytes
-		requester:send(request("served"));
+		local served = request("served");
+		requester:send(served);
 		backend:send(st.reply(backend:receive(is_iq)));
-		assert.equal("served", requester:receive(is_iq).attr.id);
+		requester:receive(xmpp.is_answer_to(served)); -- those that are held may time out before, as so many reloads take long
 	end);
 end);
 
