@@ -17,7 +17,7 @@ local TARGET, TARGET_HOST = service.target, "some-domain.example";
 local REQUESTERS = 8; -- connections for each front
 
 local IDLE_SECONDS, IDLE_SHARE = 0.3, 0.1;
-local WARM_UP, STRETCH, STRETCHES = 0.5, 1.2, 3; -- seconds, and how many stretches
+local WARM_UP, STRETCH = 0.4, 1; -- seconds
 
 -- Who takes part: fronts, targets (lists of servers; the latter is empty if the target is on the first front), crowd
 -- (bench/crowd.lua), logged_in (how many backends are)
@@ -256,7 +256,7 @@ end
 
 -- (self) -> what one request takes meanwhile: { rate (requests a second), and milliseconds of processor time: fronts (all
 -- of them), targets (a list), sum }
-local function measure_stretch(self)
+local function cost_of_working(self)
 	local fronts, targets, started = self.cpu_seconds(self.fronts), self.cpu_seconds(self.targets), socket.gettime();
 	local count = self.crowd:work(STRETCH);
 	local seconds = socket.gettime() - started;
@@ -271,18 +271,14 @@ local function measure_stretch(self)
 	return figures;
 end
 
--- (in_flight) -> the same, with so many requests under way all the time; of several stretches, the one with the smallest
--- sum: what else the machine does adds to it, and takes nothing away
-function fleet:measure(in_flight)
-	self.crowd:ask(in_flight);
+-- (fronts, in_flight) -> the same, where users of so many fronts ask, and so many requests are under way all the time at each
+function fleet:measure(fronts, in_flight)
+	self:use_fronts(fronts);
+	self.crowd:ask(fronts * in_flight);
 	self.crowd:work(WARM_UP);
-	local best = measure_stretch(self);
-	for _ = 2, STRETCHES do
-		local figures = measure_stretch(self);
-		best = figures.sum < best.sum and figures or best;
-	end
+	local figures = cost_of_working(self);
 	self.crowd:finish();
-	return best;
+	return figures;
 end
 
 return fleet;

@@ -5,52 +5,71 @@
 
 local new_fleet = require "bench.fleet".new;
 local cores = require "bench.cores";
+local in_turns = require "bench.in_turns";
 
+local TARGETS = { "front", "prosody", "ejabberd", "cluster" };
 local FRONTS = 4;
-local TARGETS = { { "front", 1 }, { "prosody", FRONTS }, { "ejabberd", FRONTS }, { "cluster", FRONTS } }; -- with how many fronts
-local USUAL = { backends = 100, fronts = 1, in_flight = 64 };
+local USUAL = 64; -- in flight at each front
 
--- What is measured with each target, in this order, as backends only become more: what differs from USUAL
+-- By number of backends, which only become more: { fronts, in flight at each }
 local CASES = {
-	{ backends = 10 };
-	{};
-	{ in_flight = 1 };
-	{ fronts = 2 }, { fronts = 3 }, { fronts = 4 };
-	{ backends = 1000 }, { backends = 1000, fronts = 4 };
+	{ 10, { { 1, USUAL } } };
+	{ 100, { { 1, USUAL }, { 1, 1 }, { 2, USUAL }, { 3, USUAL }, { 4, USUAL } } };
+	{ 1000, { { 1, USUAL }, { 4, USUAL } } };
 };
+
+-- -> by target, its fleet; there is only one front if the target is on it
+local function start_fleets()
+	local fleets = {};
+	for _, target in ipairs(TARGETS) do
+		fleets[target] = new_fleet(target == "front" and 1 or FRONTS, target):start();
+		cores.pin(fleets[target]);
+	end
+	return fleets;
+end
+
+-- (fleets, backends, cases) -> a list of what is to be measured in turns, with so many backends
+local function prepare(fleets, backends, cases)
+	local list = {};
+	for _, target in ipairs(TARGETS) do
+		local fleet = fleets[target];
+		fleet:log_in(backends);
+		fleet:tell_presence();
+		for _, case in ipairs(cases) do
+			local fronts, in_flight = table.unpack(case);
+			if fronts <= fleet.count then
+				table.insert(list, { target = target, fleet = fleet, backends = backends, fronts = fronts, in_flight = in_flight });
+			end
+		end
+	end
+	return list;
+end
+
+local function measure(case)
+	return case.fleet:measure(case.fronts, case.in_flight);
+end
 
 local function number_or_none(format, number)
 	return number and format:format(number) or "-";
 end
 
 -- reference: the sum with one front
-local function show(target, case, figures, reference)
-	print(("  %-9s %8d %6d %9d %8.0f %9.3f %9s %9s %9.3f %6s"):format(target, case.backends, case.fronts, case.in_flight,
+local function show(case, figures, reference)
+	print(("  %-9s %8d %6d %9d %8.0f %9.3f %9s %9s %9.3f %6s"):format(case.target, case.backends, case.fronts, case.in_flight,
 		figures.rate, figures.fronts, number_or_none("%.3f", figures.targets[1]), number_or_none("%.3f", figures.targets[2]),
 		figures.sum, number_or_none("%.2f", case.fronts > 1 and figures.sum / reference)));
 	io.stdout:flush();
 end
 
-local function measure(fleet, case)
-	fleet:log_in(case.backends);
-	fleet:tell_presence();
-	fleet:use_fronts(case.fronts);
-	return fleet:measure(case.in_flight * case.fronts);
-end
-
--- One target, and all cases that it has enough fronts for
-local function measure_all(target, fronts)
-	local fleet, of_one = new_fleet(fronts, target):start(), {}; -- by number of backends, the sum with the usual one front
-	cores.pin(fleet);
-	for _, different in ipairs(CASES) do
-		local case = setmetatable(different, { __index = USUAL });
-		if case.fronts <= fronts then
-			local figures = measure(fleet, case);
-			show(target, case, figures, of_one[case.backends]);
-			of_one[case.backends] = of_one[case.backends] or figures.sum;
+local function measure_all(list)
+	local reference;
+	for number, figures in ipairs(in_turns(list, measure)) do
+		local case = list[number];
+		if case.fronts == 1 and case.in_flight == USUAL then
+			reference = figures.sum;
 		end
+		show(case, figures, reference);
 	end
-	fleet:remove();
 end
 
 print "# What a request costs: requests a second, and milliseconds of processor time for one. So many backends, fronts, and";
@@ -60,6 +79,10 @@ print "# to one front.";
 print(("# %s."):format(cores.describe(FRONTS)));
 print(("# %-9s %8s %6s %9s %8s %9s %9s %9s %9s %6s"):format("target", "backends", "fronts", "in_flight", "rate", "front_ms",
 	"target_ms", "node_2_ms", "sum_ms", "ratio"));
-for _, arrangement in ipairs(TARGETS) do
-	measure_all(table.unpack(arrangement));
+local fleets = start_fleets();
+for _, group in ipairs(CASES) do
+	measure_all(prepare(fleets, table.unpack(group)));
+end
+for _, fleet in pairs(fleets) do
+	fleet:remove();
 end

@@ -3,6 +3,7 @@
 --
 --     lua5.4 bench/streams.lua
 
+local in_turns = require "bench.in_turns";
 local new_fleet = require "bench.fleet".new;
 
 local BACKENDS, IN_FLIGHT = 100, 64;
@@ -16,17 +17,22 @@ local ARRANGEMENTS = {
 	{ "cluster", "one for each node", { streams = 2 } };
 };
 
-local function show_arrangement(target, what, options)
+local function start(arrangement)
+	local target, _, options = table.unpack(arrangement);
 	local fleet = new_fleet(1, target, options):start();
 	fleet:log_in(BACKENDS);
 	fleet:tell_presence();
-	fleet:use_fronts(1);
-	local figures = fleet:measure(IN_FLIGHT);
+	return fleet;
+end
+
+local function measure(fleet)
+	return fleet:measure(1, IN_FLIGHT);
+end
+
+local function show(target, what, figures)
 	local second = figures.targets[2];
 	print(("  %-9s %-20s %8.0f %9.3f %9.3f %9s %9.3f"):format(target, what, figures.rate, figures.fronts, figures.targets[1],
 		second and ("%.3f"):format(second) or "-", figures.sum));
-	io.stdout:flush();
-	fleet:remove();
 end
 
 print(("# One front, %d backends, %d requests under way: requests a second, milliseconds of processor time for one, by how the servers")
@@ -34,6 +40,11 @@ print(("# One front, %d backends, %d requests under way: requests a second, mill
 print "# are connected: one stream for both ways, or one for each; encrypted or not; or, for answers of a cluster, one for both of";
 print "# its nodes or one for each";
 print(("# %-9s %-20s %8s %9s %9s %9s %9s"):format("target", "streams", "rate", "front_ms", "target_ms", "node_2_ms", "sum_ms"));
-for _, arrangement in ipairs(ARRANGEMENTS) do
-	show_arrangement(table.unpack(arrangement));
+local fleets = {};
+for number, arrangement in ipairs(ARRANGEMENTS) do
+	fleets[number] = start(arrangement);
+end
+for number, figures in ipairs(in_turns(fleets, measure)) do
+	show(ARRANGEMENTS[number][1], ARRANGEMENTS[number][2], figures);
+	fleets[number]:remove();
 end
