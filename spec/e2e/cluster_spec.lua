@@ -5,9 +5,7 @@ local clustered = require "spec.support.clustered";
 local service = require "spec.support.service";
 local socket = require "socket";
 local st = require "util.stanza";
-local xmpp = require "spec.support.xmpp";
 
-local PROXY = service.proxy;
 local SOON = 5; -- seconds
 local PATIENCE = 10; -- seconds
 local PAUSE = 6; -- seconds that a server waits before it speaks to another one again
@@ -187,21 +185,12 @@ describe("a target on a cluster of two nodes", function ()
 		assert.falsy(log:find("log in a client", 1, true));
 	end);
 
-	-- Prosody dies. The node that this backend is at learns that it cannot be reached, and waits until it tries again.
-	local function make_pause(backend)
-		parties.server:stop("KILL");
-		local deadline = socket.gettime() + PATIENCE;
-		repeat -- what it sends before its node knows that the stream has ended is lost
-			assert(socket.gettime() < deadline, "the node does not notice that Prosody has gone");
-			backend:send(st.presence());
-		until pcall(backend.receive, backend, xmpp.presence_from(PROXY, "error"), 0.3);
-	end
-
 	it("is found again when the proxy's server starts while its own waits before it speaks to it", function ()
 		start { retry_delay = 300 };
 		local backends = parties:log_in_one_each();
 		assert_served_by(backends);
-		make_pause(backends.a);
+		parties.server:stop("KILL");
+		service.await_unreachable(backends.a);
 		parties:start_server();
 		socket.sleep(PAUSE);
 		assert.falsy(parties.server:log():find("has not approved", 1, true));
@@ -217,7 +206,8 @@ describe("a target on a cluster of two nodes", function ()
 		start { retry_delay = 300, streams = 2, reaches = 1 };
 		local backends = parties:log_in_one_each();
 		assert_served_by(backends);
-		make_pause(backends.b);
+		parties.server:stop("KILL");
+		service.await_unreachable(backends.b);
 		parties.nodes[1]:end_pause(); -- if that node has one, too
 		parties:start_server();
 		parties:await_service({ backends.a });

@@ -11,6 +11,7 @@ local xmpp = require "spec.support.xmpp";
 
 local PROXY, TARGET = service.proxy, service.target;
 local PATIENCE = 10; -- seconds
+local SHOW_AFTER = 1; -- seconds in which nothing comes
 local PAUSE = 0.1; -- seconds, between requests
 local NUDGE_AFTER, NUDGE = 0.2, (" "):rep(2048); -- seconds
 local MANY = 40; -- requests, enough that each backend gets some
@@ -84,18 +85,30 @@ function clustered:remove()
 	self.cluster:remove();
 end
 
--- Waits until the proxy has got presence of that type from each of these resources.
-function clustered:await_presence(type, ...)
-	local awaited, count = {}, select("#", ...);
-	for _, resource in ipairs { ... } do
+-- (type, resources, show): waits until the proxy has got presence of that type from each of these; show(), which
+-- has it sent, is called now, and again when nothing comes.
+local function await_presence(self, type, resources, show)
+	local awaited, count = {}, #resources;
+	for _, resource in ipairs(resources) do
 		awaited[TARGET.."/"..resource] = true;
 	end
+	local deadline = socket.gettime() + PATIENCE;
+	show();
 	while count > 0 do
-		local attr = self.observer:receive(xmpp.is_message).tags[1].attr;
+		local came, message = pcall(self.observer.receive, self.observer, xmpp.is_message, SHOW_AFTER);
+		local attr = came and message.tags[1].attr or {};
 		if awaited[attr.from] and (attr.type or "available") == type then
 			awaited[attr.from], count = nil, count - 1;
+		elseif not came then
+			assert(socket.gettime() < deadline, ("not all presence of type %s has come"):format(type));
+			show();
 		end
 	end
+end
+
+-- Waits until the proxy has got presence of that type from each of these resources.
+function clustered:await_presence(type, ...)
+	await_presence(self, type, { ... }, function () end);
 end
 
 -- (node, ...) -> backends of these resources, by name, logged in at that node and known to the proxy
@@ -105,9 +118,12 @@ function clustered:log_in(node, ...)
 	self.observer.received = {}; -- of earlier ones
 	for _, resource in ipairs { ... } do
 		backends[resource] = xmpp.client(self.nodes[node], "some-user", "some-domain.example", resource);
-		backends[resource]:send(st.presence());
 	end
-	self:await_presence("available", ...);
+	await_presence(self, "available", { ... }, function () -- what a node sends before it knows that a stream has ended is lost
+		for _, backend in pairs(backends) do
+			backend:send(st.presence());
+		end
+	end);
 	for _, backend in pairs(backends) do
 		backend:sync();
 		backend.received = {};

@@ -1,6 +1,7 @@
 -- The parties of the README's example on a started Prosody: backends of the target
 -- some-user@some-domain.example behind proxy.domain.example, and requesters.
 
+local socket = require "socket";
 local xmpp = require "spec.support.xmpp";
 local st = require "util.stanza";
 
@@ -8,6 +9,8 @@ local service = {
 	proxy = "proxy.domain.example";
 	target = "some-user@some-domain.example";
 };
+
+local PATIENCE = 10; -- seconds
 
 -- Logs in as the target, and returns when the proxy has the presence.
 function service.backend(server, resource, priority)
@@ -41,6 +44,15 @@ function service.answer_all(backend)
 	end
 	backend.received = {};
 	return count;
+end
+
+-- Prosody has stopped. Returns when the backend's server has found that out, which then may wait before it tries again.
+function service.await_unreachable(backend)
+	local deadline = socket.gettime() + PATIENCE;
+	repeat -- what it sends before its server knows that the stream has ended is lost
+		assert(socket.gettime() < deadline, "the server does not notice that Prosody has gone");
+		backend:send(st.presence());
+	until pcall(backend.receive, backend, xmpp.presence_from(service.proxy, "error"), 0.3);
 end
 
 function service.requester(server, resource)

@@ -7,7 +7,7 @@ local new_stream = require "util.xmppstream".new;
 local st = require "util.stanza";
 local sha1 = require "util.hashes".sha1;
 
-local TIMEOUT = 10; -- seconds, for what a spec expects to come
+local TIMEOUT = 30; -- seconds, for what a spec expects to come: a third stream between two servers may be needed for it
 
 -- bytes, more than any server lets through; util.xmppstream's own limit is lower in some versions
 local STANZA_SIZE_LIMIT = 1024 * 1024;

@@ -334,20 +334,27 @@ local function is_unacknowledged(arrival, condition)
 	return not backend.is_online and arrival.number > acknowledged_for_sure(backend);
 end
 
+-- (message, condition) -> whether no error may come about it (any more). mod_smacks says of each session to which it was passed on
+-- that it is over, if it has not acknowledged it.
+local function is_second_word(message, condition)
+	local is_of_mod_smacks = message.is_passed_on and condition == "recipient-unavailable";
+	return message.type == "error" or not is_of_mod_smacks and (message.has_come_back or message.is_passed_on);
+end
+
 -- Nobody who replies with an error has an error of its own replied.
 function messages:judge_error(message, stanza, time)
 	local ledger, from, arrival = self.ledger, stanza.attr.from, message.arrival;
 	local _, condition, text = stanza:get_error();
 	if stanza.attr.to ~= message.writer.jid then
 		ledger:found("misdelivered", "%s, about %s", stanza:top_tag(), describe(message));
-	elseif message.type == "error" or message.has_come_back or message.is_passed_on then
+	elseif is_second_word(message, condition) then
 		local why = message.type == "error" and "is one" or message.has_come_back and "has come back" or "was passed on";
 		ledger:found("doubled", "error about %s, which %s: %s (%s)", describe(message), why, condition, text);
 	elseif arrival and not is_unacknowledged(arrival, condition) then
 		ledger:found("doubled", "error about %s, which has arrived: %s (%s)", describe(message), condition, text);
 	elseif from ~= message.address and from ~= bare(message.address) and not self:was_reformatted(message) then
 		ledger:found("wrong_address", "error about %s came from %s", describe(message), from);
-	elseif arrival then
+	elseif arrival or message.is_passed_on then
 		self.unacknowledged = self.unacknowledged + 1;
 	else
 		self:judge_refusal(message, text, time);
