@@ -84,19 +84,21 @@ local function modules_of(self)
 	return (self.is_encrypted and '"tls"; ' or "")..(self.is_bidirectional and '"s2s_bidi"; ' or "");
 end
 
--- The target's servers, and the ports to which the fronts' streams lead, in turn
+-- What is to be started for the target, the servers in it, and the ports to which the fronts' streams lead, in turn
 local make_target = {
 	prosody = function (self, peers)
 		local port = throwaway.free_port();
-		return { prosody_of(self, { TARGET }, target_lines:format(modules_of(self)), port, peers) }, { port };
+		local server = prosody_of(self, { TARGET }, target_lines:format(modules_of(self)), port, peers);
+		return server, { server }, { port };
 	end;
 	ejabberd = function (_, peers)
 		local port = throwaway.free_port();
-		return { new_ejabberd { host = TARGET_HOST, accounts = { TARGET }, s2s = { port = port, peers = peers } } }, { port };
+		local server = new_ejabberd { host = TARGET_HOST, accounts = { TARGET }, s2s = { port = port, peers = peers } };
+		return server, { server }, { port };
 	end;
 	cluster = function (self, peers)
-		self.cluster = new_cluster { host = TARGET_HOST, accounts = { TARGET }, peers = peers, streams = self.streams };
-		return self.cluster.nodes, self.cluster.s2s_ports;
+		local cluster = new_cluster { host = TARGET_HOST, accounts = { TARGET }, peers = peers, streams = self.streams };
+		return cluster, cluster.nodes, cluster.s2s_ports;
 	end;
 };
 
@@ -116,7 +118,7 @@ function fleet.new(count, target, options)
 	end
 	local peers, target_ports = list_peers(ports), { ports[1] };
 	if target ~= "front" then
-		self.targets, target_ports = make_target[target](self, peers);
+		self.target, self.targets, target_ports = make_target[target](self, peers);
 	end
 	for front, port in ipairs(ports) do
 		peers[TARGET_HOST] = { target_ports[(front - 1) % #target_ports + 1] };
@@ -147,17 +149,15 @@ end
 
 -- Starts all of them. The first backend accepts subscriptions; it is counted among those that log_in() is asked for.
 function fleet:start()
-	if self.cluster then
-		self.cluster:start();
-	elseif self.targets[1] then
-		self.targets[1]:start();
+	if self.target then
+		self.target:start();
 	end
 	for _, front in ipairs(self.fronts) do
 		front:start();
 	end
 	local owner = log_in(self, "backend-1");
 	owner:send(st.presence());
-	if self.targets[1] then
+	if self.target then
 		accept(self, owner);
 	end
 	self.crowd:add_backend(owner);
@@ -169,10 +169,8 @@ function fleet:remove()
 	for _, front in ipairs(self.fronts) do
 		front:remove();
 	end
-	if self.cluster then
-		self.cluster:remove();
-	elseif self.targets[1] then
-		self.targets[1]:remove();
+	if self.target then
+		self.target:remove();
 	end
 end
 
