@@ -89,24 +89,26 @@ local function count_reductions(node)
 	return counts;
 end
 
-local function show_reductions(fleet, _, backends)
+-- (fleet) -> reductions for one request, by supervisor, and all of them
+local function reductions_of_requests(fleet)
 	local node = fleet.targets[1];
 	local before = count_reductions(node);
-	local count = fleet.crowd:work(SECONDS);
-	local after, total = count_reductions(node), 0;
-	for parent in pairs(after) do
-		after[parent] = (after[parent] - (before[parent] or 0)) / count;
-		total = total + after[parent];
+	local requests = fleet.crowd:work(SECONDS);
+	local each, total = {}, 0;
+	for parent, count in pairs(count_reductions(node)) do
+		each[parent] = (count - (before[parent] or 0)) / requests;
+		total = total + each[parent];
 	end
-	local rest = total;
-	local function show(name, reduced)
-		print(("  %-9s %8d %-26s %7.1f %9.0f"):format("ejabberd", backends, name, reduced * 100 / total, reduced));
-	end
+	return each, total;
+end
+
+local function show_reductions(fleet, target, backends)
+	local each, total = reductions_of_requests(fleet);
 	for _, part in ipairs(ERLANG_PARTS) do
-		show(part[2], after[part[1]] or 0);
-		rest = rest - (after[part[1]] or 0);
+		local supervisor, what = table.unpack(part);
+		local count = each[supervisor] or 0;
+		print(("  %-9s %8d %-26s %7.1f %9.0f"):format(target, backends, what, count * 100 / total, count));
 	end
-	show("all else", rest);
 end
 
 -- (target, numbers, look): a front before that target, under load; look(fleet, target, backends), with each of these numbers
