@@ -18,13 +18,13 @@ local known = {
 	["messages"] = known_choices.sender;
 };
 
-local own, other = table.unpack(prosody.roots());
-other = other or own; -- where only one has been unpacked
+local own, another = table.unpack(prosody.roots());
+another = another or own; -- where only one has been unpacked
 
 for _, arrangement in ipairs {
 	{ "two fronts of a target on ejabberd", { own, own }, "ejabberd" };
 	{ "three fronts, the first of which is the target's own server,", { own, own, own }, "the first front" };
-	{ "a front of each Prosody there is, of a target on a cluster,", { own, other }, "a cluster" };
+	{ "a front of each Prosody there is, of a target on a cluster,", { own, another }, "a cluster" };
 } do
 	local what, roots, target_server = table.unpack(arrangement);
 	local count = #roots;

@@ -150,11 +150,6 @@ function ejabberd:start()
 	return self;
 end
 
--- Whether clients can connect already, which is so shortly before everything is up
-function ejabberd:is_listening()
-	return throwaway.is_listening(self.c2s_port);
-end
-
 -- (expressions) -> what the last of these Erlang expressions comes to, as Erlang writes it
 function ejabberd:run(expressions)
 	local connection = assert(socket.connect("127.0.0.1", self.control_port));

@@ -6,6 +6,7 @@ local clustered = require "spec.support.clustered";
 local service = require "spec.support.service";
 local socket = require "socket";
 local st = require "util.stanza";
+local throwaway = require "spec.support.throwaway";
 local xmpp = require "spec.support.xmpp";
 
 local now = socket.gettime;
@@ -161,7 +162,7 @@ local function let_things_happen(self)
 		kill(self);
 	elseif not self.is_starting and passed >= STARTED then
 		begin_start(self);
-	elseif self.is_starting and not self.back and self.parties.nodes[VICTIM]:is_listening() then
+	elseif self.is_starting and not self.back and throwaway.is_listening(self.parties.nodes[VICTIM].c2s_port) then
 		finish_start(self);
 	end
 end

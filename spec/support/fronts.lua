@@ -26,10 +26,11 @@ local proxy_lines = [[
 Component "%s.front-%d.example" "client_proxy"
 	target_address = "some-user@some-domain.example"
 	client_proxy_strategy = "%s"
+	client_proxy_retries = %d
 ]];
 
--- (front, has_target) -> the second half of its configuration
-local function front_hosts(front, has_target)
+-- (front, has_target, retries) -> the second half of its configuration
+local function front_hosts(front, has_target, retries)
 	local lines = { ('VirtualHost "front-%d.example"'):format(front) };
 	if front == 1 then
 		table.insert(lines, ("Component %q\n\tcomponent_secret = %q"):format(fronts.requesters, fronts.requesters));
@@ -38,9 +39,17 @@ local function front_hosts(front, has_target)
 		table.insert(lines, 'VirtualHost "some-domain.example"');
 	end
 	for name, strategy in pairs(STRATEGIES) do
-		table.insert(lines, proxy_lines:format(name, front, strategy));
+		table.insert(lines, proxy_lines:format(name, front, strategy, retries));
 	end
 	return table.concat(lines, "\n");
+end
+
+local function list_accounts(front, has_target, users)
+	local accounts = { has_target and TARGET or nil };
+	for _, user in ipairs(users) do
+		table.insert(accounts, ("%s@front-%d.example"):format(user, front));
+	end
+	return accounts;
 end
 
 -- (name, front) -> the address of that proxy at that front
@@ -61,7 +70,7 @@ local function list_peers(ports, target_ports)
 	return peers;
 end
 
--- By what serves the target's host: (self, ports, options): makes its nodes, if it is none of the fronts. -> their ports
+-- By what serves the target's host: (self, ports): makes its nodes, if it is none of the fronts. -> their ports
 local target_servers = {
 	["the first front"] = function (_, ports)
 		return { ports[1] };
@@ -74,11 +83,8 @@ local target_servers = {
 		self.nodes = { self.target_server };
 		return target_ports;
 	end;
-	["a cluster"] = function (self, ports, options)
-		self.target_server = new_cluster {
-			host = "some-domain.example", accounts = { TARGET }, peers = list_peers(ports);
-			streams = options.streams, retry_delay = options.retry_delay;
-		};
+	["a cluster"] = function (self, ports)
+		self.target_server = new_cluster { host = "some-domain.example", accounts = { TARGET }, peers = list_peers(ports) };
 		self.nodes = self.target_server.nodes;
 		return self.target_server.s2s_ports;
 	end;
@@ -88,7 +94,7 @@ local target_servers = {
 -- roots: for each front, which Prosody it is, one of prosody.roots() (spec/support/prosody.lua)
 -- target_server: "the first front", "ejabberd", or "a cluster"
 -- options: users (names of users at each front, "user" alone if nil), log_level (see spec/support/prosody.lua);
---          streams, retry_delay (see spec/support/cluster.lua)
+--          retries (client_proxy_retries, 1 if nil)
 function fronts.new(roots, target_server, options)
 	options = options or {};
 	local self = setmetatable({
@@ -98,15 +104,12 @@ function fronts.new(roots, target_server, options)
 	for front in ipairs(roots) do
 		ports[front] = throwaway.free_port();
 	end
-	local peers = list_peers(ports, target_servers[target_server](self, ports, options));
+	local peers = list_peers(ports, target_servers[target_server](self, ports));
 	for front, port in ipairs(ports) do
 		local has_target = self.is_first and front == 1;
-		local accounts = { has_target and TARGET or nil };
-		for _, user in ipairs(options.users or { "user" }) do
-			table.insert(accounts, ("%s@front-%d.example"):format(user, front));
-		end
 		self.servers[front] = new_prosody {
-			hosts = front_hosts(front, has_target), accounts = accounts, root = roots[front];
+			hosts = front_hosts(front, has_target, options.retries or 1), root = roots[front];
+			accounts = list_accounts(front, has_target, options.users or { "user" });
 			s2s = { port = port, peers = peers };
 			log_level = options.log_level;
 		};
@@ -114,17 +117,41 @@ function fronts.new(roots, target_server, options)
 	return self;
 end
 
--- Waits until all proxies of the fronts that run have so many backends that are ready.
-function fronts:await_ready(count)
-	local deadline = socket.gettime() + PATIENCE;
+-- (metrics, proxy) -> how many backends of that proxy are ready, and how many there are in all states
+local function count_backends(metrics, proxy)
+	local prefix, sum = ('prosody_mod_client_proxy__backends{host="%s",'):format(proxy), 0;
+	for series, value in pairs(metrics) do
+		sum = sum + (series:find(prefix, 1, true) and value or 0);
+	end
+	return metrics[prefix..'state="ready"}'], sum;
+end
+
+-- (count, of, only) -> whether all proxies of the fronts that run have so many backends that are ready; if not, what the first has
+-- that has not
+-- of: how many backends they are to have in all states, any number if nil
+-- only: the first name of the proxies that matter, all of them if nil
+function fronts:are_ready(count, of, only)
 	for front, server in ipairs(self.servers) do
-		for name in pairs(STRATEGIES) do
-			local series = ('prosody_mod_client_proxy__backends{host="%s",state="ready"}'):format(fronts.proxy(name, front));
-			while server.pid and server:metrics()[series] ~= count do
-				assert(socket.gettime() < deadline, series.." is not "..count);
-				socket.sleep(PAUSE);
+		local metrics = server.pid and server:metrics();
+		for name in pairs(metrics and STRATEGIES or {}) do
+			local proxy = fronts.proxy(name, front);
+			local ready, sum = count_backends(metrics, proxy);
+			if (name == only or not only) and (ready ~= count or sum ~= (of or sum)) then
+				return false, ("%s has %d backends, of which %d are ready, not %d"):format(proxy, sum, ready, count);
 			end
 		end
+	end
+	return true;
+end
+
+-- Waits until they have so many that are ready.
+function fronts:await_ready(count)
+	local deadline = socket.gettime() + PATIENCE;
+	local ready, failure = self:are_ready(count);
+	while not ready do
+		assert(socket.gettime() < deadline, failure);
+		socket.sleep(PAUSE);
+		ready, failure = self:are_ready(count);
 	end
 end
 
@@ -159,19 +186,18 @@ local function accept(self, owner)
 	end
 end
 
--- Starts all of them, with these backends, at each node in turn, the first of which accepts subscriptions.
+-- Starts all of them, with these backends, at each node in turn, the first of which accepts subscriptions. It is there before it
+-- is asked for them: what comes while a client logs in, ejabberd may keep until the next one does.
 function fronts:start(resources)
-	if self.target_server then
-		self.target_server:start();
+	(self.target_server or self.servers[1]):start();
+	local owner = self:log_in(resources[1]);
+	owner:sync();
+	for front = self.is_first and 2 or 1, #self.servers do
+		self.servers[front]:start();
 	end
-	for _, server in ipairs(self.servers) do
-		server:start();
-	end
-	for number, resource in ipairs(resources) do
-		local backend = self:log_in(resource, (number - 1) % math.max(1, #self.nodes) + 1);
-		if number == 1 then
-			accept(self, backend);
-		end
+	accept(self, owner);
+	for number = 2, #resources do
+		self:log_in(resources[number], (number - 1) % math.max(1, #self.nodes) + 1);
 	end
 	self.asking = xmpp.component(self.servers[1], fronts.requesters, "front-1.example");
 	self:await_ready(#resources);

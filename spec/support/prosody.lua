@@ -163,11 +163,20 @@ local function on_its_libraries(self)
 	return quote(checkout.."/tools/on_prosody").." "..quote(self.root);
 end
 
--- Starts and waits until everything is up: spec/support/modules/mod_announce.lua says so.
-function prosody:start()
+-- Starts, without waiting until everything is up.
+function prosody:begin_start()
 	self:launch(("%s %s %s --config %s"):format(on_its_libraries(self), self.run_by, quote(self.root.."/prosody"),
 		quote(self.dir.."/prosody.cfg.lua")));
+end
+
+-- Waits until everything is up: spec/support/modules/mod_announce.lua says so.
+function prosody:await_started()
 	self:await("STARTED");
+end
+
+function prosody:start()
+	self:begin_start();
+	self:await_started();
 	return self;
 end
 

@@ -102,6 +102,11 @@ function throwaway:signal(name)
 	return os.execute(("kill -%s %d"):format(name, self.pid));
 end
 
+-- Whether the process has ended of which stop() would wait for the end
+function throwaway:has_ended()
+	return throwaway.read_file(("/proc/%d/stat"):format(self.pid)):find("%) Z ") ~= nil;
+end
+
 -- Stops it by a signal, TERM if nil, and waits until the process is gone. Returns what it printed since the last await().
 function throwaway:stop(signal)
 	self:signal(signal or "TERM");
