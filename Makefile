@@ -5,6 +5,8 @@
 # make coverage  says which lines and branches of c_src no spec goes through
 # make bench     measures, and draws what comes of it in bench/results; with PLUGIN_PATH= also
 #                the module of 2018, where it is
+# make scale     measures what a request costs with several fronts, other servers as targets, and many backends, and
+#                writes it to bench/results/scale.txt
 # make chaos     lets all parties misbehave for SECONDS=600, and counts what comes of it; with
 #                PLUGIN_PATH= that of another mod_client_proxy, where it is
 # make mutants   breaks the module in small ways, and says which of them no spec finds
@@ -13,7 +15,7 @@
 # make install   copies the module's folder to $(DESTDIR)$(MODULES)
 # make clean     removes what was built; make distclean also what was downloaded
 #
-# demo, test, lint, coverage, bench, chaos, mutants, fuzz and deb first get from Debian's packages what they need.
+# demo, test, lint, coverage, bench, scale, chaos, mutants, fuzz and deb first get from Debian's packages what they need.
 
 version := $(shell sed -n 's/^return "\(.*\)";$$/\1/p' mod_client_proxy/version.lua)
 
@@ -68,7 +70,7 @@ $(file >.build/built_with,$(built_with))
 endif
 build = Makefile .build/built_with
 
-.PHONY: all demo test lint coverage bench chaos mutants fuzz deb install install-rock clean distclean
+.PHONY: all demo test lint coverage bench scale chaos mutants fuzz deb install install-rock clean distclean
 all: $(core)
 
 $(core): $(sources) $(headers) $(build)
@@ -144,6 +146,14 @@ bench:
 $(benchmarks): .build/%: bench/%.c $(wildcard bench/*.h) $(units) $(headers) $(build)
 	mkdir -p $(@D)
 	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(units) $(SODIUM_LIBS) -lm -o $@
+
+scale:
+	@tools/setup build prosody ejabberd scale
+	@$(MAKE) --silent all .build/sampler.so
+	@tools/with_scratch bench/run_scale
+
+.build/sampler.so: bench/lua/sampler.c $(build)
+	$(CC) -shared $(C) -Werror -D_XOPEN_SOURCE=700 $(CFLAGS) $< -o $@
 
 deb:
 	@tools/setup build deb

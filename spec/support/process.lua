@@ -9,6 +9,8 @@ local light = os.getenv("SPEC_LIGHT") ~= nil;
 -- finds leaks.
 local resident_bytes_tell = not light and not os.getenv("ASAN_OPTIONS");
 
+local TICKS = 100; -- a second, in which Linux tells times whatever it counts in
+
 -- (full, few) -> the number of turns to take
 function process.turns(full, few)
 	return light and few or full;
@@ -23,6 +25,14 @@ function process.resident_bytes(pid)
 			return tonumber(kilobytes) * 1024;
 		end
 	end
+end
+
+-- (pid) -> seconds of processor time that a process has taken, in user and kernel mode, with all of its threads
+function process.cpu_seconds(pid)
+	local file = assert(io.open(("/proc/%d/stat"):format(pid)));
+	local user, system = file:read("a"):match("^.*%)"..(" %S+"):rep(11).." (%d+) (%d+)");
+	file:close();
+	return (user + system) / TICKS;
 end
 
 -- (f, allowed): calls f twice, and asserts that the second call leaves at most `allowed` bytes more in use. After the
