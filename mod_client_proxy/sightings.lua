@@ -35,7 +35,8 @@ function sightings.new(max_per_bare, saved)
 		over = {}; -- sessions, in the order in which they ended
 		by_sent = {}; -- by sender and the address that it has sent presence to: a sighting
 		by_bare = {}; -- by a requester's bare JID: how many
-		count = 0, bytes = 0, last = 0;
+		in_order = {}; -- by `used`: a sighting, from `first`, or later, to `last`
+		count = 0, bytes = 0, first = 1, last = 0;
 	};
 	self.max_per_bare = max_per_bare;
 	return setmetatable(self, sightings);
@@ -91,7 +92,7 @@ function sightings:add(sighting)
 	sighting.session, sighting.used = session, self.last;
 	sighting.key, sighting.sent = key_of(sighting.requester, sighting.service), key_of(sighting.sender, sighting.at);
 	session.list:set(sighting.key, sighting);
-	self.by_sent[sighting.sent] = sighting;
+	self.by_sent[sighting.sent], self.in_order[sighting.used] = sighting, sighting;
 	add_up(self, sighting, 1);
 end
 
@@ -103,7 +104,7 @@ function sightings:remove(sighting)
 	end
 	sighting.session = nil;
 	session.list:set(sighting.key, nil);
-	self.by_sent[sighting.sent] = nil;
+	self.by_sent[sighting.sent], self.in_order[sighting.used] = nil, nil;
 	add_up(self, sighting, -1);
 	if self.sessions[session.backend] == session and session.list:count() == 0 then
 		self.sessions[session.backend] = nil;
@@ -139,17 +140,21 @@ function sightings:next_over()
 	return nil;
 end
 
--- (max) -> the sighting that has not been used for longest, if there are more than `max` or they hold too much | nil
+-- -> the sighting that has not been used for longest; there has to be one
+local function oldest(self)
+	while not self.in_order[self.first] do
+		self.first = self.first + 1;
+	end
+	return self.in_order[self.first];
+end
+
+-- (max) -> a sighting of a session that is over, else the one that has not been used for longest, if there are more than
+-- `max` or they hold too much | nil
 function sightings:excess(max)
 	if self.count <= max and self.bytes <= max * BYTES_EACH then
 		return nil;
 	end
-	local oldest = self:next_over();
-	for _, session in pairs(oldest and {} or self.sessions) do
-		local _, candidate = session.list:tail();
-		oldest = oldest and oldest.used < candidate.used and oldest or candidate;
-	end
-	return oldest;
+	return self:next_over() or oldest(self);
 end
 
 return sightings;

@@ -466,6 +466,25 @@ describe("directed presence", function ()
 			assert_sent(receive(A, at[1], "unavailable"));
 		end);
 
+		it("whichever backend it is whom they see, for ever", function ()
+			here.pool:add(B);
+			local tokens = { [A] = backend_address(A, PROXY), [B] = backend_address(B, PROXY) };
+			local seen = {}; -- in this order
+			for number = 1, 200 do
+				local requester, backend = ("user@some-domain.example/%d"):format(number), number % 3 == 0 and A or B;
+				local first = seen[3] and table.remove(seen, 1);
+				local stanzas = receive(backend, address_of(requester, PROXY));
+				if first then
+					assert_sent(stanzas, { tokens[first.backend], first.requester, "unavailable" }, { tokens[backend], requester });
+				end
+				table.insert(seen, { backend = backend, requester = requester });
+				if number % 7 == 0 then -- a hole
+					local gone = table.remove(seen, 2);
+					receive(gone.backend, address_of(gone.requester, PROXY), "unavailable");
+				end
+			end
+		end);
+
 		it("long addresses count as several", function ()
 			local long = "user@some-domain.example/"..("x"):rep(1000);
 			for number = 1, 2 do
