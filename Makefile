@@ -5,8 +5,8 @@
 # make coverage  says which lines and branches of c_src no spec goes through
 # make bench     measures, and draws what comes of it in bench/results; with PLUGIN_PATH= also
 #                the module of 2018, where it is
-# make scale     measures what a request costs with several fronts, other servers as targets, and many backends, and
-#                writes it to bench/results/scale.txt
+# make scale     measures what a request costs with several fronts, other servers as targets, and many backends; what
+#                their limits do; and how very many would do, and writes that to bench/results
 # make chaos     lets all parties misbehave for SECONDS=600, and counts what comes of it; with
 #                PLUGIN_PATH= that of another mod_client_proxy, where it is
 # make mutants   breaks the module in small ways, and says which of them no spec finds
@@ -149,7 +149,7 @@ $(benchmarks): .build/%: bench/%.c $(wildcard bench/*.h) $(units) $(headers) $(b
 
 scale:
 	@tools/setup build prosody ejabberd scale
-	@$(MAKE) --silent all .build/sampler.so
+	@$(MAKE) --silent all .build/sampler.so .build/simulate_requesters .build/simulate_backends
 	@tools/with_scratch bench/run_scale
 
 .build/sampler.so: bench/lua/sampler.c $(build)
