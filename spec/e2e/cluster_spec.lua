@@ -210,7 +210,7 @@ describe("a target on a cluster of two nodes", function ()
 		service.await_unreachable(backends.b);
 		parties.nodes[1]:end_pause(); -- if that node has one, too
 		parties:start_server();
-		parties:await_service({ backends.a });
+		parties:await_service({ backends.a }, 30);
 		socket.sleep(PAUSE);
 		parties.nodes[2]:end_pause();
 		local seconds = parties:await_service(backends, 60);
