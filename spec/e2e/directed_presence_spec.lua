@@ -308,26 +308,32 @@ Component "proxy.domain.example" "client_proxy"
 			client:close();
 		end
 
-		local function sees_anybody()
+		-- -> the addresses of those whom the backend has been told of since the last time
+		local function take_seen()
 			flush();
+			local seen = {};
 			for _, stanza in ipairs(backend:sync()) do
 				if is_presence_of_proxy(stanza) then
-					return true;
+					assert.is_nil(stanza.attr.type);
+					table.insert(seen, stanza.attr.from);
 				end
 			end
-			return false;
+			backend.received = {};
+			return seen;
 		end
 
-		-- The roster makes a difference: the backend sees the one who is listed. When a stream has just ended, as at the beginning,
-		-- it may be in doubt for a moment, and sees nobody.
+		-- The roster makes a difference: the backend sees the one who is listed, once, and nobody else. When a stream has just
+		-- ended, as at the beginning, it may be in doubt for a moment, and sees nobody.
 		local function await_seen(listed)
 			local deadline = socket.gettime() + 10;
-			while not sees_anybody() do
+			local seen = take_seen();
+			while not seen[1] do
 				assert(socket.gettime() < deadline, "the backend does not see who is listed");
 				listed:send(st.presence());
 				listed:sync();
+				seen = take_seen();
 			end
-			backend.received = {};
+			assert.equal(1, #seen);
 		end
 
 		local function log_in()
