@@ -8,6 +8,7 @@ require "spec.support.paths";
 local clustered = require "spec.support.clustered";
 local code_blocks = require "spec.support.code_blocks";
 local configuration = require "spec.support.ejabberd_configuration";
+local iterators = require "util.iterators";
 local limited = require "spec.support.limited";
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
@@ -54,14 +55,6 @@ local function with_parties(text, f, component)
 	return result;
 end
 
-local function size(list)
-	local count = 0;
-	for _ in pairs(list) do
-		count = count + 1;
-	end
-	return count;
-end
-
 -- -> requests a second that are answered by these backends, when what limits let through at once is used up
 local function rate(parties, backends)
 	for _, backend in pairs(backends) do
@@ -70,8 +63,8 @@ local function rate(parties, backends)
 	end
 	local count, start = 0, now();
 	while now() < start + SECONDS do
-		parties:send_requests(IN_FLIGHT - size(parties.open));
-		count = count + size((parties:work(backends, TURN)));
+		parties:send_requests(IN_FLIGHT - iterators.count(pairs(parties.open)));
+		count = count + iterators.count(pairs((parties:work(backends, TURN))));
 	end
 	return count / (now() - start);
 end

@@ -1,6 +1,7 @@
 -- For specs with a target whose server is a cluster (spec/support/cluster.lua): all who take part, which are a
 -- Prosody with the proxy and those who use it, and the cluster, with backends at either node.
 
+local iterators = require "util.iterators";
 local new_cluster = require "spec.support.cluster".new;
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
@@ -265,14 +266,6 @@ function clustered:await_answers(backends, patience)
 	return results, errors;
 end
 
-local function size(list)
-	local count = 0;
-	for _ in pairs(list) do
-		count = count + 1;
-	end
-	return count;
-end
-
 -- (backends) -> whether many requests are all answered, and each of these backends has answered some
 function clustered:are_served_by(backends, patience)
 	for _, backend in pairs(backends) do
@@ -297,12 +290,12 @@ function clustered:await_service(backends, patience)
 	while true do
 		self:send_requests(1);
 		local _, errors = self:work(backends, PAUSE);
-		failed = failed + size(errors);
+		failed = failed + iterators.count(pairs(errors));
 		if not next(errors) and not next(self.open) and self:are_served_by(backends, deadline - socket.gettime()) then
 			return socket.gettime() - start, failed;
 		end
 		assert(socket.gettime() < deadline, ("not served yet, %d requests have failed, %d have not been answered")
-			:format(failed, size(self.open)));
+			:format(failed, iterators.count(pairs(self.open))));
 		socket.sleep(next(errors) and PAUSE or 0);
 	end
 end
