@@ -14,6 +14,7 @@ local PROXY, TARGET = service.proxy, service.target;
 local PATIENCE, PLACING = 10, 30; -- seconds
 local SHOW_AFTER = 1; -- seconds in which nothing comes
 local PAUSE = 0.1; -- seconds, between requests
+local LOST_AFTER = 1; -- seconds without an answer after which one request may be lost for good, and others are sent
 local NUDGE_AFTER, NUDGE = 0.2, (" "):rep(2048); -- seconds
 local MANY = 40; -- requests, enough that each backend gets some
 
@@ -241,9 +242,9 @@ local function take_answers(self, results, errors)
 end
 
 -- These backends answer what they get, until all requests have been answered, or so many seconds have passed.
--- -> results that have come, by id; conditions of errors, by id
-function clustered:work(backends, seconds)
-	local results, errors = {}, {};
+-- -> results that have come, by id; conditions of errors, by id; both are added to these tables if there are any
+function clustered:work(backends, seconds, results, errors)
+	results, errors = results or {}, errors or {};
 	local deadline = socket.gettime() + seconds;
 	local connections = { self.requester };
 	for _, backend in pairs(backends) do
@@ -260,28 +261,29 @@ function clustered:work(backends, seconds)
 end
 
 -- Likewise, but all have to be answered.
-function clustered:await_answers(backends, patience)
-	local results, errors = self:work(backends, patience or PATIENCE);
+function clustered:await_answers(backends)
+	local results, errors = self:work(backends, PATIENCE);
 	assert(not next(self.open), "not all requests have been answered");
 	return results, errors;
 end
 
--- (backends) -> whether many requests are all answered, and each of these backends has answered some
-function clustered:are_served_by(backends, patience)
+-- (backends, seconds) -> whether many requests are all answered within that time, and each of these backends has answered
+-- some; how many of the answers are errors
+function clustered:are_served_by(backends, seconds)
 	for _, backend in pairs(backends) do
 		backend.answered = 0;
 	end
 	self:send_requests(MANY);
-	local _, errors = self:await_answers(backends, patience);
-	local all_serve = not next(errors);
+	local _, errors = self:work(backends, seconds or PATIENCE);
+	local all_serve = not next(self.open) and not next(errors);
 	for _, backend in pairs(backends) do
 		all_serve = all_serve and backend.answered > 0;
 	end
-	return all_serve;
+	return all_serve, iterators.count(pairs(errors));
 end
 
--- Waits until requests are served by these backends, all of which do. They are sent one after the other, but
--- one that is lost does not keep back the next.
+-- Waits until requests are served by these backends, all of which do. Whether one is answered or not, the next is
+-- sent: a node that is killed takes what it got last with it, and it is another request by which that can be seen.
 -- -> how many seconds that took, how many requests failed until then
 function clustered:await_service(backends, patience)
 	local start = socket.gettime();
@@ -291,8 +293,12 @@ function clustered:await_service(backends, patience)
 		self:send_requests(1);
 		local _, errors = self:work(backends, PAUSE);
 		failed = failed + iterators.count(pairs(errors));
-		if not next(errors) and not next(self.open) and self:are_served_by(backends, deadline - socket.gettime()) then
-			return socket.gettime() - start, failed;
+		if not next(errors) and not next(self.open) then
+			local all_serve, count = self:are_served_by(backends, LOST_AFTER);
+			if all_serve then
+				return socket.gettime() - start, failed;
+			end
+			failed = failed + count;
 		end
 		assert(socket.gettime() < deadline, ("not served yet, %d requests have failed, %d have not been answered")
 			:format(failed, iterators.count(pairs(self.open))));
