@@ -33,6 +33,7 @@ function sightings.new(max_per_bare, saved)
 	local self = saved or {
 		sessions = {}; -- by backend: { backend, list (of sightings, by requester and service), is_silent }
 		over = {}; -- sessions, in the order in which they ended
+		by_requester = {}; -- by requester and service: { by_backend (of sightings), count }
 		by_sent = {}; -- by sender and the address that it has sent presence to: a sighting
 		by_bare = {}; -- by a requester's bare JID: how many
 		in_order = {}; -- by `used`: a sighting, from `first`, or later, to `last`
@@ -44,19 +45,17 @@ end
 
 -- (requester, service, backend) -> sighting | nil, be that session over or not
 function sightings:find(requester, service, backend)
-	local key, session = key_of(requester, service), self.sessions[backend];
-	local found = session and session.list:get(key);
-	for _, other in ipairs(not found and self.over or {}) do
-		found = found or other.backend == backend and other.list:get(key) or nil;
-	end
-	return found;
+	local mine = self.by_requester[key_of(requester, service)];
+	return mine and mine.by_backend[backend];
 end
 
 -- (requester, service) -> a list of them, for each backend whose session is not over
 function sightings:of_requester(requester, service)
-	local key, found = key_of(requester, service), {};
-	for _, session in pairs(self.sessions) do
-		table.insert(found, session.list:get(key));
+	local mine, found = self.by_requester[key_of(requester, service)], {};
+	for backend, sighting in pairs(mine and mine.by_backend or found) do
+		if self.sessions[backend] == sighting.session then
+			table.insert(found, sighting);
+		end
 	end
 	return found;
 end
@@ -84,6 +83,21 @@ local function add_up(self, sighting, sign)
 	self.bytes = self.bytes + sign * (#sighting.requester + #sighting.service + #sighting.from + #sighting.at);
 end
 
+-- It is one of its requester's from now on.
+local function join(self, sighting)
+	local mine = self.by_requester[sighting.key] or { by_backend = {}, count = 0 };
+	self.by_requester[sighting.key] = mine;
+	mine.by_backend[sighting.backend], mine.count = sighting, mine.count + 1;
+end
+
+local function leave(self, sighting)
+	local mine = self.by_requester[sighting.key];
+	mine.by_backend[sighting.backend], mine.count = nil, mine.count - 1;
+	if mine.count == 0 then
+		self.by_requester[sighting.key] = nil;
+	end
+end
+
 -- (sighting): there is none of the same three, nor of the same sender and address.
 function sightings:add(sighting)
 	local backend = sighting.backend;
@@ -93,6 +107,7 @@ function sightings:add(sighting)
 	sighting.key, sighting.sent = key_of(sighting.requester, sighting.service), key_of(sighting.sender, sighting.at);
 	session.list:set(sighting.key, sighting);
 	self.by_sent[sighting.sent], self.in_order[sighting.used] = sighting, sighting;
+	join(self, sighting);
 	add_up(self, sighting, 1);
 end
 
@@ -105,6 +120,7 @@ function sightings:remove(sighting)
 	sighting.session = nil;
 	session.list:set(sighting.key, nil);
 	self.by_sent[sighting.sent], self.in_order[sighting.used] = nil, nil;
+	leave(self, sighting);
 	add_up(self, sighting, -1);
 	if self.sessions[session.backend] == session and session.list:count() == 0 then
 		self.sessions[session.backend] = nil;

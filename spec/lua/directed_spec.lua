@@ -535,7 +535,7 @@ describe("directed presence", function ()
 			for _, list in ipairs { directed.to_backends, directed.to_requesters } do
 				assert.equal(0, list.count);
 				assert.equal(0, list.bytes);
-				for _, name in ipairs { "sessions", "over", "by_sent", "by_bare" } do
+				for _, name in ipairs { "sessions", "over", "by_requester", "by_sent", "by_bare", "in_order" } do
 					assert.same({}, list[name]);
 				end
 			end
@@ -576,6 +576,15 @@ describe("directed presence", function ()
 			assert.equal(2, #take());
 			assert.same({}, views[A]);
 			assert.same({}, views[REQUESTER]);
+		end);
+
+		it("is reloaded to another target, what its requesters say in the end is for nobody of the one before", function ()
+			reload(false);
+			receive_stanza(st.presence({ from = REQUESTER, to = PROXY, type = "unavailable" }):text_tag("status", "Bye"));
+			for _, stanza in ipairs(take()) do
+				assert.is_nil(stanza:get_child("status"));
+			end
+			assert.same({}, views[A]);
 		end);
 
 		it("cannot be loaded any more, ends for all", function ()
