@@ -414,6 +414,37 @@ describe("requests", function ()
 				assert.equal(3, run.pending:count(BACKEND));
 			end);
 
+			it("are sent again in slices, of one backend after the other, also of one that comes meanwhile", function ()
+				local backends = { TARGET.."/1", TARGET.."/2", TARGET.."/3" };
+				for number, backend in ipairs(backends) do
+					run.pool:add(backend);
+					for get = 1, 120 do
+						assert.equal(backend, run:request({ id = number.."-"..get }).attr.to);
+					end
+					run.pool:set_state(backend, "suspended");
+				end
+				module:pass(0.1);
+				local function assert_slice(number, first, last)
+					module:fire_slice();
+					local sent = module:take_sent();
+					assert.equal(last - first + 1, #sent);
+					for index, stanza in ipairs(sent) do
+						assert.equal(number.."-"..first + index - 1, stanza.attr.id);
+					end
+				end
+				come_back(backends[1]);
+				come_back(backends[2]);
+				assert.same({}, module:take_sent());
+				assert_slice(1, 1, 100);
+				come_back(backends[3]);
+				for _, slice in ipairs { { 1, 101, 120 }, { 2, 1, 100 }, { 2, 101, 120 }, { 3, 1, 100 }, { 3, 101, 120 } } do
+					assert_slice(table.unpack(slice));
+				end
+				assert.same({}, take());
+				come_back(BACKEND);
+				assert.same({ "get1", "get2", "get3" }, select(2, next(take())));
+			end);
+
 			it("are given up a hundred at a time", function ()
 				for number = 1, 240 do
 					run:request { id = "more"..number, type = "set" };
