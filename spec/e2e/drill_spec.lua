@@ -2,8 +2,7 @@
 -- users see of it and for how long, what the operator is told, and what becomes of his doing what is advised there.
 
 local admin_shell = require "spec.support.admin_shell";
-local new_account = require "spec.support.played_account".new;
-local new_played_server = require "spec.support.played_server".new;
+local new_played_target = require "spec.support.played_target".new;
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
 local throwaway = require "spec.support.throwaway";
@@ -180,10 +179,7 @@ Component "proxy.domain.example" "client_proxy"
 ]];
 
 	before_each(function ()
-		local port, played_port = throwaway.free_port(), throwaway.free_port();
-		server = new_prosody { hosts = hosts, accounts = { "user@domain.example" }, s2s = { port = port, peer_port = played_port } };
-		played = new_played_server { domain = "some-domain.example", port = played_port, peer_port = port };
-		account = new_account(played, TARGET);
+		server, played, account = new_played_target { hosts = hosts, accounts = { "user@domain.example" } };
 	end);
 
 	after_each(function ()

@@ -2,17 +2,15 @@
 -- write.
 
 local admin_shell = require "spec.support.admin_shell";
-local new_account = require "spec.support.played_account".new;
-local new_played_server = require "spec.support.played_server".new;
+local new_played_target = require "spec.support.played_target".new;
 local new_prosody = require "spec.support.prosody".new;
 local service = require "spec.support.service";
-local throwaway = require "spec.support.throwaway";
 local web = require "spec.support.web";
 local xmpp = require "spec.support.xmpp";
 local gettime = require "socket".gettime;
 local st = require "util.stanza";
 
-local PROXY, TARGET = service.proxy, service.target;
+local PROXY = service.proxy;
 local RATE = 10000; -- bytes a second
 local BYTES, SECONDS = 60000, 3; -- so much takes twice as long with the limit, and hundredths of a second without it
 
@@ -223,10 +221,7 @@ describe("the limit of another server's stream", function ()
 	local server, played, account;
 
 	before_each(function ()
-		local port, played_port = throwaway.free_port(), throwaway.free_port();
-		server = new_prosody { hosts = elsewhere, accounts = {}, s2s = { port = port, peer_port = played_port } };
-		played = new_played_server { domain = "some-domain.example", port = played_port, peer_port = port };
-		account = new_account(played, TARGET);
+		server, played, account = new_played_target { hosts = elsewhere, accounts = {} };
 	end);
 
 	after_each(function ()

@@ -2,11 +2,8 @@
 -- becomes of a stream and what is said by which is for the spec to decide.
 
 local admin_shell = require "spec.support.admin_shell";
-local new_account = require "spec.support.played_account".new;
-local new_played_server = require "spec.support.played_server".new;
-local new_prosody = require "spec.support.prosody".new;
+local new_played_target = require "spec.support.played_target".new;
 local service = require "spec.support.service";
-local throwaway = require "spec.support.throwaway";
 local xmpp = require "spec.support.xmpp";
 local gettime = require "socket".gettime;
 local st = require "util.stanza";
@@ -28,10 +25,7 @@ describe("a target on a played server", function ()
 	local server, shell, played, account, requester;
 
 	before_each(function ()
-		local port, played_port = throwaway.free_port(), throwaway.free_port();
-		server = new_prosody { hosts = hosts, accounts = { "user@domain.example" }, s2s = { port = port, peer_port = played_port } };
-		played = new_played_server { domain = "some-domain.example", port = played_port, peer_port = port };
-		account = new_account(played, TARGET);
+		server, played, account = new_played_target { hosts = hosts, accounts = { "user@domain.example" } };
 	end);
 
 	after_each(function ()

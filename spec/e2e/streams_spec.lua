@@ -1,11 +1,8 @@
 -- What becomes of requests while the streams to another server are not as they should be. The spec plays that server, and
 -- says when a stream is authenticated, how fast it is read from, and where it is cut.
 
-local new_account = require "spec.support.played_account".new;
-local new_played_server = require "spec.support.played_server".new;
-local new_prosody = require "spec.support.prosody".new;
+local new_played_target = require "spec.support.played_target".new;
 local service = require "spec.support.service";
-local throwaway = require "spec.support.throwaway";
 local xmpp = require "spec.support.xmpp";
 local gettime = require "socket".gettime;
 local st = require "util.stanza";
@@ -26,11 +23,7 @@ describe("a stream to another server", function ()
 	local server, played, account, requester;
 
 	before_each(function ()
-		local port, played_port = throwaway.free_port(), throwaway.free_port();
-		server = new_prosody { hosts = hosts, accounts = { "user@domain.example" }, s2s = { port = port, peer_port = played_port },
-			modules = "s2s_bidi" };
-		played = new_played_server { domain = "some-domain.example", port = played_port, peer_port = port };
-		account = new_account(played, TARGET);
+		server, played, account = new_played_target { hosts = hosts, accounts = { "user@domain.example" }, modules = "s2s_bidi" };
 	end);
 
 	after_each(function ()
