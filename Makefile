@@ -50,7 +50,8 @@ sources = $(filter-out $(fuzz_sources),$(wildcard c_src/*.c c_src/*/*.c))
 headers = $(wildcard c_src/*.h c_src/*/*.h)
 # what knows nothing of Lua
 units = $(filter-out c_src/lua/%,$(sources))
-benchmarks = $(patsubst bench/%.c,.build/%,$(wildcard bench/*.c))
+bench_programs = $(patsubst bench/%.c,.build/%,$(wildcard bench/*.c))
+simulations = $(filter .build/simulate_%,$(bench_programs))
 main = mod_client_proxy/mod_client_proxy.lua
 libraries = $(filter-out $(main),$(wildcard mod_client_proxy/*.lua))
 
@@ -140,16 +141,16 @@ $(fuzzers): .build/%: c_src/%.c $(units) $(headers) $(build)
 
 bench:
 	@tools/setup build prosody bench
-	@$(MAKE) --silent all $(benchmarks)
+	@$(MAKE) --silent all $(filter-out $(simulations),$(bench_programs))
 	@tools/with_scratch bench/run $(SOAK_SECONDS) $(PLUGIN_PATH)
 
-$(benchmarks): .build/%: bench/%.c $(wildcard bench/*.h) $(units) $(headers) $(build)
+$(bench_programs): .build/%: bench/%.c $(wildcard bench/*.h) $(units) $(headers) $(build)
 	mkdir -p $(@D)
 	$(CC) $(C) -Werror -D_POSIX_C_SOURCE=200809L $(CFLAGS) $< $(units) $(SODIUM_LIBS) -lm -o $@
 
 scale:
 	@tools/setup build prosody ejabberd scale
-	@$(MAKE) --silent all .build/sampler.so .build/simulate_requesters .build/simulate_backends
+	@$(MAKE) --silent all .build/sampler.so $(simulations)
 	@tools/with_scratch bench/run_scale
 
 .build/sampler.so: bench/lua/sampler.c $(build)
