@@ -3,6 +3,7 @@
 -- Each ends once: by the answer of that requester and of nobody else, or by an error. What may end in no way at all has an
 -- excuse, by whose name it is counted apart; most of these are of backends that have gone.
 
+local now = require "socket".gettime;
 local st = require "util.stanza";
 local window = require "spec.support.chaos.window";
 
@@ -230,23 +231,27 @@ end
 -- The rest
 --
 
-function backend_requests:lose(request, time)
-	self:close(request, time);
+function backend_requests:lose(request)
+	self:close(request, now());
 	if request.excuse then
 		self.excused[request.excuse] = (self.excused[request.excuse] or 0) + 1;
 	else
-		self.ledger:found("lost", "%s, sent %.1f s ago, %s", describe(request), time - request.sent,
+		self.ledger:found("lost", "%s, sent %.1f s ago, %s", describe(request), now() - request.sent,
 			request.came_at and "which came to the requester" or "which came to nobody");
 	end
 end
 
--- to be called once a second
+-- to be called now and then
 function backend_requests:count_lost(time)
 	for request in pairs(self.open) do
-		if time > request.sent + MUST_END_WITHIN then
-			self:lose(request, time);
+		if self.ledger:is_overdue(request.sent, MUST_END_WITHIN, time) then
+			self:lose(request);
 		end
 	end
+end
+
+-- Likewise: those that ended long ago are forgotten.
+function backend_requests:forget_ended(time)
 	local kept = {};
 	for _, request in ipairs(self.ended) do
 		if request.ended_at + REMEMBERED_FOR > time then

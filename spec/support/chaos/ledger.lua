@@ -155,7 +155,7 @@ end
 -- to be called now and then: closes requests that should have been answered long ago
 function ledger:count_lost(requester, time)
 	for _, request in pairs(requester.open) do
-		if time > request.sent + MUST_COME_WITHIN then
+		if self:is_overdue(request.sent, MUST_COME_WITHIN, time) then
 			self:close(request);
 			if request.is_excused then
 				self.excused = self.excused + 1;
@@ -186,6 +186,11 @@ end
 
 function ledger:not_stalled_since(time)
 	return self.stalled_at < time;
+end
+
+-- (sent, seconds, time) -> whether what was sent then, and has not come, has had so many seconds since, and none of them in a stall
+function ledger:is_overdue(sent, seconds, time)
+	return time > math.max(sent, self.stalled_at) + seconds;
 end
 
 local function is_ready_for_sure(backend, time)

@@ -8,6 +8,7 @@
 -- been told to forget, may be lost. It has an excuse, by whose name it is counted apart. No excuse is there for what
 -- arrives twice, or with somebody else.
 
+local now = require "socket".gettime;
 local st = require "util.stanza";
 local window = require "spec.support.chaos.window";
 
@@ -415,25 +416,29 @@ end
 -- The rest
 --
 
-function messages:lose(message, time)
+function messages:lose(message)
 	self:close(message);
 	if message.type == "headline" then -- nobody is told what becomes of one
 		self.headlines = self.headlines + 1;
 	elseif message.excuse then
 		self.excused[message.excuse] = (self.excused[message.excuse] or 0) + 1;
 	else
-		self.ledger:found("lost", "%s message %s, sent %.1f s ago, for %s", message.type, describe(message), time - message.sent,
+		self.ledger:found("lost", "%s message %s, sent %.1f s ago, for %s", message.type, describe(message), now() - message.sent,
 			message.receiver and message.receiver.jid or message.addressed and message.addressed.jid or "any backend");
 	end
 end
 
--- to be called once a second
+-- to be called now and then
 function messages:count_lost(time)
 	for message in pairs(self.open) do
-		if time > message.sent + MUST_COME_WITHIN then
-			self:lose(message, time);
+		if self.ledger:is_overdue(message.sent, MUST_COME_WITHIN, time) then
+			self:lose(message);
 		end
 	end
+end
+
+-- Likewise: what can come no more is forgotten.
+function messages:forget_ended(time)
 	while self.gone[1] and self.gone[1].gone_at + KNOWN_FOR < time do
 		self.writers[table.remove(self.gone, 1).key] = nil;
 	end

@@ -190,10 +190,10 @@ function requesters:step(is_sending)
 	end
 end
 
--- to be called once a second
-function requesters:count_lost()
+-- to be called now and then
+function requesters:count_lost(time)
 	for _, requester in ipairs(self.list) do
-		self.chaos.ledger:count_lost(requester, now());
+		self.chaos.ledger:count_lost(requester, time);
 	end
 end
 
