@@ -8,6 +8,7 @@ local st = require "util.stanza";
 local now, random = socket.gettime, math.random;
 
 local MOST_OPEN = 60; -- requests of one backend
+local REQUESTS_EACH = 2; -- as many requests there are for each of a backend, if not as many of all kinds as possible are to be made
 local HELD = 8; -- tokens that each backend knows
 
 local NS = "urn:example:chaos";
@@ -63,7 +64,8 @@ end
 
 function asking:may_ask(backend, time)
 	local requesters = self.chaos.requesters;
-	return 2 * self.ledger.count <= self.chaos.ledger.requests and backend.asked:count_quick(time) < requesters.pipeline
+	local each = self.chaos.is_brisk and 1 or REQUESTS_EACH;
+	return each * self.ledger.count <= self.chaos.ledger.requests and backend.asked:count_quick(time) < requesters.pipeline
 		and time >= requesters.rests_until
 		and not backend.hung and backend.is_online and not self.chaos.without.asking;
 end

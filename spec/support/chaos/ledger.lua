@@ -103,9 +103,9 @@ function ledger:suspect(name, time, holds, ...)
 	table.insert(self.suspicions, { at = time + ALL_IS_SEEN_AFTER, holds = holds, name = name, what = table.pack(...) });
 end
 
--- How many requests, messages, or requests of backends and their answers there have been, of which there have been the fewest
+-- How many requests, messages, requests of backends, or directed presences there have been, of which there have been the fewest
 function ledger:least()
-	return math.min(self.requests, self.messages.count, 2 * self.backend_requests.count);
+	return math.min(self.requests, self.messages.count, self.backend_requests.count, self.presence.count);
 end
 
 -- How often what must never happen has happened

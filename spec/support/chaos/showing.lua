@@ -7,8 +7,9 @@ local socket = require "socket";
 local now, random = socket.gettime, math.random;
 
 local MOST_SHOWN = 3; -- addresses at which each is available at the same time; of one account, backends see 32 at most
-local REQUESTS_EACH = 5; -- as many requests there are for each presence
-local MOST_AT_ONCE = 2; -- presences of one sender in a turn
+local REQUESTS_EACH = 5; -- as many requests there are for each presence, if not as many of all kinds as possible are to be made
+local MOST_AT_ONCE = 2; -- presences of requesters in a turn, and of backends
+local MOST_AT_ONCE_BRISK = 6;
 
 local showing = {};
 showing.__index = showing;
@@ -42,7 +43,8 @@ end
 
 function showing:may_show()
 	local ledger = self.chaos.ledger;
-	return REQUESTS_EACH * self.ledger.count <= ledger.requests and now() >= self.chaos.requesters.rests_until
+	local each = self.chaos.is_brisk and 1 or REQUESTS_EACH;
+	return each * self.ledger.count <= ledger.requests and now() >= self.chaos.requesters.rests_until
 		and not self.chaos.without.presence;
 end
 
@@ -71,7 +73,8 @@ end
 
 -- (is_sending): to be called in each turn
 function showing:step(is_sending)
-	for _ = 1, is_sending and MOST_AT_ONCE or 0 do
+	local count = self.chaos.is_brisk and MOST_AT_ONCE_BRISK or MOST_AT_ONCE;
+	for _ = 1, is_sending and count or 0 do
 		self:show_requester(self.chaos.requesters:any());
 		local party = self.chaos.parties[random(10) == 1 and 2 or 1];
 		local backend = party:any();
