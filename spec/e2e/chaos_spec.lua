@@ -1,4 +1,7 @@
+local alerts = require "spec.support.chaos.alerts";
+local array = require "util.array";
 local chaos = require "spec.support.chaos";
+local keys = require "util.iterators".keys;
 local ledger = require "spec.support.chaos.ledger";
 local prosody = require "spec.support.prosody";
 local gettime = require "socket".gettime;
@@ -19,9 +22,9 @@ local function start(place)
 	return server;
 end
 
--- (chaos, goes_on) -> the ledger of a run in which nothing must have happened that must never happen
-local function run(one, goes_on)
-	local result = one:run(goes_on);
+-- (chaos, goes_on, progress) -> the ledger of a run in which nothing must have happened that must never happen
+local function run(one, goes_on, progress)
+	local result = one:run(goes_on, progress);
 	print("chaos_spec: "..result:describe());
 	for _, column in ipairs(ledger.never) do
 		assert.equal(0, result[column[1]], table.concat(result.told, "\n"));
@@ -30,12 +33,13 @@ local function run(one, goes_on)
 end
 
 describe("chaos", function ()
-	it("brings about nothing that must never happen in a hundred thousand stanzas of each kind, and memory is back afterwards", function ()
+	it("brings about nothing that must never happen in a hundred thousand stanzas of each kind, memory is back, and alerts were right", function ()
 		set_seed();
-		local server = start("here");
+		local server, noticed = start("here"), alerts.new();
 
 		local function run_for(count)
-			local result = run(chaos.new(server, "here", true), function (so_far) return so_far:least() < count; end);
+			local result = run(chaos.new(server, "here", true), function (so_far) return so_far:least() < count; end,
+				function () noticed:look(server:metrics()); end);
 			assert.is_true(result:least() >= count);
 		end
 
@@ -46,6 +50,10 @@ describe("chaos", function ()
 		assert.is_true(server:lua_memory() < lua_memory + 1024);
 		assert.is_true(server:resident_memory() < memory + 8 * 1024 * 1024);
 		assert.equal(0, chaos.count_tracebacks(server:log()));
+		local are_right, output, fired = noticed:judge();
+		assert.is_true(are_right, output);
+		print("chaos_spec: alerts: "..table.concat(array.collect(keys(fired)), " "));
+		assert.truthy(next(fired));
 	end);
 
 	it("brings about nothing that must never happen when the target's server breaks and lies", function ()

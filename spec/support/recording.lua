@@ -9,7 +9,7 @@ local promtool = require "spec.support.prometheus".promtool;
 local INTERVAL = 15; -- seconds, as in examples/prometheus/prometheus.yml
 local TARGET = 'instance="localhost:5280",job="prosody"'; -- the labels that Prometheus adds
 
-local recording = {};
+local recording = { INTERVAL = INTERVAL };
 recording.__index = recording;
 
 function recording.new()
@@ -39,8 +39,8 @@ local function alert_line(alert)
 end
 
 -- (rules, expected) -> what promtool says, whether it finds it so
--- rules: the path of the file; expected: a list of { time (in seconds), alerts (a list of { name, host, severity }) }, which
--- are all that fire then
+-- rules: the path of the file; expected: a list of { time (in seconds), alerts (a list of { name, host, severity }), names },
+-- which are all that fire then, of those of these names if there are any
 function recording:test(rules, expected)
 	local input, expressions = {}, {};
 	for name, notation in pairs(self.series) do
@@ -51,7 +51,8 @@ function recording:test(rules, expected)
 		for _, alert in ipairs(moment.alerts) do
 			samples:push { labels = alert_line(alert), value = 1 };
 		end
-		table.insert(expressions, { expr = 'ALERTS{alertstate="firing"}', eval_time = moment.time.."s", exp_samples = samples });
+		local firing = ('ALERTS{alertstate="firing",alertname=~%q}'):format(table.concat(moment.names or { ".*" }, "|"));
+		table.insert(expressions, { expr = firing, eval_time = moment.time.."s", exp_samples = samples });
 	end
 	local path = os.tmpname();
 	throwaway.write_file(path, json.encode { -- YAML, too
