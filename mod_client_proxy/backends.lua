@@ -412,9 +412,11 @@ function backends:lose_unreachable(backend)
 	end
 end
 
--- (backend): it may be dead: a request has timed out there, for example, which can be due to the request as well.
+-- (backend): it may be dead: a request has timed out there, for example, which can be due to the request as well. One that
+-- drains is asked, too, as it may be undrained.
 function backends:suspect(backend)
-	if self.pool:state(backend) == "ready" then
+	local state = self.records[backend] and state_of(self, backend);
+	if state == "ready" or state == "draining" then
 		self.checks:suspect(backend);
 	end
 end

@@ -158,6 +158,19 @@ describe("an operator", function ()
 			("Resource %q of the target was undrained in the shell: it is ready"):format(name));
 	end);
 
+	it("sees a backend suspended that has ceased to answer while it was drained, when he undrains it", function ()
+		local backend = service.backend(server, "a");
+		requester:send(service.request("lost"));
+		backend:receive(xmpp.is_iq);
+		server:client_proxy("drain", PROXY, "a");
+		assert.equal("remote-server-timeout", (service.error_of(requester:receive(xmpp.is_iq))));
+		for _ = 1, 2 do -- the second, as the first has not been answered
+			backend:receive(function (stanza) return stanza:get_child("ping", "urn:xmpp:ping") ~= nil; end);
+		end
+		server:client_proxy("undrain", PROXY, "a");
+		assert.equal("suspended", status_of "a".state);
+	end);
+
 	it("has drained what he has drained until its session is over, whatever is asked and not answered", function ()
 		local backends = service.backends(server, { "a", "b" });
 		server:client_proxy("drain", PROXY, "a");

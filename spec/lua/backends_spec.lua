@@ -1024,11 +1024,37 @@ describe("backends", function ()
 			assert.same({}, module:take_sent());
 		end);
 
-		it("are ready, all others are left alone", function ()
-			receive(nil, TARGET.."/b", PROXY);
-			backends:drain("b", true);
-			backends:suspect(TARGET.."/b");
-			assert.same({}, module:take_sent());
+		it("are ready or drain, all others are left alone", function ()
+			module.prosody.hosts["some-domain.example"] = { type = "local", events = {} };
+			module.prosody.full_sessions[TARGET.."/hibernating"] = {};
+			is_wanted = function (resource) return resource ~= "excluded"; end;
+			backends:start();
+			for _, state in ipairs { "ready", "draining", "hibernating", "excluded" } do
+				receive(nil, TARGET.."/"..state, PROXY);
+			end
+			backends:drain("draining", true);
+			module.hooks["smacks-hibernation-start"] { origin = { full_jid = TARGET.."/hibernating" } };
+			module:take_sent();
+			for state, count in pairs { ready = 1, draining = 1, hibernating = 0, excluded = 0 } do
+				assert.equal(state, (state_of(state)));
+				backends:suspect(TARGET.."/"..state);
+				assert.equal(count, #module:take_sent());
+			end
+		end);
+
+		it("drain, are suspended when they are undrained and have not answered, ready when they have", function ()
+			for state, resource in pairs { suspended = "b", ready = "c" } do
+				receive(nil, TARGET.."/"..resource, PROXY);
+				backends:drain(resource, true);
+				backends:suspect(TARGET.."/"..resource);
+				if state == "ready" then
+					backends:alive(TARGET.."/"..resource);
+				end
+				module:pass(1);
+				assert.same({ "draining", "away" }, { state_of(resource) });
+				backends:drain(resource, false);
+				assert.same({ state, state }, { state_of(resource) });
+			end
 		end);
 	end);
 
