@@ -324,7 +324,7 @@ describe("a request", function ()
 		local a, b, ping;
 
 		local function receive_ping()
-			return a:receive(function (stanza) return stanza:get_child("ping", "urn:xmpp:ping") ~= nil; end);
+			return a:receive(xmpp.is_ping);
 		end
 
 		-- The backend a lets a request time out, and then its first ping go unanswered: the second one tells.

@@ -59,9 +59,7 @@ describe("a pending request", function ()
 				assert.equal("remote-server-timeout", service.error_of(answer));
 			end
 			-- the backend shows that it is alive, and may have the next ones, too
-			backend:send(st.reply(backend:receive(function (stanza)
-				return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
-			end)));
+			backend:send(st.reply(backend:receive(xmpp.is_ping)));
 			backend:sync();
 			backend.received = {};
 		end

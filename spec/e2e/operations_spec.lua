@@ -104,9 +104,6 @@ describe("an operator", function ()
 
 	it("sees a backend suspended that does not answer, and ready again when it does", function ()
 		local backend, other = service.backend(server, "a"), service.backend(server, "b");
-		local function is_ping(stanza)
-			return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
-		end
 		local has_lost_one = false;
 		repeat -- chance decides who gets it
 			requester:send(service.request("lost"));
@@ -115,8 +112,8 @@ describe("an operator", function ()
 				has_lost_one = has_lost_one or stanza.attr.id == "lost";
 			end
 		until has_lost_one;
-		backend:receive(is_ping);
-		local ping = backend:receive(is_ping); -- the second, as the first has not been answered
+		backend:receive(xmpp.is_ping);
+		local ping = backend:receive(xmpp.is_ping); -- the second, as the first has not been answered
 		assert.equal("suspended", status_of "a".state);
 		assert.truthy(table.concat(log_lines "warn", "\n"):find('Resource "a" of the target does not answer a ping', 1, true));
 		other:close();
@@ -165,7 +162,7 @@ describe("an operator", function ()
 		server:client_proxy("drain", PROXY, "a");
 		assert.equal("remote-server-timeout", (service.error_of(requester:receive(xmpp.is_iq))));
 		for _ = 1, 2 do -- the second, as the first has not been answered
-			backend:receive(function (stanza) return stanza:get_child("ping", "urn:xmpp:ping") ~= nil; end);
+			backend:receive(xmpp.is_ping);
 		end
 		server:client_proxy("undrain", PROXY, "a");
 		assert.equal("suspended", status_of "a".state);
@@ -174,13 +171,10 @@ describe("an operator", function ()
 	it("has drained what he has drained until its session is over, whatever is asked and not answered", function ()
 		local backends = service.backends(server, { "a", "b" });
 		server:client_proxy("drain", PROXY, "a");
-		local function is_ping(stanza)
-			return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
-		end
 		for round = 1, 2 do -- as the one after the last one is what shows that something became of the silence
 			server:client_proxy("resync", PROXY);
 			for _ = round, 2 do
-				backends.a:receive(is_ping);
+				backends.a:receive(xmpp.is_ping);
 			end
 			service.answer_all(backends.b);
 		end
@@ -211,7 +205,7 @@ describe("an operator", function ()
 	it("makes the proxy find out anew who is there", function ()
 		local backend = service.backend(server, "a");
 		assert_contains(server:client_proxy("resync", PROXY), TARGET.." is asked for its presence");
-		local ping = backend:receive(function (stanza) return stanza:get_child("ping", "urn:xmpp:ping"); end);
+		local ping = backend:receive(xmpp.is_ping);
 		backend:send(st.reply(ping));
 		backend:sync();
 		assert.equal("ready", status_of "a".state);

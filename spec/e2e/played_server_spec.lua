@@ -45,10 +45,6 @@ describe("a target on a played server", function ()
 		return stanza.attr.type == "probe";
 	end
 
-	local function is_ping(stanza)
-		return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
-	end
-
 	local function is_request(stanza)
 		return stanza.name == "iq" and stanza:get_child("query", "urn:example:service") ~= nil;
 	end
@@ -279,7 +275,7 @@ describe("a target on a played server", function ()
 				start_with({ "a", "b" }, TIMES_OUT_SOON);
 				account.resources.a.answers_pings = condition;
 				let_time_out("a");
-				played:receive(is_ping, SOON);
+				played:receive(xmpp.is_ping, SOON);
 				played:sync(); -- by now its answer has been read
 				played:receive(is_probe, SOON);
 				await_ready("a b", SOON);
@@ -291,7 +287,7 @@ describe("a target on a played server", function ()
 				account.resources.a.answers_pings = condition;
 				account.answers_probes = false;
 				let_time_out("a");
-				played:receive(is_ping, SOON);
+				played:receive(xmpp.is_ping, SOON);
 				played:sync(); -- by now its answer has been read
 				played:receive(is_probe, SOON);
 				await_ready("b", SOON);
@@ -305,7 +301,7 @@ describe("a target on a played server", function ()
 			start_with({ "a", "b" }, TIMES_OUT_SOON);
 			account.resources.a.answers_pings = "feature-not-implemented";
 			let_time_out("a");
-			played:receive(is_ping, SOON);
+			played:receive(xmpp.is_ping, SOON);
 			played:sync();
 			assert.equal("a b", who_is("ready"));
 			assert.equal(0, played:count(is_probe));

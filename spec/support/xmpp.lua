@@ -126,6 +126,10 @@ function xmpp.is_iq(stanza)
 	return stanza.name == "iq";
 end
 
+function xmpp.is_ping(stanza)
+	return stanza:get_child("ping", "urn:xmpp:ping") ~= nil;
+end
+
 -- (iq) -> a function that says whether a stanza is the answer to it
 function xmpp.is_answer_to(iq)
 	return function (stanza)
