@@ -89,6 +89,12 @@ function chaos:after(seconds, call)
 	self.later:after(seconds, call);
 end
 
+-- (count, each) -> whether there may be one more where there have been so many, and are to be so many requests for each; as many
+-- as requests, if as many of all kinds as possible are to be made
+function chaos:may_have_more(count, each)
+	return (self.is_brisk and 1 or each) * count <= self.ledger.requests;
+end
+
 -- Ten times a second, also at the end: see text.NUDGE
 function chaos:nudge()
 	for _, party in ipairs { self.requesters, self.parties[1], self.parties[2] } do

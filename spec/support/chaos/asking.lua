@@ -8,7 +8,7 @@ local st = require "util.stanza";
 local now, random = socket.gettime, math.random;
 
 local MOST_OPEN = 60; -- requests of one backend
-local REQUESTS_EACH = 2; -- as many requests there are for each of a backend, if not as many of all kinds as possible are to be made
+local REQUESTS_EACH = 2; -- as many requests there are for each of a backend
 local HELD = 8; -- tokens that each backend knows
 
 local NS = "urn:example:chaos";
@@ -64,8 +64,7 @@ end
 
 function asking:may_ask(backend, time)
 	local requesters = self.chaos.requesters;
-	local each = self.chaos.is_brisk and 1 or REQUESTS_EACH;
-	return each * self.ledger.count <= self.chaos.ledger.requests and backend.asked:count_quick(time) < requesters.pipeline
+	return self.chaos:may_have_more(self.ledger.count, REQUESTS_EACH) and backend.asked:count_quick(time) < requesters.pipeline
 		and time >= requesters.rests_until
 		and not backend.hung and backend.is_online and not self.chaos.without.asking;
 end

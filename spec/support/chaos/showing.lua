@@ -7,7 +7,7 @@ local socket = require "socket";
 local now, random = socket.gettime, math.random;
 
 local MOST_SHOWN = 3; -- addresses at which each is available at the same time; of one account, backends see 32 at most
-local REQUESTS_EACH = 5; -- as many requests there are for each presence, if not as many of all kinds as possible are to be made
+local REQUESTS_EACH = 5; -- as many requests there are for each presence
 local MOST_AT_ONCE = 2; -- presences of requesters in a turn, and of backends
 local MOST_AT_ONCE_BRISK = 6;
 
@@ -42,9 +42,7 @@ function showing:next_of(writer, at, token)
 end
 
 function showing:may_show()
-	local ledger = self.chaos.ledger;
-	local each = self.chaos.is_brisk and 1 or REQUESTS_EACH;
-	return each * self.ledger.count <= ledger.requests and now() >= self.chaos.requesters.rests_until
+	return self.chaos:may_have_more(self.ledger.count, REQUESTS_EACH) and now() >= self.chaos.requesters.rests_until
 		and not self.chaos.without.presence;
 end
 
