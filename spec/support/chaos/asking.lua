@@ -24,7 +24,7 @@ end
 -- (backend, address, writer, sent): the backend has got something from that writer, who is seen as that address, and has sent
 -- it at that time. What comes from another backend's token is not of a requester.
 function asking:learn(backend, address, writer, sent)
-	if self.chaos.ledger.messages.backend_of[address] then
+	if self.chaos.ledger.messages.is_of_backend(address) then
 		return;
 	end
 	backend.tokens[random(HELD)] = { address = address, writer = writer, known_since = sent };

@@ -105,8 +105,7 @@ function backend_requests:is_dispatched(request, receiver)
 	return receiver.backend and not (expected and expected.jid == receiver.jid) and self:may_be_dispatched(request);
 end
 
--- Who is asked: a requester, or a backend, which is a mistake unless the address is a backend's, which has written to the asker
--- as to a requester, and sees it as one, too; or unless the address is not what it was.
+-- Who is asked: a requester, which can be a backend that has written as one, or any backend if the address is not what it was.
 function backend_requests:judge_receiver(request, receiver, stanza)
 	local ledger, expected = self.ledger, request.receiver;
 	if self:is_dispatched(request, receiver) then
@@ -118,8 +117,7 @@ function backend_requests:judge_receiver(request, receiver, stanza)
 		ledger:found("misdelivered", "%s came as %s", describe(request), stanza:top_tag());
 	elseif receiver.backend and self:may_be_dispatched(request) then
 		return; -- to the one that was meant, by chance
-	elseif bare(stanza.attr.from) ~= bare(request.address)
-		or not ledger.messages.is_of_backend(request.address) and not ledger.messages:is_token_of(request.asker.jid, stanza.attr.from) then
+	elseif bare(stanza.attr.from) ~= bare(request.address) or not ledger.messages:is_token_of(request.asker.jid, stanza.attr.from) then
 		ledger:found("wrong_address", "%s came from %s", describe(request), stanza.attr.from);
 	end
 end

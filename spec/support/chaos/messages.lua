@@ -175,7 +175,7 @@ end
 
 -- (address) -> whether it has the form of a backend's own
 function messages.is_of_backend(address)
-	return address:find("/b[%w_-]+$") ~= nil;
+	return address:find("^[^/]+/b[%w_-]+$") ~= nil;
 end
 
 -- Whether a backend sees what one has written as something that a requester has
