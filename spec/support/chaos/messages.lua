@@ -41,7 +41,7 @@ function messages.new(ledger)
 		excused = {}; -- by reason, how many were lost that had an excuse
 		excuses = {}; -- by reason, until when all that is written has that excuse
 		backend_of = {}, token_of = {}; -- the JIDs of backends by the addresses that they are seen as, and these by the JIDs
-		conversations = {}; -- by writer's account and address: { backend, at }: where the last one arrived
+		conversations = {}; -- by whose they are, see party_of(), and address: { backend, at }: where the last one arrived
 	}, messages);
 end
 
@@ -200,14 +200,20 @@ local function was_fit(ledger, backend, time)
 	return backend.is_sound and not backend.may_be_drained and backend.last_changed < time - 3 and ledger.was_ready_at(backend, time);
 end
 
+-- (writer) -> whose conversation it is: an account's. But none of the target's own resources gets what it has written itself, so
+-- each of them has one of its own.
+local function party_of(writer)
+	return writer.backend and writer.jid or bare(writer.jid);
+end
+
 -- A conversation goes on with the same backend, as long as that is there, and another one has not come.
 function messages:judge_conversation(message, backend, time)
 	local ledger = self.ledger;
-	local key = bare(message.writer.jid).." "..bare(message.address);
+	local key = party_of(message.writer).." "..bare(message.address);
 	local last = self.conversations[key];
 	self.conversations[key] = { backend = backend, at = time };
 	local before = last and last.backend;
-	if not before or before == backend or before == message.writer.backend or message.sent < last.at or time > last.at + STEADY_FOR
+	if not before or before == backend or message.sent < last.at or time > last.at + STEADY_FOR
 		or last.at < ledger.configured_at or ledger.target ~= backend.target or last.at < ledger.target_since
 		or not ledger:not_stalled_since(last.at - 2) then
 		return;
