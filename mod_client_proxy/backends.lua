@@ -120,7 +120,7 @@ local function clear_suspension(self, backend)
 	if self.records[backend].is_suspended then
 		module:log("info", "Resource %q of the target answers again", jid_resource(backend));
 	end
-	set_fields(self, backend, { is_suspended = false });
+	set_fields(self, backend, { is_suspended = false, has_been_late = false });
 end
 
 -- Its presence has come, be it new or not.
@@ -136,8 +136,12 @@ local function came(self, backend, stanza)
 	if self.checks:present(backend, presence.was_asked_for(stanza)) then
 		clear_suspension(self, backend);
 	end
-	if is_new and self.records[backend].is_suspended then
+	local record = self.records[backend];
+	if is_new and record.is_suspended then
 		self.checks:check(backend);
+	elseif was_in_doubt and record.has_been_late then
+		record.has_been_late = false;
+		self.checks:suspect(backend);
 	end
 	if was_in_doubt then
 		self.events.fire_event("backend-back", backend);
@@ -384,8 +388,9 @@ function backends.new(setup)
 	local self = setmetatable({
 		target = setup.target, pool = setup.pool, subscription = setup.subscription, server = setup.server, events = setup.events;
 		exchange = setup.exchange, formats = setup.formats, metrics = setup.metrics, is_wanted = setup.is_wanted;
-		-- by a backend's JID: { since, priority, is_drained, is_hibernating, is_suspended }. The pool has the same
-		-- backends, but of each only what a choice takes, and gives no list of them.
+		-- by a backend's JID: { since, priority, is_drained, is_hibernating, is_suspended, has_been_late (whether a
+		-- request has timed out there while it was in doubt) }. The pool has the same backends, but of each only what a
+		-- choice takes, and gives no list of them.
 		records = saved.records;
 		remembered = saved.remembered; -- by JID: { is_drained, is_suspended, session (the client's, here, or nil) }
 		was_ready = saved.was_ready or false; -- what the pool said the last time: a change from false to true has consequences
@@ -413,11 +418,14 @@ function backends:lose_unreachable(backend)
 end
 
 -- (backend): it may be dead: a request has timed out there, for example, which can be due to the request as well. One that
--- drains is asked, too, as it may be undrained.
+-- drains is asked, too, as it may be undrained; one that is in doubt when its presence has come.
 function backends:suspect(backend)
-	local state = self.records[backend] and state_of(self, backend);
+	local record = self.records[backend];
+	local state = record and state_of(self, backend);
 	if state == "ready" or state == "draining" then
 		self.checks:suspect(backend);
+	elseif state == "suspended" and self.doubts:has(backend) then
+		record.has_been_late = true;
 	end
 end
 

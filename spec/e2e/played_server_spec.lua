@@ -385,6 +385,25 @@ describe("a target on a played server", function ()
 			assert.equal("b", who_is("ready"));
 		end);
 
+		it("has ended finds out about a backend that lets a request time out meanwhile, as soon as its presence has come", function ()
+			start_with({ "a" }, TIMES_OUT_SOON);
+			account.answers_probes, account.resources.a.answers_pings = false, false;
+			account.on_request = function () end;
+			local function is_ping(stanza)
+				return xmpp.is_ping(stanza) and stanza.attr.to == TARGET.."/a";
+			end
+			played:cut();
+			played:receive(is_probe, SOON);
+			assert.equal("a", who_is("suspended"));
+			assert.equal("error", request("unanswered", "set").attr.type);
+			assert.equal(0, played:count(is_ping));
+			account:tell("a");
+			for _ = 1, 2 do -- the second, as the first has not been answered
+				played:receive(is_ping, SOON);
+			end
+			assert.equal("a", who_is("suspended"));
+		end);
+
 		it("has ended goes on with another backend when one is in doubt: gets are handed on, sets are given up", function ()
 			start_with { "a", "b" };
 			played:usual_stream();

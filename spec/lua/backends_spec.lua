@@ -1322,6 +1322,16 @@ describe("backends", function ()
 			return { (state_of "a"), (state_of "b") };
 		end
 
+		-- -> whom pings have been sent to since this was last asked
+		local function pinged()
+			local list = {};
+			for _, stanza in ipairs(module:take_sent()) do
+				assert.truthy(stanza:get_child("ping", "urn:xmpp:ping"));
+				table.insert(list, stanza.attr.to);
+			end
+			return list;
+		end
+
 		it("are not watched for hibernation", function ()
 			assert.is_nil(module.hooks["smacks-hibernation-start"]);
 		end);
@@ -1347,6 +1357,44 @@ describe("backends", function ()
 			assert.same({ "ready", "suspended" }, states());
 			module:pass(3);
 			assert_backends(TARGET.."/a");
+		end);
+
+		it("are pinged when their presence has come, if a request has timed out there while they were in doubt", function ()
+			events.fire_event("stream-ended", true);
+			backends:suspect(TARGET.."/a");
+			assert.same({}, pinged());
+			receive(nil, TARGET.."/a", PROXY);
+			receive(nil, TARGET.."/b", PROXY);
+			assert.same({ "ready", "ready" }, states());
+			assert.same({ TARGET.."/a" }, pinged());
+			module:pass(1);
+			assert.same({ "suspended", "ready" }, states());
+		end);
+
+		it("are pinged likewise when a reload has come between", function ()
+			events.fire_event("stream-ended", true);
+			backends:suspect(TARGET.."/a");
+			reload();
+			backends:start();
+			assert.same({}, pinged());
+			receive(nil, TARGET.."/a", PROXY);
+			assert.same({ TARGET.."/a" }, pinged());
+		end);
+
+		it("are pinged so once, and not if they have answered meanwhile", function ()
+			events.fire_event("stream-ended", true);
+			for _, resource in ipairs { "a", "b" } do
+				backends:suspect(TARGET.."/"..resource);
+			end
+			backends:alive(TARGET.."/b");
+			receive(nil, TARGET.."/a", PROXY);
+			backends:alive(TARGET.."/a");
+			assert.same({ TARGET.."/a" }, pinged());
+			module:pass(1);
+			events.fire_event("stream-ended", true);
+			receive(nil, TARGET.."/a", PROXY);
+			receive(nil, TARGET.."/b", PROXY);
+			assert.same({}, pinged());
 		end);
 
 		it("are asked again and again for their presence, and none is lost, as long as nothing at all comes", function ()
