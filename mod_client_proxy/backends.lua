@@ -123,6 +123,16 @@ local function clear_suspension(self, backend)
 	set_fields(self, backend, { is_suspended = false, has_been_late = false });
 end
 
+-- Its presence has come, which its server may have sent in its place: if a request has timed out there while it was in doubt, it
+-- is pinged now.
+local function ask_if_late(self, backend)
+	local record = self.records[backend]; -- nil if much has followed from its presence
+	if record and record.has_been_late then
+		record.has_been_late = false;
+		self.checks:suspect(backend);
+	end
+end
+
 -- Its presence has come, be it new or not.
 local function came(self, backend, stanza)
 	local is_new = not self.records[backend];
@@ -136,17 +146,14 @@ local function came(self, backend, stanza)
 	if self.checks:present(backend, presence.was_asked_for(stanza)) then
 		clear_suspension(self, backend);
 	end
-	local record = self.records[backend];
-	if is_new and record.is_suspended then
+	if is_new and self.records[backend].is_suspended then
 		self.checks:check(backend);
-	elseif was_in_doubt and record.has_been_late then
-		record.has_been_late = false;
-		self.checks:suspect(backend);
 	end
 	if was_in_doubt then
 		self.events.fire_event("backend-back", backend);
 	end
 	changed(self);
+	ask_if_late(self, backend);
 end
 
 -- It is no backend any more. -> what it was, or nil

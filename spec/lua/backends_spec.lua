@@ -1371,6 +1371,18 @@ describe("backends", function ()
 			assert.same({ "suspended", "ready" }, states());
 		end);
 
+		it("are pinged so when all else has been done, as another module's handler may throw", function ()
+			events.fire_event("stream-ended", true);
+			backends:suspect(TARGET.."/a");
+			local before = changes;
+			function module.send()
+				error("thrown");
+			end
+			assert.has_error(function () receive(nil, TARGET.."/a", PROXY); end, "thrown");
+			assert.equal("back "..TARGET.."/a", told[#told]);
+			assert.equal(before + 1, changes);
+		end);
+
 		it("are pinged likewise when a reload has come between", function ()
 			events.fire_event("stream-ended", true);
 			backends:suspect(TARGET.."/a");
