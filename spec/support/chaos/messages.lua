@@ -314,7 +314,7 @@ function messages:come_back(writer, stanza, time)
 	end
 	self.errors = self.errors + 1;
 	self:judge_error(message, stanza, time);
-	message.has_come_back = true;
+	message.came_back_as = select(2, stanza:get_error());
 	self:close(message);
 end
 
@@ -345,7 +345,7 @@ end
 -- that it is over, if it has not acknowledged it.
 local function is_second_word(message, condition)
 	local is_of_mod_smacks = message.is_passed_on and condition == "recipient-unavailable";
-	return message.type == "error" or not is_of_mod_smacks and (message.has_come_back or message.is_passed_on);
+	return message.type == "error" or not is_of_mod_smacks and (message.came_back_as or message.is_passed_on);
 end
 
 -- Nobody who replies with an error has an error of its own replied.
@@ -355,7 +355,7 @@ function messages:judge_error(message, stanza, time)
 	if stanza.attr.to ~= message.writer.jid then
 		ledger:found("misdelivered", "%s, about %s", stanza:top_tag(), describe(message));
 	elseif is_second_word(message, condition) then
-		local why = message.type == "error" and "is one" or message.has_come_back and "has come back" or "was passed on";
+		local why = message.type == "error" and "is one" or message.came_back_as and "has come back" or "was passed on";
 		ledger:found("doubled", "error about %s, which %s: %s (%s)", describe(message), why, condition, text);
 	elseif arrival and not is_unacknowledged(arrival, condition) then
 		ledger:found("doubled", "error about %s, which has arrived: %s (%s)", describe(message), condition, text);
@@ -388,6 +388,18 @@ local function was_passed_on(message, receiver, stanza)
 		and bare(receiver.jid) == bare(to) and (message.type == "chat" or message.type == "normal");
 end
 
+-- Whether a session that is over has had it come back unacknowledged, and the client reads what it was sent before that only now,
+-- as one that is resumed in the middle of a stanza, and closed for that: see is_unacknowledged().
+local function is_read_late(message, receiver)
+	local expected = message.receiver;
+	return message.came_back_as == "recipient-unavailable" and receiver.backend and not (expected and expected.jid ~= receiver.jid);
+end
+
+-- (message, receiver) -> whether it has arrived before, or come back
+local function is_second(message, receiver)
+	return message.arrival or message.is_passed_on or message.came_back_as and not is_read_late(message, receiver);
+end
+
 -- (receiver, stanza, time) -> the message that has come to that writer | nil, if it was none that is known, or not for it
 function messages:came(receiver, stanza, time)
 	local message = self:find(stanza);
@@ -405,7 +417,7 @@ function messages:came(receiver, stanza, time)
 	end
 	local backend = receiver.backend;
 	self.arrivals = self.arrivals + 1;
-	if message.arrival or message.has_come_back or message.is_passed_on then
+	if is_second(message, receiver) then
 		self.ledger:found("doubled", "message %s arrived with %s%s", describe(message), receiver.jid,
 			message.arrival and ", and with "..message.arrival.jid or message.is_passed_on and ", and with others" or ", and has come back");
 	else
