@@ -314,7 +314,7 @@ function messages:come_back(writer, stanza, time)
 	end
 	self.errors = self.errors + 1;
 	self:judge_error(message, stanza, time);
-	message.came_back_as = select(2, stanza:get_error());
+	message.came_back_as = select(2, stanza:get_error()) or "undefined-condition";
 	self:close(message);
 end
 
@@ -400,6 +400,14 @@ local function is_second(message, receiver)
 	return message.arrival or message.is_passed_on or message.came_back_as and not is_read_late(message, receiver);
 end
 
+-- What has come back, and is read late, is among the last that its session has got: that one does not go on.
+function messages:judge_session(message, receiver, time)
+	if message.came_back_as then
+		self.ledger:suspect("doubled", time, function () return receiver.backend.is_online; end,
+			"message %s arrived with %s, which goes on, and has come back", describe(message), receiver.jid);
+	end
+end
+
 -- (receiver, stanza, time) -> the message that has come to that writer | nil, if it was none that is known, or not for it
 function messages:came(receiver, stanza, time)
 	local message = self:find(stanza);
@@ -424,6 +432,7 @@ function messages:came(receiver, stanza, time)
 		self:judge_receiver(message, receiver, stanza, time);
 		self:judge_address(message, receiver, stanza);
 		self:judge_order(message, receiver);
+		self:judge_session(message, receiver, time);
 	end
 	message.arrival = { jid = receiver.jid, backend = backend, number = backend and backend.handled, at = time, is_dead = backend and backend.death };
 	self:close(message);
